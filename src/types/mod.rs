@@ -1,0 +1,38 @@
+//! The vocabulary of rnet. Parsing, `Display` and serde of these words live here and nowhere else.
+//!
+//! Peer: a router. Target: an address to dial. Link: the TCP relation between two peers. Path: the
+//! datagram relation beside it. Network: one isolated Ethernet segment, named by its CIDR, carried
+//! as a 24-bit network id. Attachment: a namespace's interface on a network.
+
+mod address;
+mod instant;
+mod mac;
+mod network;
+mod peer;
+mod secret;
+mod target;
+
+pub use address::{AddressRequest, HostAddress, parse_requests};
+pub use instant::Instant;
+pub use mac::Mac;
+pub use network::{NetId, Network};
+pub use peer::{Nickname, PeerName, PublicKey, ShortId, Uid};
+pub use secret::{Password, Psk, StaticKey};
+pub use target::Target;
+
+/// Why a text or a value is not one of the words above. Says what was expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{given:?} is not {expected}")]
+pub struct Invalid {
+    /// The rejected text, shortened to 64 characters.
+    pub given: String,
+    /// What would have been accepted, with an example.
+    pub expected: &'static str,
+}
+
+impl Invalid {
+    /// Rejects `given`, naming what was `expected`.
+    pub fn new(given: impl AsRef<str>, expected: &'static str) -> Invalid {
+        Invalid { given: given.as_ref().chars().take(64).collect(), expected }
+    }
+}
