@@ -1,0 +1,124 @@
+//! The border between the pure router and whoever drives it: everything that goes in and comes out.
+//!
+//! The driver (the daemon's control task, the simulator) handles one input, then polls until
+//! `Output::Wait`, then waits for the next input or the deadline. It holds no decision. The data plane is not
+//! part of this border: the node holds the same `Arc<Plane>` as the data path threads, publishes snapshots into it
+//! and reads its tables, all of it pure.
+
+use super::command::{Attachment, Command, Interface, Place, Reply};
+use crate::plane::Event;
+use crate::plane::fib::PortId;
+use crate::types::{Instant, NetId, Network, Target};
+use std::net::SocketAddr;
+
+/// A TCP connection, numbered by the driver, never reused within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(pub u64);
+
+/// A dial that the node asked for, numbered by the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DialId(pub u64);
+
+/// A request of an edge, numbered by the driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A change to this machine that the node asked for, numbered by the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub u64);
+
+/// What the driver tells the node.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A TCP connection stands: dialled by us for `dial`, or accepted.
+    LinkUp { link: LinkId, dial: Option<DialId>, remote: SocketAddr, local: SocketAddr },
+    /// Bytes arrived on it.
+    LinkBytes { link: LinkId, bytes: &'a [u8] },
+    /// Everything given by `Output::Send` so far is in the kernel's hands: more gossip may be sent.
+    LinkDrained { link: LinkId },
+    /// It ended by the other side or the network (not by `Output::Close`).
+    LinkDown { link: LinkId, why: String },
+    /// A dial failed: no such name, refused, timed out.
+    DialFailed { dial: DialId, why: String },
+    /// The data plane has something to tell.
+    Plane(Event),
+    /// An edge asks. Answered by exactly one `Output::Reply`, now or later.
+    Command { request: RequestId, command: Command },
+    /// A change to the machine was made, or failed and was undone (one line why).
+    HostDone { host: HostId, result: Result<HostAnswer, String> },
+    /// The process or namespace of an attachment is gone; its interfaces went with it.
+    AttachmentGone { key: String },
+    /// An address or route of this machine changed: try to dial at once.
+    NetworkChanged,
+    /// The deadline of `Output::Wait` was reached.
+    Tick,
+}
+
+/// What the node wants done.
+pub enum Output {
+    /// Resolve (at each try), connect, and answer with `LinkUp` or `DialFailed`. `default_port` where the target has none.
+    Dial { dial: DialId, target: Target, default_port: u16 },
+    /// Write to the link, in order. Answered by `LinkDrained` when all is written.
+    Send { link: LinkId, bytes: Vec<u8> },
+    /// Flush what was sent (bounded time), then close. No `LinkDown` follows.
+    Close { link: LinkId },
+    /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
+    Datagram { to: SocketAddr, bytes: Vec<u8> },
+    /// Change this machine, and answer with `HostDone`.
+    Host { host: HostId, op: HostOp },
+    /// Answer an edge.
+    Reply { request: RequestId, reply: Reply },
+    /// The state that must survive a restart changed: store it (the newest wins; intermediate ones may be skipped).
+    Persist(State),
+    /// One line for the log.
+    Log { level: Level, line: String },
+    /// The router is to end (after `Command::Stop`): everything on the machine has been given up.
+    Stopped,
+    /// Nothing more until the next input, or this instant at the latest.
+    Wait(Option<Instant>),
+}
+
+/// How loud a log line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Something is broken and needs somebody.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// Something changed.
+    Info,
+    /// For developers.
+    Debug,
+}
+
+/// A change to this machine. `host::plan` turns it into steps, `host::apply` runs them or undoes them all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostOp {
+    /// Make bridge and capture port of a network; frames captured there come in on `port`.
+    OpenNetwork { network: Network, id: NetId, port: PortId, mtu: u16 },
+    /// Remove them.
+    CloseNetwork { id: NetId, port: PortId },
+    /// Make these interfaces in the namespace of `place`, up and addressed, bridged to their networks. `key` names the
+    /// attachment for `AttachmentGone`.
+    Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
+    /// Remove these interfaces again; it is no error if they or the namespace are gone.
+    Unplug { key: String, place: Place, interfaces: Vec<Interface> },
+}
+
+/// What a [`HostOp`] found out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostAnswer {
+    /// Done.
+    Done,
+}
+
+/// What survives a restart, as JSON: versioned by `version`, unknown versions are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+pub struct State {
+    /// Layout of this struct; 1.
+    pub version: u32,
+    /// The targets that the user gave.
+    pub targets: Vec<Target>,
+    /// What was attached: plugged again at the next start if its namespace still lives.
+    pub attachments: Vec<Attachment>,
+}

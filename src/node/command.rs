@@ -1,0 +1,102 @@
+//! All that an edge (command line, HTTP, Docker, CNI) may ask of the router, and its answers.
+
+use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network, PeerName, Target};
+use serde::{Deserialize, Serialize};
+
+/// What is put on the mesh: the namespace of a process, or a named one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// The network namespace of this process. The attachment ends when the process does.
+    Pid(i32),
+    /// A namespace file, absolute: `/run/netns/web`. The attachment ends with `detach`.
+    Path(String),
+}
+
+/// A request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "do")]
+pub enum Command {
+    /// The whole view. Never waits for anything.
+    Status,
+    /// Adds targets; `replace` removes all others first.
+    Connect { targets: Vec<Target>, replace: bool },
+    /// Removes targets as they were given. Links stay up.
+    Forget { targets: Vec<Target> },
+    /// Puts a namespace on the mesh. Idempotent per `key` and address; further addresses add interfaces.
+    Attach(Attach),
+    /// Takes addresses (all if none are given) of an attachment off the mesh. Idempotent.
+    Detach { key: String, addresses: Vec<AddressRequest> },
+    /// Gives up everything and ends the router.
+    Stop,
+}
+
+/// See [`Command::Attach`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attach {
+    /// What identifies the attachment on this host: a container id, `pid:N`, `netns:NAME`, or a run's id.
+    pub key: String,
+    /// What people call it, if it has a name.
+    pub name: Option<String>,
+    /// Where its interface goes.
+    pub place: Place,
+    /// What was asked for.
+    pub addresses: Vec<AddressRequest>,
+    /// Let it send from any MAC and address (it bridges or routes for others).
+    #[serde(default)]
+    pub unguarded: bool,
+    /// Network id instead of the hash of the CIDR.
+    #[serde(default)]
+    pub vni: Option<NetId>,
+}
+
+/// One interface of an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Its name inside: `rnet0`, `rnet1`, ...
+    pub name: String,
+    /// The network it is on.
+    pub network: Network,
+    /// That network's id.
+    pub id: NetId,
+    /// Its address there.
+    pub mac: Mac,
+    /// Its addresses there.
+    pub addresses: Vec<HostAddress>,
+}
+
+/// One line of `rnet ps`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attachment {
+    /// See [`Attach::key`].
+    pub key: String,
+    /// See [`Attach::name`].
+    pub name: Option<String>,
+    /// Where it is.
+    pub place: Place,
+    /// Its interfaces, in the order of their names.
+    pub interfaces: Vec<Interface>,
+}
+
+/// The answer to a [`Command`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "is", content = "with")]
+pub enum Reply {
+    /// Done, nothing to tell.
+    Done,
+    /// The view that every output renders.
+    Status(Box<super::status::Status>),
+    /// The attachment as it now is (after `Detach`, what was taken off).
+    Attached(Attachment),
+    /// Refused, or failed and undone: one line, `<what>: <why>` with what to do next.
+    Refused(String),
+}
+
+/// Who holds an address that somebody else asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The peer it is at.
+    pub peer: PeerName,
+    /// Its attachment there, for people.
+    pub label: String,
+}

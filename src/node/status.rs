@@ -1,0 +1,191 @@
+//! The one view of the router: text, JSON and metrics all render this.
+
+use super::command::Attachment;
+use crate::types::{Mac, NetId, Network, Nickname, PeerName, PublicKey, Target};
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+
+/// Everything that can be told about this router.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Of rnet.
+    pub version: String,
+    /// This peer's name.
+    pub name: PeerName,
+    /// The host's name.
+    pub nickname: Nickname,
+    /// Ours, for `--allow` on other hosts.
+    pub public_key: PublicKey,
+    /// TCP and UDP.
+    pub port: u16,
+    /// Whether a password protects the mesh.
+    pub encrypted: bool,
+    /// Whether peers are dialled that the user did not name.
+    pub discovery: bool,
+    /// Peers that may join, if an allow list is in use.
+    pub allowed: Option<usize>,
+    /// Attachments' interface MTU, bytes.
+    pub mtu: u16,
+    /// Seconds since start.
+    pub uptime: u64,
+    /// As the user gave them.
+    pub targets: Vec<Target>,
+    /// Links and attempts.
+    pub connections: Vec<Connection>,
+    /// Everybody known, ourselves first.
+    pub peers: Vec<Peer>,
+    /// Networks that are open here or known elsewhere.
+    pub networks: Vec<NetworkStatus>,
+    /// What is attached here.
+    pub attachments: Vec<Attachment>,
+    /// Learned MACs.
+    pub macs: Vec<LearnedMac>,
+    /// Frames dropped, by reason (metric label), only reasons that happened.
+    pub drops: Vec<(String, u64)>,
+    /// Frames and bytes in the four directions.
+    pub traffic: Traffic,
+}
+
+/// State of a connection, in the order of a connection's life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionState {
+    /// Link and path stand: traffic flows.
+    Established,
+    /// The link stands, the path is not proven yet.
+    Pending,
+    /// It was up and will be tried again.
+    Retrying,
+    /// It never came up, or was refused; `info` says why.
+    Failed,
+    /// A dial is under way.
+    Connecting,
+}
+
+/// One link, or one attempt at one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Remote address, or the target as given while there is none.
+    pub address: String,
+    /// Whether we dialled.
+    pub outbound: bool,
+    /// See [`ConnectionState`].
+    pub state: ConnectionState,
+    /// Whom it leads to, once known.
+    pub peer: Option<(PeerName, Nickname)>,
+    /// Why it is not established, or why it is degraded; empty if all is well.
+    pub info: String,
+    /// Seconds until the next try, while there is none.
+    pub retry_in: Option<u64>,
+    /// Whether its datagrams are sealed.
+    pub encrypted: bool,
+    /// The datagram path, once it is proven.
+    pub path: Option<PathStatus>,
+}
+
+/// The quality of a path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PathStatus {
+    /// `udp`.
+    pub framing: String,
+    /// Where datagrams go now.
+    pub endpoint: SocketAddr,
+    /// Round-trip time, smoothed, microseconds.
+    pub rtt_us: u64,
+    /// Probes lost of the last 64, per cent.
+    pub loss_percent: f32,
+    /// Largest datagram that came through whole, bytes of IP payload without the UDP header; 0 while unknown.
+    pub mtu: u16,
+    /// Key epoch in use.
+    pub epoch: u16,
+    /// Seconds since it was last proven.
+    pub up_for: u64,
+}
+
+/// A peer as the topology tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its name.
+    pub name: PeerName,
+    /// Its host's name.
+    pub nickname: Nickname,
+    /// Its number in datagrams.
+    pub short: u16,
+    /// Version of what it published.
+    pub version: u64,
+    /// Next hop to it; ourselves: none; unreachable: none.
+    pub via: Option<PeerName>,
+    /// Whether data can reach it.
+    pub reachable: bool,
+    /// Networks that it has ports on.
+    pub networks: Vec<NetId>,
+    /// Its links.
+    pub links: Vec<PeerLink>,
+}
+
+/// A link of a peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerLink {
+    /// To whom.
+    pub name: PeerName,
+    /// To whom, for people.
+    pub nickname: Nickname,
+    /// Whether it dialled.
+    pub outbound: bool,
+    /// The other end's address.
+    pub address: SocketAddr,
+    /// Whether its path is proven.
+    pub established: bool,
+    /// Round-trip time, microseconds; 0 while unknown.
+    pub rtt_us: u32,
+}
+
+/// A network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    /// Its CIDR.
+    pub network: Network,
+    /// Its id.
+    pub id: NetId,
+    /// Whether it has a port here.
+    pub open: bool,
+    /// Attachments here.
+    pub attachments: usize,
+    /// Peers with a port on it, ourselves included.
+    pub peers: Vec<PeerName>,
+}
+
+/// Where a MAC was seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LearnedMac {
+    /// On which network.
+    pub network: NetId,
+    /// Which.
+    pub mac: Mac,
+    /// Behind which peer; none: on our own bridge.
+    pub peer: Option<PeerName>,
+    /// Seconds since it was last seen.
+    pub age: u64,
+}
+
+/// Frames and bytes in the four directions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Captured from the bridges.
+    pub from_bridge: Count,
+    /// Written to the bridges.
+    pub to_bridge: Count,
+    /// Received from peers.
+    pub from_net: Count,
+    /// Sent to peers, relayed ones included.
+    pub to_net: Count,
+}
+
+/// A pair of counters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes of frames.
+    pub bytes: u64,
+}

@@ -1,0 +1,94 @@
+//! The forwarding information that control publishes and every data path thread reads.
+//!
+//! A `Fib` is immutable: control builds a new one for each change and swaps it in; a thread loads it
+//! once a batch. It owns no timers and decides nothing; `switch` decides with it. The flood trees of
+//! origins are computed on first use behind `Floods`, so that a mesh of thousands of peers costs
+//! only what it uses.
+
+use super::path::Path;
+use crate::types::{Mac, NetId, ShortId};
+use smallvec::SmallVec;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A capture port: one TAP (or veth) per network on this host. Chosen by control, never reused within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PortId(pub u32);
+
+/// A path to a neighbour. Chosen by control, never reused within a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathId(pub u32);
+
+/// Where floods of an origin go next from here.
+pub trait Floods: Send + Sync {
+    /// The neighbours that a flood by `origin` on `net` is handed to by this peer: its children in the
+    /// origin's shortest-path tree below which somebody has a port on `net`. Empty for an unknown origin.
+    fn next_hops(&self, origin: ShortId, net: NetId) -> SmallVec<[Arc<Path>; 8]>;
+}
+
+/// A `Floods` that knows nobody: a router without neighbours.
+#[derive(Debug, Default)]
+pub struct NoFloods;
+
+impl Floods for NoFloods {
+    fn next_hops(&self, _: ShortId, _: NetId) -> SmallVec<[Arc<Path>; 8]> {
+        SmallVec::new()
+    }
+}
+
+/// What an attachment may send: its MAC and the addresses that were given to it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Permit {
+    /// The addresses that frames from this MAC may claim as their source (IP, ARP and ND alike).
+    pub addresses: SmallVec<[IpAddr; 2]>,
+    /// The port guard is off for this attachment: any source is let through (`--no-guard`).
+    pub unguarded: bool,
+}
+
+/// One network as this host sees it.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkEntry {
+    /// The capture port, if anything is attached here.
+    pub port: Option<PortId>,
+    /// The attachments' permits by MAC. Consulted by `guard` for frames from the bridge.
+    pub permits: HashMap<Mac, Permit, foldhash::fast::RandomState>,
+    /// Any MAC may send: an attachment without guard bridges or routes for others.
+    pub unguarded: bool,
+}
+
+/// The snapshot. See the head of this file.
+pub struct Fib {
+    /// Counts publications; a cached decision is valid for one epoch.
+    pub epoch: u64,
+    /// This peer's number.
+    pub me: ShortId,
+    /// Next hop by destination number; absent means unreachable.
+    pub next_hops: HashMap<ShortId, Arc<Path>, foldhash::fast::RandomState>,
+    /// The path that a datagram belongs to, by the receiver index in its header.
+    pub by_index: HashMap<u32, Arc<Path>, foldhash::fast::RandomState>,
+    /// Paths by id, for events and tests.
+    pub paths: HashMap<PathId, Arc<Path>, foldhash::fast::RandomState>,
+    /// Networks that have a port here.
+    pub networks: HashMap<NetId, NetworkEntry, foldhash::fast::RandomState>,
+    /// The network that a port captures for.
+    pub ports: HashMap<PortId, NetId, foldhash::fast::RandomState>,
+    /// Flood sets, computed lazily.
+    pub floods: Box<dyn Floods>,
+}
+
+impl Fib {
+    /// The snapshot of a router that knows nobody and has no networks.
+    pub fn empty() -> Fib {
+        Fib {
+            epoch: 0,
+            me: ShortId(0),
+            next_hops: HashMap::default(),
+            by_index: HashMap::default(),
+            paths: HashMap::default(),
+            networks: HashMap::default(),
+            ports: HashMap::default(),
+            floods: Box::new(NoFloods),
+        }
+    }
+}
