@@ -1,1 +1,5 @@
-//! (room not furnished yet)
+//! The control plane: who is where.
+
+pub mod dialer;
+pub mod link;
+pub mod probe;
