@@ -159,3 +159,110 @@ impl Replica<ClaimSet> {
         self.iter().flat_map(|(name, set)| set.claims.iter().map(move |claim| (name, claim)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::peers::tests::key;
+    use proptest::prelude::*;
+
+    fn name(n: u16) -> PeerName {
+        key(n).name()
+    }
+
+    fn claim(cidr: &str, host: &str) -> Claim {
+        let network: Network = cidr.parse().unwrap();
+        Claim::new(network, network.id(), host.parse().unwrap(), Mac([2, 0, 0, 0, 0, 1]), "web")
+    }
+
+    fn set(n: u16, version: u64, claims: &[Claim]) -> ClaimSet {
+        let mut set = ClaimSet { peer: name(n), uid: Uid(1), version, claims: claims.to_vec() };
+        set.tidy();
+        set
+    }
+
+    #[test]
+    fn finds_the_holder_on_that_network_only() {
+        let mut claims = Claims::new(set(0, 1, &[claim("10.2.1.0/24", "10.2.1.1/24")]));
+        claims.merge(vec![set(1, 1, &[claim("10.2.1.0/24", "10.2.1.2/24"), claim("10.0.0.0/8", "10.2.1.3/8")])]);
+        let network: Network = "10.2.1.0/24".parse().unwrap();
+        let holders = |ip: &str| claims.holders(ip.parse().unwrap(), network.id()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        assert_eq!(holders("10.2.1.1"), vec![name(0)]);
+        assert_eq!(holders("10.2.1.2"), vec![name(1)]);
+        assert!(holders("10.2.1.3").is_empty(), "held on another network");
+    }
+
+    #[test]
+    fn shows_addresses_that_two_peers_took_at_once() {
+        let mut claims = Claims::new(set(0, 1, &[claim("10.2.1.0/24", "10.2.1.1/24")]));
+        claims.merge(vec![set(1, 1, &[claim("10.2.1.0/24", "10.2.1.1/24"), claim("10.2.1.0/24", "10.2.1.2/24")])]);
+        let rivals = claims.rivals();
+        assert_eq!(rivals.len(), 1);
+        assert_eq!((rivals[0].0, rivals[0].1.address.to_string()), (name(1), "10.2.1.1/24".to_owned()));
+    }
+
+    #[test]
+    fn names_both_networks_of_one_id() {
+        let (a, mut b) = (claim("10.2.1.0/24", "10.2.1.1/24"), claim("10.2.2.0/24", "10.2.2.1/24"));
+        b.id = a.id;
+        let mut claims = Claims::new(set(0, 1, std::slice::from_ref(&a)));
+        assert_eq!(claims.clash(b.network, a.id), Some((name(0), a.network)));
+        assert_eq!(claims.clash(a.network, a.id), None);
+        assert!(claims.collisions().is_empty());
+        claims.merge(vec![set(1, 1, std::slice::from_ref(&b))]);
+        let (first, second) = ((name(0), a.network), (name(1), b.network));
+        let (first, second) = if first < second { (first, second) } else { (second, first) };
+        assert_eq!(claims.collisions(), vec![Collision { id: a.id, first, second }]);
+    }
+
+    #[test]
+    fn refuses_sets_that_are_not_sound() {
+        let good = claim("10.2.1.0/24", "10.2.1.1/24");
+        let outside = Claim { network: "10.3.0.0/16".parse().unwrap(), ..good.clone() };
+        let escape = Claim { label: "\u{1b}[2J".into(), ..good.clone() };
+        let many = (0..5000_u32).map(|n| {
+            let [_, _, c, d] = n.to_be_bytes();
+            claim("10.0.0.0/8", &format!("10.1.{c}.{d}/8"))
+        });
+        let mut many = ClaimSet { claims: many.collect(), ..set(1, 1, &[]) };
+        many.claims.sort_unstable();
+        let twice = ClaimSet { claims: vec![good.clone(), good.clone()], ..set(1, 1, &[]) };
+        let bad = vec![set(1, 1, &[outside]), set(1, 1, &[escape]), many, twice];
+        let mut claims = Claims::new(ClaimSet::empty(name(0), Uid(1)));
+        assert_eq!(claims.merge(bad).refused, 4);
+        assert_eq!(claims.merge(vec![set(1, 1, &[good])]).refused, 0);
+    }
+
+    #[test]
+    fn labels_are_harmless() {
+        let claim = Claim::new("10.2.1.0/24".parse().unwrap(), NetId::new(1).unwrap(), "10.2.1.1/24".parse().unwrap(), Mac::default(), "a\nb");
+        assert_eq!(claim.label(), "a?b");
+    }
+
+    fn any_set() -> impl Strategy<Value = ClaimSet> {
+        let claims = proptest::collection::vec((1_u8..4).prop_map(|host| claim("10.2.1.0/24", &format!("10.2.1.{host}/24"))), 0..3);
+        (0_u16..4, 0_u64..3, 0_u64..2, claims).prop_map(|(n, version, uid, claims)| ClaimSet { uid: Uid(uid), ..set(n, version, &claims) })
+    }
+
+    fn merged(batches: &[&[ClaimSet]]) -> Vec<ClaimSet> {
+        let mut claims = Claims::new(ClaimSet::empty(name(9), Uid(1)));
+        for batch in batches {
+            claims.merge(batch.to_vec());
+        }
+        claims.iter().map(|(_, set)| set.clone()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_commutative_associative_and_idempotent(
+            a in proptest::collection::vec(any_set(), 0..6),
+            b in proptest::collection::vec(any_set(), 0..6),
+            c in proptest::collection::vec(any_set(), 0..6),
+        ) {
+            prop_assert_eq!(merged(&[&a, &b]), merged(&[&b, &a]));
+            prop_assert_eq!(merged(&[&a, &a]), merged(&[&a]));
+            let (ab, bc) = (merged(&[&a, &b]), merged(&[&b, &c]));
+            prop_assert_eq!(merged(&[&ab, &c]), merged(&[&a, &bc]));
+        }
+    }
+}
