@@ -3,7 +3,9 @@
 //! Shared by the data path threads; no timers, no logging, no queue inside. Results go into the
 //! `Sink` that the caller lent.
 
+pub mod counters;
 pub mod fib;
+pub mod macs;
 pub mod path;
 
 use crate::types::Instant;
