@@ -137,8 +137,13 @@ impl Default for Tally {
 impl Tally {
     /// Counts one drop.
     pub fn drop(&mut self, reason: Drop) {
+        self.drops_of(reason, 1);
+    }
+
+    /// Counts `times` drops.
+    pub fn drops_of(&mut self, reason: Drop, times: u64) {
         if let Some(count) = self.drops.get_mut(reason as usize) {
-            *count += 1;
+            *count += times;
         }
     }
 

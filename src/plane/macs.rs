@@ -291,10 +291,10 @@ mod tests {
         table.learn(net(2), mac(1), THERE, at(5));
         table.learn(net(1), mac(9), HERE, at(7));
         let list = table.list(at(10));
-        assert_eq!(list.iter().map(|s| (s.network, s.place, s.age.as_secs())).collect::<Vec<_>>(), [
-            (net(1), HERE, 3),
-            (net(2), THERE, 5)
-        ]);
+        assert_eq!(
+            list.iter().map(|s| (s.network, s.place, s.age.as_secs())).collect::<Vec<_>>(),
+            [(net(1), HERE, 3), (net(2), THERE, 5)]
+        );
     }
 
     proptest! {
