@@ -14,7 +14,7 @@
 //!   0..2   short id of the origin, not 0
 //!   2..4   short id of the destination, 0 = flood along the origin's tree
 //!   4..7   network id, not 0
-//!   7      flags: bit 0 fragment, the others zero
+//!   7      bit 0 fragment, bit 1 zero, bits 2 to 7 how often it may still be handed on
 //!   8..12  fragment: id, per path
 //!  12..14  fragment: bit 13 more follow, bits 0 to 12 offset in units of 8 bytes, the others zero
 //! then the frame; then, where sealed, the tag of 16 bytes
@@ -34,7 +34,13 @@ pub const FRAGMENT_LEN: usize = 6;
 /// Bytes of the seal.
 pub const TAG_LEN: usize = 16;
 
+/// How often a frame is handed on at most. Paths are shorter; it is what ends a frame that goes in circles while peers
+/// disagree about the topology.
+pub const HOPS_MAX: u8 = 63;
+
 const FLAG_FRAGMENT: u8 = 1;
+const HOPS_SHIFT: u32 = 2;
+const FLAGS_KNOWN: u8 = FLAG_FRAGMENT | (HOPS_MAX << HOPS_SHIFT);
 const MORE: u16 = 1 << 13;
 const OFFSET: u16 = MORE - 1;
 
@@ -122,6 +128,8 @@ pub struct Inner {
     pub destination: ShortId,
     /// The network that it is on.
     pub network: NetId,
+    /// How often it may still be handed on, at most [`HOPS_MAX`]; each relay takes one.
+    pub hops: u8,
     /// Set if what follows is a part of a frame.
     pub fragment: Option<Fragment>,
 }
@@ -135,11 +143,17 @@ impl Inner {
         };
         let origin = ShortId(u16::from_be_bytes([o0, o1]));
         let network = NetId::new(u32::from_be_bytes([0, n0, n1, n2])).ok_or(Malformed::Field)?;
-        if origin.0 == 0 || flags & !FLAG_FRAGMENT != 0 {
+        if origin.0 == 0 || flags & !FLAGS_KNOWN != 0 {
             return Err(Malformed::Field);
         }
         let fragment = if flags & FLAG_FRAGMENT == 0 { None } else { Some(Fragment::parse(bytes)?) };
-        let inner = Inner { origin, destination: ShortId(u16::from_be_bytes([d0, d1])), network, fragment };
+        let inner = Inner {
+            origin,
+            destination: ShortId(u16::from_be_bytes([d0, d1])),
+            network,
+            hops: flags >> HOPS_SHIFT,
+            fragment,
+        };
         Ok((inner, inner.len()))
     }
 
@@ -155,8 +169,8 @@ impl Inner {
         let [o0, o1] = self.origin.0.to_be_bytes();
         let [d0, d1] = self.destination.0.to_be_bytes();
         let [_, n0, n1, n2] = self.network.value().to_be_bytes();
-        let flags = if self.fragment.is_some() { FLAG_FRAGMENT } else { 0 };
-        *header = [o0, o1, d0, d1, n0, n1, n2, flags];
+        let fragment = if self.fragment.is_some() { FLAG_FRAGMENT } else { 0 };
+        *header = [o0, o1, d0, d1, n0, n1, n2, (self.hops.min(HOPS_MAX) << HOPS_SHIFT) | fragment];
         if let (Some(fragment), Some(rest)) = (self.fragment, rest.first_chunk_mut::<FRAGMENT_LEN>()) {
             fragment.emit(rest);
         }
