@@ -6,7 +6,7 @@
 //! Dropping a capture closes it; a TAP's device goes with it.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// Largest frame that is read or written, bytes.
 pub const FRAME_MAX: usize = 65_535;
@@ -61,6 +61,13 @@ impl Capture {
             #[cfg(feature = "pcap")]
             Capture::Pcap(pcap) => pcap.write(frame),
         }
+    }
+}
+
+impl AsFd for Capture {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is the back end's own, open for as long as the capture that is borrowed here lives.
+        unsafe { BorrowedFd::borrow_raw(self.as_raw_fd()) }
     }
 }
 
