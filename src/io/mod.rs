@@ -10,10 +10,12 @@
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
 //! netns pidfd process  namespaces, processes seen from outside, and the one fork
+//! background           going there: the fork of the daemon
 //! store lock           files that survive a restart; one router per run directory
 //! ```
 #![allow(clippy::disallowed_methods)] // this is where clocks, sockets, threads, files and random numbers belong
 
+pub mod background;
 pub mod capture;
 pub mod clock;
 pub mod egress;

@@ -21,7 +21,8 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
+/// Listens at this very address; an unspecified IPv6 address takes IPv4 too. Non-blocking.
+pub fn listen_at(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
