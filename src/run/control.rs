@@ -10,14 +10,14 @@
 //! Carries out what the node wants and decides nothing. Control never waits for a task that waits for control: all that
 //! it gives away goes into memory that is bounded elsewhere or into sockets that do not block.
 
-use super::journal::Journal;
+use super::journal;
 use super::keeper::Keeper;
 use super::links::Links;
 use super::{Happening, Question};
 use crate::io::clock::Clock;
 use crate::io::udp::UdpSocket;
 use crate::node::Node;
-use crate::node::border::{HostId, HostOp, Input, Level, LinkId, Output, RequestId};
+use crate::node::border::{HostId, HostOp, Input, LinkId, Output, RequestId};
 use crate::node::command::{Command, Reply};
 use crate::plane::Event;
 use crate::types::Instant;
@@ -52,7 +52,6 @@ pub struct Control {
     node: Node,
     clock: Clock,
     outlets: Outlets,
-    journal: Journal,
     answers: HashMap<RequestId, oneshot::Sender<Reply>>,
     last_request: u64,
     /// What carrying out brought about; handled before anything else.
@@ -68,15 +67,7 @@ enum Rest {
 impl Control {
     /// Owns `node` from now on.
     pub fn new(node: Node, clock: Clock, outlets: Outlets) -> Control {
-        Control {
-            node,
-            clock,
-            outlets,
-            journal: Journal::default(),
-            answers: HashMap::new(),
-            last_request: 0,
-            own: VecDeque::new(),
-        }
+        Control { node, clock, outlets, answers: HashMap::new(), last_request: 0, own: VecDeque::new() }
     }
 
     /// Runs until the node has stopped.
@@ -137,7 +128,9 @@ impl Control {
             Happening::Machine(host, result) => self.handle(Input::HostDone { host, result }),
             Happening::Gone(key) => self.handle(Input::AttachmentGone { key }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
-            Happening::Slow(link) => self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() }),
+            Happening::Slow(link) => {
+                self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
+            }
             Happening::Signal => self.asked(Command::Stop, None),
         }
     }
@@ -145,8 +138,7 @@ impl Control {
     /// Polls the node until it waits or has stopped.
     fn carry_out(&mut self) -> Rest {
         loop {
-            let now = self.clock.now();
-            match self.node.poll(now) {
+            match self.node.poll(self.clock.now()) {
                 Output::Wait(deadline) => return Rest::Until(deadline),
                 Output::Stopped => return Rest::Stopped,
                 Output::Dial { dial, target, default_port } => self.outlets.links.dial(dial, target, default_port),
@@ -169,14 +161,13 @@ impl Control {
                     }
                 }
                 Output::Persist(state) => self.outlets.keeper.keep(state),
-                Output::Log { level, line } => self.journal.line(level, &line, now),
+                Output::Log { level, line } => journal::line(level, &line),
             }
         }
     }
 
     fn send(&mut self, link: LinkId, bytes: Vec<u8>) {
         if !self.outlets.links.send(link, bytes) {
-            self.journal.line(Level::Warn, "a link is closed: the other side reads too slowly", self.clock.now());
             self.own.push_back(Happening::Slow(link));
         }
     }
