@@ -229,7 +229,11 @@ impl Reassembly {
     pub fn accept(&mut self, key: Key, at: Fragment, piece: &[u8], now: Instant) -> Result<Option<&[u8]>, Drop> {
         let start = usize::from(at.offset);
         let range = start..start + piece.len();
-        if piece.is_empty() || range.end > FRAME_MAX || (at.more && piece.len() % BLOCK != 0) || start % BLOCK != 0 {
+        if piece.is_empty()
+            || range.end > FRAME_MAX
+            || (at.more && !piece.len().is_multiple_of(BLOCK))
+            || !start.is_multiple_of(BLOCK)
+        {
             return Err(Drop::BadFragment);
         }
         let index = self.slot(key, now);

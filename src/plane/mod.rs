@@ -180,7 +180,7 @@ impl Batch<'_> {
     pub fn from_bridge(&mut self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
         let Batch { plane, fib, tally } = self;
         let mut way = Way { plane, fib, tally, out, now };
-        if let Err(reason) = way.from_bridge(from, frame) {
+        if let Err(reason) = way.captured(from, frame) {
             self.tally.drop(reason);
         }
     }
@@ -189,7 +189,7 @@ impl Batch<'_> {
     pub fn from_net(&mut self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
         let Batch { plane, fib, tally } = self;
         let mut way = Way { plane, fib, tally, out, now };
-        if let Err(reason) = way.from_net(from, datagram) {
+        if let Err(reason) = way.received(from, datagram) {
             self.tally.drop(reason);
         }
     }
@@ -205,7 +205,7 @@ struct Way<'a, S> {
 }
 
 impl<S: Sink> Way<'_, S> {
-    fn from_bridge(&mut self, from: PortId, bytes: &[u8]) -> Result<(), Drop> {
+    fn captured(&mut self, from: PortId, bytes: &[u8]) -> Result<(), Drop> {
         let fib = self.fib;
         let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
         let network = *fib.ports.get(&from).ok_or(Drop::UnknownPort)?;
@@ -224,14 +224,19 @@ impl<S: Sink> Way<'_, S> {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
-            Verdict::Deliver(port) | Verdict::DeliverAndFlood(port) => {
+            Verdict::Deliver(port) => {
                 self.deliver(port, bytes);
+                Ok(())
+            }
+            Verdict::DeliverAndFlood(port) => {
+                self.deliver(port, bytes);
+                self.flood(&inner(ShortId::FLOOD), bytes, None);
                 Ok(())
             }
         }
     }
 
-    fn from_net(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<(), Drop> {
+    fn received(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<(), Drop> {
         let fib = self.fib;
         let outer = Outer::parse(datagram).map_err(|_| Drop::Malformed)?;
         let came = fib.by_index.get(&outer.index).ok_or(Drop::UnknownIndex)?;

@@ -110,10 +110,12 @@ pub struct Mesh {
 
 /// The tree of each origin as one host sees it: the path above, and those below.
 #[derive(Default)]
-struct Trees(HashMap<ShortId, (Option<PathId>, SmallVec<[Arc<Path>; 8]>)>);
+struct Trees(HashMap<ShortId, (Option<PathId>, Below)>);
+
+type Below = SmallVec<[Arc<Path>; 8]>;
 
 impl Floods for Trees {
-    fn next_hops(&self, origin: ShortId, _: NetId) -> SmallVec<[Arc<Path>; 8]> {
+    fn next_hops(&self, origin: ShortId, _: NetId) -> Below {
         self.0.get(&origin).map(|(_, below)| below.clone()).unwrap_or_default()
     }
 
@@ -131,10 +133,10 @@ fn parents(root: usize, edges: &[(usize, usize)]) -> HashMap<usize, usize> {
             edges.iter().filter_map(|&(a, b)| [(a, b), (b, a)].into_iter().find(|e| e.0 == at)).map(|e| e.1).collect();
         next.sort_unstable();
         for host in next {
-            if !parents.contains_key(&host) {
-                parents.insert(host, at);
+            parents.entry(host).or_insert_with(|| {
                 queue.push_back(host);
-            }
+                at
+            });
         }
     }
     parents
