@@ -1,4 +1,4 @@
-//! The one fork of rnet: a program in a network and mount namespace of its own that waits before it begins.
+//! The fork of `rnet run`: a program in a network and mount namespace of its own that waits before it begins.
 //!
 //! Owns fork(2), everything the child does until exec(2), and signals as the parent of a program needs them. Between fork and
 //! exec the child makes only async-signal-safe calls on memory that was prepared before, so it is safe whatever threads the
