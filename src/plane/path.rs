@@ -536,4 +536,16 @@ mod tests {
         });
         assert_eq!(a.counter(), 1000);
     }
+
+    #[test]
+    fn of_threads_that_open_the_same_datagram_one_wins() {
+        let (a, b) = pair();
+        let datagrams: Vec<_> = (0..500).map(|_| written(&a, b"x").unwrap()).collect();
+        let opens = || datagrams.iter().filter(|datagram| opened(&b, 1, datagram).is_ok()).count();
+        let won = std::thread::scope(|scope| {
+            let other = scope.spawn(opens);
+            opens() + other.join().unwrap()
+        });
+        assert_eq!(won, datagrams.len());
+    }
 }

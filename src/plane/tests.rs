@@ -308,6 +308,26 @@ fn a_flood_from_the_wrong_side_is_refused() {
     assert_eq!(mesh.delivered(), []);
 }
 
+/// Trees gone mad: every flood goes everywhere.
+struct Everywhere(Vec<Arc<path::Path>>);
+
+impl fib::Floods for Everywhere {
+    fn next_hops(&self, _: ShortId, _: NetId) -> SmallVec<[Arc<path::Path>; 8]> {
+        self.0.iter().cloned().collect()
+    }
+}
+
+#[test]
+fn a_flood_is_never_handed_back() {
+    let mut mesh = Mesh::new(3, CHAIN, &[7]);
+    let paths = mesh.host(2).paths.values().cloned().collect();
+    mesh.publish(2, CHAIN, &[7], |fib| fib.floods = Box::new(Everywhere(paths)));
+    mesh.capture(1, PORT, &hello(Mac::BROADCAST, mac(1)));
+    let first = mesh.sent(1).remove(0).1;
+    mesh.receive(2, address(1), first);
+    assert_eq!(mesh.sent(2).iter().map(|sent| sent.0).collect::<Vec<_>>(), [address(3)]);
+}
+
 #[test]
 fn from_an_unknown_origin_it_is_delivered_but_not_learned() {
     let mut mesh = Mesh::new(2, &[(1, 2)], &[7]);
