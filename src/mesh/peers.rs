@@ -10,7 +10,7 @@ use super::replica::{Item, Linked, Replica, Stamp};
 use crate::types::{NetId, Network, Nickname, PeerName, PublicKey, ShortId, Uid};
 use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 /// Most links that a record may list.
@@ -131,7 +131,7 @@ pub type Peers = Replica<Record>;
 impl Replica<Record> {
     /// Everybody that a chain of links leads to from us, ourselves included, whether proven or known to one end only.
     pub fn linked(&self) -> Linked {
-        let mut seen = BTreeSet::from([self.name()]);
+        let mut seen: HashSet<PeerName, foldhash::fast::RandomState> = HashSet::from_iter([self.name()]);
         let mut queue = vec![self.name()];
         while let Some(name) = queue.pop() {
             for link in self.get(name).map_or(&[][..], |record| &record.links) {

@@ -12,7 +12,7 @@
 //! trees      per origin, made when first asked for: our children by network
 //! ```
 //!
-//! Measured for 1,000 peers of degree 10: see `benches/routes.rs`.
+//! 1,000 peers of degree 10: about 1 ms per change, and 0.3 ms for an origin's first flood (`benches/routes.rs`).
 
 use super::peers::Peers;
 use super::short;
