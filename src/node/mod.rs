@@ -2,4 +2,5 @@
 
 pub mod border;
 pub mod command;
+pub mod rekey;
 pub mod status;
