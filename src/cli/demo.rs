@@ -191,6 +191,10 @@ async fn measure(cast: &[Arc<Container>], from: usize, to: usize, what: &str) ->
     .map_err(|why: std::io::Error| format!("measuring {who}: {why}"))?;
     let at = |percent: usize| times.get(times.len() * percent / 100).map_or(0.0, Duration::as_secs_f64) * 1e6;
     let rate = bits / 1e9;
-    print::out(&format!("   {who:<42} {rate:>6.2} Gbit/s   round trip {:.0} us, 99 % under {:.0} us\n", at(50), at(99)));
+    print::out(&format!(
+        "   {who:<42} {rate:>6.2} Gbit/s   round trip {:.0} us, 99 % under {:.0} us\n",
+        at(50),
+        at(99)
+    ));
     Ok(())
 }

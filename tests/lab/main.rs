@@ -24,6 +24,7 @@
 mod addresses;
 mod attach;
 mod containers;
+mod demo;
 mod hostile;
 mod isolation;
 mod launch;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         isolation::facts(),
         hostile::facts(),
         leftovers::facts(),
+        demo::facts(),
         limits::facts(),
     ]
     .into_iter()

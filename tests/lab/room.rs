@@ -326,20 +326,20 @@ impl Host {
         })
     }
 
+    /// Pids in the room whose program has this name, as the room sees them.
+    #[track_caller]
+    pub fn others(&self, program: &str) -> Vec<String> {
+        let text = self.sh(&format!("grep -lx {program} /proc/[0-9]*/comm 2>/dev/null || true"));
+        text.lines().filter_map(|path| path.split('/').nth(2)).map(str::to_string).collect()
+    }
+
     /// The router's process, as the room sees it.
     #[track_caller]
     pub fn router_pid(&self) -> u32 {
-        let run = self.run_dir();
-        let script = format!(
-            "for p in /proc/[0-9]*; do tr '\\0' '\\n' <$p/environ 2>/dev/null | grep -qx RNET_RUN_DIR={} && \
-             [ \"$(cat $p/comm)\" = rnet ] && echo ${{p#/proc/}}; done; true",
-            run.display()
-        );
-        let pids = self.sh(&script);
-        let file = fs::read_to_string(run.join("rnet.pid")).expect("the router's pid file");
-        let pid = file.trim().parse().expect("a pid");
-        assert!(pids.lines().any(|p| p == file.trim()), "the pid file names {pid}, running: {pids}");
-        pid
+        let file = fs::read_to_string(self.run_dir().join("rnet.pid")).expect("the router's pid file");
+        let pid = file.trim().to_string();
+        assert!(self.others("rnet").contains(&pid), "the pid file names {pid}, which is no rnet");
+        pid.parse().unwrap()
     }
 
     /// Kills the router without a chance to clean up.

@@ -98,9 +98,11 @@ impl Stage {
         let template = std::env::temp_dir().join("rnet-demo.XXXXXX");
         let dir = nix::unistd::mkdtemp(&template).map_err(failed("making a directory"))?;
         let stage = Stage { program, dir, hosts: Vec::new(), runs: Vec::new() };
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600);
-        let mut file = file.open(stage.dir.join("password")).map_err(failed("writing the password"))?;
-        let password: String = crate::io::entropy::seed().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(stage.dir.join("password")).map_err(failed("writing the password"))?;
+        let seed = crate::io::entropy::seed().map_err(failed("making a password"))?;
+        let password: String = seed.iter().map(|byte| format!("{byte:02x}")).collect();
         file.write_all(password.as_bytes()).map_err(failed("writing the password"))?;
         Ok(stage)
     }
@@ -109,7 +111,9 @@ impl Stage {
     pub async fn host(&mut self, name: &'static str) -> Step<()> {
         let what = format!("making the host {name}");
         let namespace = Netns::create().map_err(|why| match why.kind() {
-            io::ErrorKind::PermissionDenied => format!("{what}: the kernel does not allow network namespaces here: {why}"),
+            io::ErrorKind::PermissionDenied => {
+                format!("{what}: the kernel does not allow network namespaces here: {why}")
+            }
             _ => format!("{what}: {why}"),
         })?;
         let netlink = Netlink::open_in(&namespace).map_err(failed(&what))?;
@@ -245,9 +249,14 @@ impl Stage {
         end(routers).await;
         for host in &self.hosts {
             let links = host.netlink.links().await.map_err(failed("looking for leftovers"))?;
-            let left: Vec<String> = links.into_iter().map(|link| link.name).filter(|name| name.starts_with("rn")).collect();
+            let left: Vec<String> =
+                links.into_iter().map(|link| link.name).filter(|name| name.starts_with("rn")).collect();
             if !left.is_empty() {
-                return Err(format!("the router on {} left {}; they go with its namespace", host.name, left.join(", ")));
+                return Err(format!(
+                    "the router on {} left {}; they go with its namespace",
+                    host.name,
+                    left.join(", ")
+                ));
             }
         }
         fs::remove_dir_all(&self.dir).map_err(failed("removing the directory"))
@@ -258,7 +267,9 @@ impl Stage {
 async fn end(children: Vec<Child>) {
     let pid = |child: &Child| child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
     // A child that was not waited for keeps its number, so nobody else can be hit.
-    children.iter().filter_map(pid).for_each(|pid| drop(kill(pid, Signal::SIGTERM)));
+    for pid in children.iter().filter_map(pid) {
+        let _ = kill(pid, Signal::SIGTERM);
+    }
     for mut child in children {
         if timeout(FAREWELL, child.wait()).await.is_err() {
             let _ = child.kill().await;
