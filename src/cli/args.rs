@@ -52,7 +52,9 @@ pub enum Command {
     /// Start the router and join the mesh of the given peers
     Launch(Box<Launch>),
     /// Stop the router and remove its interfaces
-    #[command(after_help = "Identity, targets and attachments are kept for the next launch; `rnet reset` forgets them.")]
+    #[command(
+        after_help = "Identity, targets and attachments are kept for the next launch; `rnet reset` forgets them."
+    )]
     Stop,
     /// Stop the router and forget everything: interfaces, identity, state
     #[command(after_help = RESET)]
@@ -61,7 +63,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  rnet connect host3 192.0.2.7:7000\n  rnet connect --replace host4")]
     Connect(Connect),
     /// Stop dialling peers; connections that stand are kept
-    #[command(after_help = "Example:\n  rnet forget host3\n\nGive a peer as it was given before: `rnet status targets` lists them.")]
+    #[command(
+        after_help = "Example:\n  rnet forget host3\n\nGive a peer as it was given before: `rnet status targets` lists them."
+    )]
     Forget(Peers),
     /// Run a command in a network namespace of its own, on the mesh
     #[command(after_help = RUN)]
@@ -377,7 +381,9 @@ mod tests {
 
     #[test]
     fn run_keeps_the_options_of_the_command_that_it_runs() {
-        for line in ["rnet run --cidr 10.2.1.1/24 -- ping -c3 --name x", "rnet run --cidr 10.2.1.1/24 ping -c3 --name x"] {
+        for line in
+            ["rnet run --cidr 10.2.1.1/24 -- ping -c3 --name x", "rnet run --cidr 10.2.1.1/24 ping -c3 --name x"]
+        {
             let Ok(Command::Run(run)) = parse(line) else { panic!("{line}") };
             assert_eq!((run.cidr.len(), run.name.as_deref()), (1, None));
             assert_eq!(run.command, ["ping", "-c3", "--name", "x"]);
@@ -397,7 +403,9 @@ mod tests {
 
     #[test]
     fn attach_takes_addresses_before_the_target() {
-        let Ok(Command::Attach(attach)) = parse("rnet attach 10.2.1.1/24 fd00::1/64 pid:7 --no-guard") else { panic!() };
+        let Ok(Command::Attach(attach)) = parse("rnet attach 10.2.1.1/24 fd00::1/64 pid:7 --no-guard") else {
+            panic!()
+        };
         assert_eq!((attach.words.len(), attach.no_guard), (3, true));
         assert!(parse("rnet attach").is_err());
     }

@@ -167,7 +167,8 @@ pub fn ps(router: &Router, options: &Ps) -> Result<(), Failure> {
     } else {
         print::out(&report::attachments(listed.iter().copied()));
     }
-    let missing = options.targets.iter().filter(|wanted| !listed.iter().any(|attachment| report::is_meant(attachment, wanted)));
+    let missing =
+        options.targets.iter().filter(|wanted| !listed.iter().any(|attachment| report::is_meant(attachment, wanted)));
     let lines: Vec<String> = missing.map(|wanted| format!("ps: {wanted}: is not attached here")).collect();
     if lines.is_empty() { Ok(()) } else { Err(Failure { lines, code: 1 }) }
 }

@@ -59,7 +59,11 @@ pub fn main() -> ExitCode {
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
             let text = error.render();
             let text = if print::colour(error.use_stderr()) { text.ansi().to_string() } else { text.to_string() };
-            if error.use_stderr() { print::error_text(&text) } else { print::out(&text) }
+            if error.use_stderr() {
+                print::error_text(&text)
+            } else {
+                print::out(&text)
+            }
             return ExitCode::from(code);
         }
     };
@@ -75,12 +79,14 @@ pub fn main() -> ExitCode {
 fn dispatch(cli: Cli, password: Option<secret::Text>) -> Result<u8, Failure> {
     let Cli { router, command } = cli;
     match command {
-        Command::Launch(launch) => launch::launch(&router, &launch, password)?,
+        Command::Launch(launch) => launch::launch(&router, *launch, password)?,
         Command::Stop => end::stop(&router)?,
         Command::Reset(reset) => end::reset(&router, reset.force)?,
         Command::Connect(connect) => ask::connect(&router, &connect)?,
         Command::Forget(peers) => ask::forget(&router, &peers)?,
-        Command::Run(options) if options.docker => return Err(later("run --docker", "running containers through Docker")),
+        Command::Run(options) if options.docker => {
+            return Err(later("run --docker", "running containers through Docker"));
+        }
         Command::Run(options) => return run::run(&router, &options),
         Command::Attach(attach) => ask::attach(&router, &attach)?,
         Command::Detach(detach) => ask::detach(&router, &detach)?,
@@ -118,10 +124,9 @@ fn manual(command: Option<&str>) -> Result<(), Failure> {
     let page = match command {
         None => definition,
         Some(name) => {
+            // Built with its parent, so that its page is named as man(1) looks it up: rnet-launch.
             let found = definition.find_subcommand(name).cloned();
-            let found = found.ok_or_else(|| Failure::usage("man", format!("{name:?} is not a command of rnet")))?;
-            // A page is named as man(1) looks it up: rnet-launch.
-            found.name(format!("rnet-{name}"))
+            found.ok_or_else(|| Failure::usage("man", format!("{name:?} is not a command of rnet")))?
         }
     };
     let mut text = Vec::new();

@@ -43,7 +43,8 @@ fn regions() -> io::Result<(Region, Region)> {
 fn parse_regions(stat: &str) -> Option<(Region, Region)> {
     // The second field is the program's name in parentheses and may hold anything; the rest are numbers.
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace().skip(45).map(|field| field.parse::<u64>().ok().filter(|address| *address > 0));
+    let mut fields =
+        rest.split_whitespace().skip(45).map(|field| field.parse::<u64>().ok().filter(|address| *address > 0));
     let mut next = || fields.next().flatten();
     Some(((next()?, next()?), (next()?, next()?)))
 }

@@ -96,7 +96,8 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
 
 /// The layer of a TOML file.
 fn file(path: &str, text: &str) -> Result<Layer, String> {
-    let table: toml::Table = text.parse().map_err(|why: toml::de::Error| why.to_string().trim_end().replace('\n', " "))?;
+    let table: toml::Table =
+        text.parse().map_err(|why: toml::de::Error| why.to_string().trim_end().replace('\n', " "))?;
     let mut layer = Layer::new(Origin::File(path.to_string()));
     for (name, value) in table {
         let list = OPTIONS.iter().any(|spec| spec.name == name && spec.form == Form::List);
@@ -172,7 +173,8 @@ mod tests {
     #[test]
     fn arguments_become_the_first_layer() {
         let router = Router { run_dir: Some("/r".into()), ..Router::default() };
-        let launch = Launch { port: Some("1".into()), resume: true, peers: vec!["a".into(), "b".into()], ..Launch::default() };
+        let launch =
+            Launch { port: Some("1".into()), resume: true, peers: vec!["a".into(), "b".into()], ..Launch::default() };
         let layer = arguments(&router, Some(&launch));
         let names: Vec<&str> = layer.values.keys().map(String::as_str).collect();
         assert_eq!(names, ["peers", "port", "resume", "run-dir"]);

@@ -1,26 +1,19 @@
 //! The log: to standard error in the foreground, to a file of bounded size in the background.
 //!
 //! The file is opened at its first line, so that a launch that fails leaves none. When it is full it becomes
-//! `<name>.1` and a new one begins: two files of 4 MiB at most. What peers cause to be logged is bounded as well: a
-//! token bucket of lines; what it holds back is counted and told with the next line that passes.
+//! `<name>.1` and a new one begins: two files of 4 MiB at most. How many lines peers may cause is the node's to bound.
 
 use crate::config::LogLevel;
 use crate::node::border::Level;
-use crate::types::Instant;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Mutex;
-use std::time::Duration;
 use tracing_subscriber::filter::LevelFilter;
 
 /// Bytes of one log file.
 const FILE_MAX: u64 = 4 << 20;
-/// Lines that may come at once.
-const BURST: u32 = 200;
-/// One more line may come each time this passes.
-const REFILL: Duration = Duration::from_millis(100);
 
 /// Where the log goes.
 #[derive(Debug, Clone)]
@@ -94,51 +87,13 @@ impl Write for Rolling {
     }
 }
 
-/// Lets the node's lines through, at most so many.
-#[derive(Debug)]
-pub struct Journal {
-    tokens: u32,
-    refilled: Instant,
-    held_back: u64,
-}
-
-impl Default for Journal {
-    fn default() -> Journal {
-        Journal { tokens: BURST, refilled: Instant::ZERO, held_back: 0 }
-    }
-}
-
-impl Journal {
-    /// Logs one line, or holds it back. Lines for developers are not limited: whoever asks for them gets them.
-    pub fn line(&mut self, level: Level, line: &str, now: Instant) {
-        if level == Level::Debug {
-            tracing::debug!("{line}");
-            return;
-        }
-        if !self.may_pass(now) {
-            return;
-        }
-        match std::mem::take(&mut self.held_back) {
-            0 => {}
-            lines => tracing::warn!("{lines} lines were held back: too many at once"),
-        }
-        match level {
-            Level::Error => tracing::error!("{line}"),
-            Level::Warn => tracing::warn!("{line}"),
-            Level::Info | Level::Debug => tracing::info!("{line}"),
-        }
-    }
-
-    fn may_pass(&mut self, now: Instant) -> bool {
-        let new = now.since(self.refilled).as_nanos() / REFILL.as_nanos();
-        if new > 0 {
-            self.tokens = BURST.min(self.tokens.saturating_add(u32::try_from(new).unwrap_or(u32::MAX)));
-            self.refilled = now;
-        }
-        let passes = self.tokens > 0;
-        self.tokens = self.tokens.saturating_sub(1);
-        self.held_back += u64::from(!passes);
-        passes
+/// Logs one line of the node.
+pub fn line(level: Level, line: &str) {
+    match level {
+        Level::Error => tracing::error!("{line}"),
+        Level::Warn => tracing::warn!("{line}"),
+        Level::Info => tracing::info!("{line}"),
+        Level::Debug => tracing::debug!("{line}"),
     }
 }
 
@@ -170,14 +125,5 @@ mod tests {
         writeln!(log, "new").unwrap();
         assert_eq!(std::fs::read_to_string(path).unwrap(), "old\nnew\n");
         assert_eq!(log.size, 8);
-    }
-
-    #[test]
-    fn lines_are_limited_and_the_held_back_counted() {
-        let mut journal = Journal::default();
-        let passed = (0..1000).filter(|_| journal.may_pass(Instant::ZERO)).count();
-        assert_eq!((passed, journal.held_back), (200, 800));
-        assert!(journal.may_pass(Instant::ZERO + REFILL));
-        assert!(!journal.may_pass(Instant::ZERO + REFILL));
     }
 }

@@ -174,7 +174,10 @@ async fn connect(target: &Target, default_port: u16) -> Result<(TcpStream, Socke
     let addresses: Vec<SocketAddr> = match target.ip() {
         Some(ip) => vec![SocketAddr::new(ip, port)],
         // The text of the resolver's error differs by system and says no more than this.
-        None => lookup_host((target.host.as_str(), port)).await.map_err(|_| format!("{}: no such name", target.host))?.collect(),
+        None => lookup_host((target.host.as_str(), port))
+            .await
+            .map_err(|_| format!("{}: no such name", target.host))?
+            .collect(),
     };
     let mut last = format!("{}: no address", target.host);
     for address in addresses {
@@ -274,7 +277,9 @@ mod tests {
             far.write_all(b"answer").await.unwrap();
             assert!(matches!(seen.recv().await, Some(Happening::Bytes(of, bytes)) if of == link && bytes == b"answer"));
             drop(far);
-            assert!(matches!(seen.recv().await, Some(Happening::Down(of, why)) if of == link && why.contains("closed")));
+            assert!(
+                matches!(seen.recv().await, Some(Happening::Down(of, why)) if of == link && why.contains("closed"))
+            );
             assert!(links.drop_link(link) && !links.drop_link(link) && !links.is_open(link));
         });
     }
@@ -318,7 +323,9 @@ mod tests {
             let links = Links::new(happenings);
             let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
             links.dial(DialId(1), "127.0.0.1".parse().unwrap(), port);
-            assert!(matches!(seen.recv().await, Some(Happening::DialFailed(DialId(1), why)) if why == "connection refused"));
+            assert!(
+                matches!(seen.recv().await, Some(Happening::DialFailed(DialId(1), why)) if why == "connection refused")
+            );
             links.dial(DialId(2), "no-such-name.invalid".parse().unwrap(), port);
             let Some(Happening::DialFailed(DialId(2), why)) = seen.recv().await else { panic!() };
             assert!(why.contains("no-such-name.invalid") || why.contains("no answer"), "{why}");

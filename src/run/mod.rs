@@ -45,6 +45,8 @@ pub enum Happening {
     Drained(LinkId),
     /// A link ended by the other side or the network: one line why.
     Down(LinkId, String),
+    /// A link was dropped because its other side does not read.
+    Slow(LinkId),
     /// A change to the machine was made or undone.
     Machine(HostId, Result<HostAnswer, String>),
     /// The process of an attachment is gone.
