@@ -221,6 +221,10 @@ impl Host {
     fn command(&self, argv: &[&str]) -> Command {
         let mut command = self.room.0.enter(self.pid, &["--pid", "--mount", "--net", "--uts"]);
         command.env("RNET_RUN_DIR", self.run_dir()).env("RNET_DATA_DIR", self.data_dir());
+        // A user's namespace may not open the device that the machine's root owns.
+        if File::options().read(true).write(true).open("/dev/net/tun").is_err() {
+            command.env("RNET_CAPTURE", "pcap");
+        }
         command.args(argv);
         command
     }
