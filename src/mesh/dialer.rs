@@ -242,36 +242,37 @@ impl Dialer {
         }
     }
 
-    /// A dial failed, or its connection ended before it was a link.
-    pub fn failed(&mut self, dial: u64, why: &str, now: Instant) {
-        let Some(target) = self.dials.remove(&dial) else { return };
+    /// A dial failed, or its connection ended before it was a link. Gives the target if the reason is news.
+    pub fn failed(&mut self, dial: u64, why: &str, now: Instant) -> Option<Target> {
+        let target = self.dials.remove(&dial)?;
         let linked = &self.linked;
-        let Some(entry) = self.entries.get_mut(&target) else { return };
+        let entry = self.entries.get_mut(&target)?;
         if entry.peer.is_some_and(|peer| linked.contains(&peer)) {
             entry.attempt = Attempt::Idle;
             entry.why.clear();
-            return;
+            return None;
         }
+        let news = entry.why != why && entry.given;
         entry.why = why.to_string();
         entry.failures += 1;
         if !entry.given && entry.failures >= TRIES {
             entry.attempt = Attempt::Asleep(now + SLEEP);
-            return;
+            return None;
         }
         let cap = if now < entry.close_until { CLOSE_DELAY } else { LONGEST_DELAY };
         let delay = entry.delay.min(cap);
         entry.attempt = Attempt::Waiting(now + (delay - jitter(&mut self.rng, delay / 4)));
         entry.delay = (delay * 3 / 2).min(cap);
+        news.then_some(target)
     }
 
-    /// A dial led to where it must not lead (ourselves, a collision): it is not tried again.
-    pub fn never(&mut self, dial: u64, why: &str) {
-        let Some(target) = self.dials.remove(&dial) else { return };
-        if let Some(entry) = self.entries.get_mut(&target) {
-            entry.attempt = Attempt::Never;
-            entry.peer = None;
-            entry.why = why.to_string();
-        }
+    /// A dial led to where it must not lead (ourselves, a collision): it is not tried again. Gives the target if that is news.
+    pub fn never(&mut self, dial: u64, why: &str) -> Option<Target> {
+        let target = self.dials.remove(&dial)?;
+        let entry = self.entries.get_mut(&target)?;
+        let news = entry.why != why;
+        (entry.attempt, entry.peer, entry.why) = (Attempt::Never, None, why.to_string());
+        news.then_some(target)
     }
 
     /// Addresses or routes of this machine changed: whatever waits or sleeps is tried at once.

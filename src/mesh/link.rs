@@ -14,8 +14,8 @@
 //! other than Refuse tells that the other side accepted too, so `Up` comes on both sides or on none. Ping 0 each second
 //! keeps the link alive and is not answered; other nonces are.
 //!
-//! Bounds: `URGENT_MAX` bytes not yet taken by the kernel, beyond which the link is closed as too slow; gossip is
-//! only sent while nothing of it is on its way.
+//! Bounds: `URGENT_MAX` bytes not yet taken by the kernel, beyond which the link is closed as too slow; of gossip the
+//! owner keeps one body per channel on its way.
 
 use crate::crypto::session::{Role, Session, SessionEvent};
 use crate::types::{Instant, Psk, PublicKey, Refusal, StaticKey};
@@ -117,7 +117,7 @@ pub struct Link {
     challenge: Option<(u64, Instant)>,
     /// Bytes handed out since the kernel last had taken all.
     undrained: usize,
-    /// Of these, gossip; none of it is on its way while 0.
+    /// Of these, gossip.
     gossip: usize,
     stalled_at: Option<Instant>,
 }
@@ -302,6 +302,11 @@ impl Link {
         self.send(&Message::Ping { nonce });
     }
 
+    /// It was challenged and neither answered nor ran out of time.
+    pub fn is_challenged(&self) -> bool {
+        self.challenge.is_some()
+    }
+
     /// The challenge's time is over and it was not answered.
     pub fn failed_challenge(&self, now: Instant) -> bool {
         self.challenge.is_some_and(|(_, until)| now >= until)
@@ -319,19 +324,14 @@ impl Link {
         self.transmit(message);
     }
 
-    /// Sends one body of gossip; only while [`Link::takes_gossip`].
+    /// Sends one body of gossip. The owner sends no other of its channel before the kernel has taken all.
     pub fn send_gossip(&mut self, message: &Message) {
         if self.is_up() {
             let bytes = message.encode();
             // Sealing adds 18 bytes to each 64 KiB; the difference is nothing to `URGENT_MAX`.
-            self.gossip = bytes.len().max(1);
+            self.gossip = self.gossip.saturating_add(bytes.len());
             self.session.send(&bytes);
         }
-    }
-
-    /// No gossip is on its way.
-    pub fn takes_gossip(&self) -> bool {
-        self.is_up() && self.gossip == 0
     }
 
     /// The kernel has taken all.

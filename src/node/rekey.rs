@@ -93,7 +93,7 @@ impl Rekey {
     }
 
     /// The dialer's first exchange is due at once, the next when the epoch is old or `sealed` datagrams are many.
-    fn due(&self, sealed: u64, now: Instant) -> bool {
+    pub fn due(&self, sealed: u64, now: Instant) -> bool {
         let old = now >= self.active_since + EPOCH_AGE || sealed >= EPOCH_DATAGRAMS;
         self.role == Role::Dialer && matches!(self.exchange, Exchange::None) && (self.active == 0 || old)
     }
@@ -125,6 +125,7 @@ impl Rekey {
     /// When `handle` has something to do, if no more than 2^32 datagrams are sealed before.
     pub fn deadline(&self) -> Instant {
         let at = match self.exchange {
+            Exchange::None if self.active == 0 => self.active_since,
             Exchange::None => self.active_since + EPOCH_AGE,
             Exchange::Offered { since, .. } | Exchange::Answered { since } => since + EXCHANGE_TIMEOUT,
         };

@@ -1,0 +1,120 @@
+//! Gossip: what neighbours tell us and we tell them, on both channels.
+//!
+//! `mesh::gossip` decides what to tell whom; here bodies become messages and back, and what was learned is followed up:
+//! numbers (`short`), collisions and clones for the log, targets that are worth dialling now.
+
+use super::Node;
+use super::border::Level;
+use crate::mesh::gossip::{Body, Gossip};
+use crate::mesh::peers::Record;
+use crate::mesh::replica::Merged;
+use crate::mesh::short;
+use crate::types::{PeerName, Refusal};
+use crate::wire::message::{Channel, Message, decode_body, encode_body};
+
+/// Both channels.
+pub(super) struct Tell {
+    pub topology: Gossip,
+    pub claims: Gossip,
+}
+
+impl Tell {
+    pub fn link_up(&mut self, me: PeerName, neighbour: PeerName) {
+        self.topology.link_up(me, neighbour);
+        self.claims.link_up(me, neighbour);
+    }
+
+    pub fn link_down(&mut self, neighbour: PeerName) {
+        self.topology.link_down(neighbour);
+        self.claims.link_down(neighbour);
+    }
+
+    pub fn drained(&mut self, neighbour: PeerName) {
+        self.topology.drained(neighbour);
+        self.claims.drained(neighbour);
+    }
+}
+
+impl Node {
+    /// A neighbour told something.
+    pub(super) fn told(&mut self, from: PeerName, channel: Channel, body: &[u8]) -> Result<(), Refusal> {
+        match channel {
+            Channel::Topology => {
+                let body: Body<Record> = decode_body(body).map_err(|_| Refusal::Malformed)?;
+                let newcomers = self.newcomers(&body);
+                let linked = &self.published.linked;
+                let merged = self.tell.topology.receive(from, body, &mut self.peers, linked, self.now);
+                self.topology_merged(&merged, &newcomers);
+            }
+            Channel::Claims => {
+                let body = decode_body(body).map_err(|_| Refusal::Malformed)?;
+                self.tell.claims.receive(from, body, &mut self.claims, &self.published.linked, self.now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Peers in `body` that we do not know, or know from an earlier run.
+    fn newcomers(&self, body: &Body<Record>) -> Vec<PeerName> {
+        let Body::Items(records) = body else { return Vec::new() };
+        let fresh = |record: &&Record| self.peers.get(record.name()).is_none_or(|known| known.uid != record.uid);
+        records.iter().filter(fresh).map(Record::name).collect()
+    }
+
+    fn topology_merged(&mut self, merged: &Merged, newcomers: &[PeerName]) {
+        if merged.news.is_empty() && merged.collisions.is_empty() {
+            return;
+        }
+        self.published.routes_changed = true;
+        for peer in newcomers.iter().filter(|peer| merged.news.contains(peer)) {
+            self.dialer.appeared(*peer, self.now);
+        }
+        for name in &merged.collisions {
+            self.log_once(format!("name collision: two keys have the name {name}; remove the identity of one of them"));
+        }
+        if merged.contested_by.is_some_and(|uid| uid != self.config.uid) {
+            self.published.contested = self.published.contested.saturating_add(1);
+            if self.published.contested > 3 {
+                self.log_once(format!("another router runs with the key of {}: remove its identity", self.me));
+            }
+        }
+        if short::settle(&mut self.peers, &mut self.rng) {
+            let me = self.me;
+            self.tell.topology.spread(&[me], None, self.now);
+            self.published.fib_changed = true;
+        }
+    }
+
+    /// A warning that the mesh may cause again and again.
+    fn log_once(&mut self, line: String) {
+        if self.published.warned.len() < 64 && self.published.warned.insert(line.clone()) {
+            self.log(Level::Warn, line);
+        }
+    }
+
+    /// Hands what there is to tell to the links that take it.
+    pub(super) fn gossip(&mut self) {
+        while let Some((peer, body)) = self.tell.topology.poll(&self.peers, &self.published.linked) {
+            self.send_body(peer, Channel::Topology, encode_body(&body));
+        }
+        while let Some((peer, body)) = self.tell.claims.poll(&self.claims, &self.published.linked) {
+            self.send_body(peer, Channel::Claims, encode_body(&body));
+        }
+    }
+
+    fn send_body(&mut self, peer: PeerName, channel: Channel, body: Vec<u8>) {
+        let up = self.links.by_peer.get(&peer).and_then(|id| self.links.all.get_mut(id));
+        if let Some(connected) = up {
+            connected.link.send_gossip(&Message::Gossip { channel, body });
+        }
+    }
+
+    /// Forgets peers that no chain of links has reached for a while.
+    pub(super) fn collect(&mut self) {
+        let gone = self.peers.collect(&self.published.linked, self.now);
+        self.claims.collect(&self.published.linked, self.now);
+        if !gone.is_empty() {
+            self.published.routes_changed = true;
+        }
+    }
+}
