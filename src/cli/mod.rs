@@ -5,6 +5,7 @@
 //! sources    arguments, environment and file as layers of options; passwords from files and terminals
 //! launch     the composition root: puts the router together and runs it, here or in the background
 //! ask        commands that ask a running router: connect, forget, attach, detach, ps, status, report
+//! demo       three hosts on one machine, shown and removed
 //! end        stop and reset                 run    a command in a namespace of its own
 //! print      standard output; no line is lost in a panic when a reader goes away
 //! ```
@@ -16,6 +17,7 @@
 
 pub mod args;
 mod ask;
+mod demo;
 mod end;
 mod launch;
 mod print;
@@ -101,7 +103,7 @@ fn dispatch(cli: Cli, password: Option<secret::Text>) -> Result<u8, Failure> {
         Command::Report => ask::report(&router)?,
         Command::Rmpeer(_) => return Err(later("rmpeer", "allocating addresses")),
         Command::Prime => return Err(later("prime", "allocating addresses")),
-        Command::Demo(_) => return Err(later("demo", "the demonstration")),
+        Command::Demo(options) => demo::demo(&options.words)?,
         Command::Version => ask::version(&router)?,
         Command::Completions(completions) => {
             let mut script = Vec::new();
