@@ -232,7 +232,7 @@ impl Link {
                 self.events.push_back(LinkEvent::Introduced(intro));
             }
             // The other side decided before we did. Until it hears from us it has nothing else to say.
-            (Phase::Asked, Message::Ping { nonce: 0 }) => self.they_accepted = true,
+            (Phase::Asked, Message::Ping { .. }) => self.they_accepted = true,
             (Phase::Accepted, message) => {
                 self.up();
                 self.deliver(message);

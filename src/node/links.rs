@@ -51,6 +51,12 @@ impl Connected {
         }
     }
 
+    /// When something is to be done for it.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let path = self.tended.as_ref().map(|tended| tended.deadline(now));
+        self.link.deadline().into_iter().chain(path).min()
+    }
+
     /// What people call the peer.
     pub fn nickname(&self) -> Nickname {
         self.link.theirs().map(|intro| intro.nickname.clone()).unwrap_or_default()
@@ -118,7 +124,9 @@ impl Why {
             Why::Broken(why) => why.clone(),
             Why::Told(Ending::Ours(refusal)) => refusal.to_string(),
             Why::Told(Ending::Theirs(refusal)) => match refusal {
-                Refusal::Ourselves | Refusal::Stopping | Refusal::AlreadyConnected | Refusal::NameCollision => refusal.to_string(),
+                Refusal::Ourselves | Refusal::Stopping | Refusal::AlreadyConnected | Refusal::NameCollision => {
+                    refusal.to_string()
+                }
                 refusal => format!("refused by peer: {refusal}"),
             },
         }
@@ -147,7 +155,10 @@ impl Node {
         let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
         if self.stopping || (dial.is_none() && !self.links.has_room(remote.ip())) {
             if !self.stopping {
-                self.log_about(remote.ip(), format!("too many connections that do not introduce themselves: {remote} is turned away"));
+                self.log_about(
+                    remote.ip(),
+                    format!("too many connections that do not introduce themselves: {remote} is turned away"),
+                );
             }
             return self.out.push_back(Output::Close { link: id });
         }
@@ -161,7 +172,8 @@ impl Node {
             range: self.config.range.clone(),
         };
         let role = if dial.is_some() { Role::Dialer } else { Role::Listener };
-        let setup = Setup { role, key: &self.config.key, psk: self.config.psk.as_ref(), seed: self.rng.random(), intro };
+        let setup =
+            Setup { role, key: &self.config.key, psk: self.config.psk.as_ref(), seed: self.rng.random(), intro };
         let link = Link::new(setup, self.now);
         let dial = dial.map(|dial| dial.0);
         self.links.all.insert(id, Connected { link, dial, remote, peer: None, waits_for: None, tended: None });
@@ -223,7 +235,10 @@ impl Node {
 
     fn decide(&mut self, id: LinkId) {
         let Some(connected) = self.links.all.get(&id) else { return };
-        let (Some(peer), Some(key), Some(intro)) = (connected.peer, connected.link.key(), connected.link.theirs()) else { return };
+        let (Some(peer), Some(key), Some(intro)) = (connected.peer, connected.link.key(), connected.link.theirs())
+        else {
+            return;
+        };
         let old = self.links.by_peer.get(&peer).copied().filter(|old| *old != id);
         let standing = old.and_then(|old| self.links.all.get(&old)).and_then(|old| {
             let uid = old.link.theirs()?.uid;
@@ -384,7 +399,11 @@ impl Node {
 
     /// Time passed for all links and paths.
     pub(super) fn tend_links(&mut self) {
-        let ids: Vec<LinkId> = self.links.all.keys().copied().collect();
+        let due = |connected: &Connected| {
+            connected.link.is_closed() || connected.deadline(self.now).is_some_and(|at| at <= self.now)
+        };
+        let ids: Vec<LinkId> =
+            self.links.all.iter().filter(|(_, connected)| due(connected)).map(|(id, _)| *id).collect();
         for id in ids {
             let Some(connected) = self.links.all.get_mut(&id) else { continue };
             connected.link.handle(self.now);
@@ -408,11 +427,7 @@ impl Node {
 
     /// When `tend_links` has something to do.
     pub(super) fn links_deadline(&self) -> Option<Instant> {
-        let deadlines = self.links.all.values().flat_map(|connected| {
-            let path = connected.tended.as_ref().map(|tended| tended.deadline(self.now));
-            [connected.link.deadline(), path]
-        });
-        deadlines.flatten().min()
+        self.links.all.values().filter_map(|connected| connected.deadline(self.now)).min()
     }
 
     /// Asks the driver for the dials that are due.

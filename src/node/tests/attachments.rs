@@ -70,7 +70,10 @@ fn a_further_address_joins_the_interface_of_its_network() {
     let after = attached(world.attach(0, "web", &["10.2.1.2/24", "10.2.2.1/24"]));
     assert_eq!(kinds(&mut world, 0), ["open", "unplug", "plug"]);
     assert_eq!((after.interfaces.len(), after.interfaces[0].addresses.len()), (2, 2));
-    assert_eq!((after.interfaces[0].mac, &after.interfaces[0].name), (before.interfaces[0].mac, &before.interfaces[0].name));
+    assert_eq!(
+        (after.interfaces[0].mac, &after.interfaces[0].name),
+        (before.interfaces[0].mac, &before.interfaces[0].name)
+    );
     let taken = attached(detach(&mut world, 0, "web", &["10.2.1.1/24"]));
     assert_eq!(taken.interfaces[0].addresses, ["10.2.1.1/24".parse().unwrap()]);
     assert_eq!(kinds(&mut world, 0), ["unplug", "plug"]);
@@ -124,12 +127,18 @@ fn network_ids_that_collide_are_refused_naming_both() {
     attached(world.ask(1, Command::Attach(Attach { vni, ..attach("web", &["10.2.1.1/24"]) })));
     world.seconds(1);
     let why_remote = why(world.ask(0, Command::Attach(Attach { vni, ..attach("db", &["10.2.2.1/24"]) })));
-    assert!(why_remote.contains("network 10.2.2.0/24: its id 7 is that of 10.2.1.0/24 at ") && why_remote.contains("(host2)"), "{why_remote}");
+    assert!(
+        why_remote.contains("network 10.2.2.0/24: its id 7 is that of 10.2.1.0/24 at ")
+            && why_remote.contains("(host2)"),
+        "{why_remote}"
+    );
     let why_here = why(world.ask(1, Command::Attach(Attach { vni, ..attach("db", &["10.2.2.1/24"]) })));
     assert!(why_here.contains("its id 7 is that of 10.2.1.0/24 on this host"), "{why_here}");
     let why_other = why(world.attach(1, "db", &["10.2.1.9/24"]));
     assert!(why_other.contains("it is open on this host under the id 7: give --vni 7"), "{why_other}");
-    let why_two = why(world.ask(1, Command::Attach(Attach { vni: NetId::new(8), ..attach("db", &["10.2.5.1/24", "10.2.6.1/24"]) })));
+    let why_two =
+        why(world
+            .ask(1, Command::Attach(Attach { vni: NetId::new(8), ..attach("db", &["10.2.5.1/24", "10.2.6.1/24"]) })));
     assert!(why_two.contains("--vni 8 is for one network"), "{why_two}");
 }
 
@@ -234,7 +243,11 @@ fn requests_wait_in_bounded_number() {
         world.input(0, Input::Command { request: RequestId(10_000 + n), command: Command::Attach(attach) });
     }
     world.seconds(2);
-    let refused = world.hosts[0].replies.values().filter(|reply| matches!(reply, Reply::Refused(why) if why.contains("too many"))).count();
+    let refused = world.hosts[0]
+        .replies
+        .values()
+        .filter(|reply| matches!(reply, Reply::Refused(why) if why.contains("too many")))
+        .count();
     assert_eq!(world.hosts[0].replies.len(), 300);
     assert!((30..=60).contains(&refused), "{refused}");
 }

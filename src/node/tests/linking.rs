@@ -8,7 +8,10 @@ fn refused(a: NodeConfig, b: NodeConfig) -> (World, Connection) {
     world.connect(0, 1);
     world.seconds(2);
     assert_eq!(world.established(0) + world.established(1), 0);
-    let failed = world.connections(0, ConnectionState::Failed).pop().unwrap_or_else(|| panic!("{:?}", world.status(0).connections));
+    let failed = world
+        .connections(0, ConnectionState::Failed)
+        .pop()
+        .unwrap_or_else(|| panic!("{:?}", world.status(0).connections));
     (world, failed)
 }
 
@@ -25,7 +28,10 @@ fn two_routers_link_and_prove_their_path_within_a_second() {
     for at in 0..2 {
         let connections = world.status(at).connections;
         assert_eq!(connections.len(), 1, "{connections:?}");
-        assert_eq!((connections[0].state, connections[0].outbound, connections[0].encrypted), (ConnectionState::Established, at == 0, true));
+        assert_eq!(
+            (connections[0].state, connections[0].outbound, connections[0].encrypted),
+            (ConnectionState::Established, at == 0, true)
+        );
         assert_eq!(connections[0].path.as_ref().unwrap().epoch, 1);
         assert_eq!(world.logged(at, "linked with"), 1);
         assert_eq!(world.hosts[at].plane.fib().next_hops.len(), 1);

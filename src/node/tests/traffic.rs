@@ -57,7 +57,10 @@ fn frames_cross_a_relay_that_has_no_port_on_their_network() {
     world.seconds(1);
     assert_eq!(delivered(&mut world, 0), vec![answer]);
     assert!(delivered(&mut world, 1).is_empty());
-    assert_eq!(world.status(0).peers.iter().find(|peer| peer.name == public(3).name()).unwrap().via, Some(public(2).name()));
+    assert_eq!(
+        world.status(0).peers.iter().find(|peer| peer.name == public(3).name()).unwrap().via,
+        Some(public(2).name())
+    );
 }
 
 #[test]
