@@ -12,7 +12,7 @@ use crate::mesh::claims::Claim;
 use crate::mesh::peers::LinkRecord;
 use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
-use crate::plane::fib::{Fib, Floods};
+use crate::plane::fib::{Fib, Floods, PathId};
 use crate::plane::path::Path;
 use crate::types::{Instant, NetId, PeerName, ShortId, Target};
 use smallvec::SmallVec;
@@ -68,6 +68,11 @@ impl Floods for Trees {
     fn next_hops(&self, origin: ShortId, net: NetId) -> SmallVec<[Arc<Path>; 8]> {
         let hops = self.routes.flood(origin, net).iter();
         hops.filter_map(|hop| self.paths.get(usize::from(*hop)).cloned().flatten()).collect()
+    }
+
+    fn upstream(&self, origin: ShortId) -> Option<PathId> {
+        let hop = self.routes.upstream(origin)?;
+        Some(self.paths.get(usize::from(hop))?.as_ref()?.id())
     }
 }
 
