@@ -46,7 +46,11 @@ impl Connected {
     /// Address at which the peer can be dialled, as far as we can know.
     pub fn dialable(&self) -> SocketAddr {
         match (self.dial, self.link.theirs()) {
-            (None, Some(intro)) => SocketAddr::new(self.remote.ip(), intro.port),
+            (None, Some(intro)) => {
+                let mut address = self.remote;
+                address.set_port(intro.port);
+                address
+            }
             _ => self.remote,
         }
     }
@@ -104,6 +108,14 @@ impl Links {
     }
 }
 
+/// An IPv4 address as such, though the socket speaks IPv6. Other addresses keep their scope.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
 /// Why a connection ended.
 enum Why {
     Told(Ending),
@@ -152,7 +164,7 @@ impl Node {
     }
 
     pub(super) fn link_up(&mut self, id: LinkId, dial: Option<DialId>, remote: SocketAddr) {
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let remote = canonical(remote);
         if self.stopping || (dial.is_none() && !self.links.has_room(remote.ip())) {
             if !self.stopping {
                 self.log_about(

@@ -243,7 +243,9 @@ impl Node {
     }
 
     fn chores(&mut self) {
-        self.chores_at = self.now + CHORES;
+        // On the grid of the other timers, to share their wake-ups.
+        let second = 1_000_000_000;
+        self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
         self.collect();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);

@@ -119,6 +119,19 @@ fn an_address_in_use_elsewhere_is_refused_naming_peer_and_holder() {
 }
 
 #[test]
+fn an_address_of_a_peer_that_is_gone_can_be_taken() {
+    let mut world = World::of(2);
+    world.connect(0, 1);
+    world.seconds(1);
+    attached(world.attach(1, "web", &["10.2.1.1/24"]));
+    world.seconds(1);
+    world.ask(1, Command::Stop);
+    world.seconds(1);
+    assert_eq!(world.hosts[0].node.claims.count(), 2, "it is remembered for a while");
+    attached(world.attach(0, "web", &["10.2.1.1/24"]));
+}
+
+#[test]
 fn network_ids_that_collide_are_refused_naming_both() {
     let mut world = World::of(2);
     world.connect(0, 1);
@@ -173,18 +186,6 @@ fn a_network_that_cannot_be_opened_leaves_nothing() {
     assert_eq!(kinds(&mut world, 0), ["open"]);
     world.hosts[0].fails = Box::new(|_| false);
     attached(world.attach(0, "web", &["10.2.1.1/24"]));
-}
-
-#[test]
-fn permits_are_in_place_before_the_interface_is() {
-    let mut world = World::of(1);
-    let request = RequestId(world.number());
-    world.input(0, Input::Command { request, command: Command::Attach(attach("web", &["10.2.1.1/24"])) });
-    while !world.hosts[0].ops.iter().any(|op| matches!(op, HostOp::Plug { .. })) {
-        world.run_for(LATENCY);
-    }
-    assert!(world.hosts[0].replies.is_empty(), "it is under way");
-    assert_eq!(world.hosts[0].plane.fib().networks.values().next().unwrap().permits.len(), 1);
 }
 
 #[test]

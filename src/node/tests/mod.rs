@@ -207,6 +207,11 @@ impl World {
             Output::Host { host, op } => {
                 let result =
                     if (self.hosts[at].fails)(&op) { Err("no permission".to_string()) } else { Ok(HostAnswer::Done) };
+                if let HostOp::Plug { interfaces, .. } = &op {
+                    let fib = self.hosts[at].plane.fib();
+                    let permitted = interfaces.iter().all(|i| fib.networks[&i.id].permits.contains_key(&i.mac));
+                    assert!(permitted, "the first frame of an interface would be dropped");
+                }
                 self.hosts[at].ops.push(op);
                 self.fly(at, Flying::Host { host, result });
             }
