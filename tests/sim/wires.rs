@@ -76,7 +76,14 @@ impl Socket {
 
 /// Two sockets.
 #[derive(Debug)]
-pub struct Connection(pub [Socket; 2]);
+pub struct Connection([Socket; 2]);
+
+impl Connection {
+    /// Neither end closed it.
+    pub fn is_open(&self) -> bool {
+        self.0.iter().all(|socket| socket.open)
+    }
+}
 
 impl World {
     /// Packets pass between these addresses now.
@@ -183,6 +190,7 @@ impl World {
             latency += millis(200);
         }
         let length = if let Segment::Bytes(bytes) = &segment { bytes.len() as u64 } else { 0 };
+        self.bytes += length;
         let takes = Duration::from_nanos(length * 1_000_000_000 / self.weather.bandwidth);
         let Connection(ends) = self.connections.get_mut(&number).unwrap();
         ends[end].sent_until = ends[end].sent_until.max(self.now) + takes;
@@ -274,6 +282,7 @@ impl World {
     pub fn send_datagram(&mut self, h: H, to: SocketAddr, bytes: Vec<u8>) {
         let from = SocketAddr::new(self.hosts[h.0].ip, PORT);
         self.datagrams += 1;
+        self.bytes += bytes.len() as u64;
         if bytes.len() + 28 > self.weather.mtu || self.udp_blocked.contains(&h) || self.rng.random_bool(self.weather.lost) {
             return;
         }

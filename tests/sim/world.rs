@@ -105,6 +105,8 @@ pub struct World {
     pub next_token: u64,
     /// Datagrams given to the network.
     pub datagrams: u64,
+    /// Bytes given to the network, by either protocol.
+    pub bytes: u64,
     /// Every datagram that arrived, while somebody listens.
     pub wiretap: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     pub flows: Vec<Flow>,
@@ -129,6 +131,7 @@ impl World {
             sent: BTreeMap::new(),
             next_token: 1 << 32,
             datagrams: 0,
+            bytes: 0,
             wiretap: None,
             flows: Vec::new(),
             queue: BinaryHeap::new(),
@@ -170,7 +173,7 @@ impl World {
 
     /// Starts a router with these hosts as its targets.
     pub fn launch(&mut self, h: H, targets: &[H]) {
-        let targets = targets.iter().map(|target| Target::from_addr(SocketAddr::new(self.hosts[target.0].ip, PORT))).collect();
+        let targets = targets.iter().map(|target| self.target(*target)).collect();
         self.start(h, State { version: 1, targets, attachments: Vec::new() });
     }
 
@@ -345,6 +348,11 @@ impl World {
         })
     }
 
+    /// Where `h` can be dialled.
+    pub fn target(&self, h: H) -> Target {
+        Target::from_addr(SocketAddr::new(self.hosts[h.0].ip, PORT))
+    }
+
     /// Why `h` has no link with, or at, `whom` (part of the line).
     pub fn why_not(&mut self, h: H, whom: &str) -> String {
         let status = self.status(h);
@@ -355,7 +363,7 @@ impl World {
         lines.join("; ")
     }
 
-    /// How often all routers together were woken by their timers.
+    /// How often the router of `h` was woken by its timers.
     pub fn wakes(&self, h: H) -> u64 {
         self.hosts[h.0].process.as_ref().unwrap().wakes
     }
