@@ -14,8 +14,8 @@
 //!   0..2   short id of the origin, not 0
 //!   2..4   short id of the destination, 0 = flood along the origin's tree
 //!   4..7   network id, not 0
-//!   7      flags: bit 0 fragment, the others zero
-//!   8..12  fragment: id, per path
+//!   7      bit 0 fragment, bit 1 zero, bits 2 to 7 how often it may still be handed on
+//!   8..12  fragment: id, chosen by the peer that cut the frame
 //!  12..14  fragment: bit 13 more follow, bits 0 to 12 offset in units of 8 bytes, the others zero
 //! then the frame; then, where sealed, the tag of 16 bytes
 //! ```
@@ -34,7 +34,13 @@ pub const FRAGMENT_LEN: usize = 6;
 /// Bytes of the seal.
 pub const TAG_LEN: usize = 16;
 
+/// How often a frame is handed on at most. Paths are shorter; it is what ends a frame that goes in circles while peers
+/// disagree about the topology.
+pub const HOPS_MAX: u8 = 63;
+
 const FLAG_FRAGMENT: u8 = 1;
+const HOPS_SHIFT: u32 = 2;
+const FLAGS_KNOWN: u8 = FLAG_FRAGMENT | (HOPS_MAX << HOPS_SHIFT);
 const MORE: u16 = 1 << 13;
 const OFFSET: u16 = MORE - 1;
 
@@ -122,6 +128,8 @@ pub struct Inner {
     pub destination: ShortId,
     /// The network that it is on.
     pub network: NetId,
+    /// How often it may still be handed on, at most [`HOPS_MAX`]; each relay takes one.
+    pub hops: u8,
     /// Set if what follows is a part of a frame.
     pub fragment: Option<Fragment>,
 }
@@ -135,11 +143,17 @@ impl Inner {
         };
         let origin = ShortId(u16::from_be_bytes([o0, o1]));
         let network = NetId::new(u32::from_be_bytes([0, n0, n1, n2])).ok_or(Malformed::Field)?;
-        if origin.0 == 0 || flags & !FLAG_FRAGMENT != 0 {
+        if origin.0 == 0 || flags & !FLAGS_KNOWN != 0 {
             return Err(Malformed::Field);
         }
         let fragment = if flags & FLAG_FRAGMENT == 0 { None } else { Some(Fragment::parse(bytes)?) };
-        let inner = Inner { origin, destination: ShortId(u16::from_be_bytes([d0, d1])), network, fragment };
+        let inner = Inner {
+            origin,
+            destination: ShortId(u16::from_be_bytes([d0, d1])),
+            network,
+            hops: flags >> HOPS_SHIFT,
+            fragment,
+        };
         Ok((inner, inner.len()))
     }
 
@@ -155,8 +169,8 @@ impl Inner {
         let [o0, o1] = self.origin.0.to_be_bytes();
         let [d0, d1] = self.destination.0.to_be_bytes();
         let [_, n0, n1, n2] = self.network.value().to_be_bytes();
-        let flags = if self.fragment.is_some() { FLAG_FRAGMENT } else { 0 };
-        *header = [o0, o1, d0, d1, n0, n1, n2, flags];
+        let fragment = if self.fragment.is_some() { FLAG_FRAGMENT } else { 0 };
+        *header = [o0, o1, d0, d1, n0, n1, n2, (self.hops.min(HOPS_MAX) << HOPS_SHIFT) | fragment];
         if let (Some(fragment), Some(rest)) = (self.fragment, rest.first_chunk_mut::<FRAGMENT_LEN>()) {
             fragment.emit(rest);
         }
@@ -203,16 +217,22 @@ mod tests {
     use proptest::prelude::*;
 
     const OUTER: [u8; 16] = [0x11, 0, 0x01, 0x02, 0xa1, 0xa2, 0xa3, 0xa4, 0, 0, 0, 0, 0, 0, 0x03, 0x04];
-    const WHOLE: [u8; 8] = [0x00, 0x07, 0x00, 0x09, 0x83, 0x12, 0xa4, 0];
-    const PART: [u8; 14] = [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 1, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
+    const WHOLE: [u8; 8] = [0x00, 0x07, 0x00, 0x09, 0x83, 0x12, 0xa4, 0xfc];
+    const PART: [u8; 14] = [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 0x25, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
 
     fn whole() -> Inner {
-        Inner { origin: ShortId(7), destination: ShortId(9), network: NetId::new(0x83_12a4).unwrap(), fragment: None }
+        Inner {
+            origin: ShortId(7),
+            destination: ShortId(9),
+            network: NetId::new(0x83_12a4).unwrap(),
+            hops: HOPS_MAX,
+            fragment: None,
+        }
     }
 
     fn part() -> Inner {
         let fragment = Fragment { id: 0xdead_beef, offset: 1456, more: true };
-        Inner { destination: ShortId::FLOOD, fragment: Some(fragment), ..whole() }
+        Inner { destination: ShortId::FLOOD, hops: 9, fragment: Some(fragment), ..whole() }
     }
 
     #[test]
@@ -257,7 +277,7 @@ mod tests {
             Inner::parse(&bytes).map(|_| ())
         };
         assert_eq!(inner(1, 0), Err(Malformed::Field), "an origin of 0");
-        assert_eq!(inner(7, 3), Err(Malformed::Field), "an unknown flag");
+        assert_eq!(inner(7, 0x27), Err(Malformed::Field), "an unknown flag");
         assert_eq!(inner(12, 0x60), Err(Malformed::Field), "an unknown bit");
         assert_eq!(Inner::parse(&[0, 7, 0, 9, 0, 0, 0, 0]), Err(Malformed::Field), "network 0");
     }
@@ -304,12 +324,12 @@ mod tests {
 
         #[test]
         fn inner_reads_what_it_wrote(
-            origin in 1u16.., destination: u16, network in 1u32..1 << 24,
+            origin in 1u16.., destination: u16, network in 1u32..1 << 24, hops in 0..=HOPS_MAX,
             fragment in prop::option::of((any::<u32>(), 0u16..8192, any::<bool>())),
         ) {
             let fragment = fragment.map(|(id, eighths, more)| Fragment { id, offset: eighths * 8, more });
             let network = NetId::new(network).unwrap();
-            let inner = Inner { origin: ShortId(origin), destination: ShortId(destination), network, fragment };
+            let inner = Inner { origin: ShortId(origin), destination: ShortId(destination), network, hops, fragment };
             let mut bytes = [0xff; 14];
             let length = inner.emit(&mut bytes);
             prop_assert_eq!(Inner::parse(&bytes[..length]), Ok((inner, length)));
