@@ -66,7 +66,7 @@ impl Node {
     }
 
     fn topology_merged(&mut self, merged: &Merged, newcomers: &[PeerName]) {
-        if merged.news.is_empty() && merged.collisions.is_empty() {
+        if merged.news.is_empty() && merged.collisions.is_empty() && !merged.me_contested() {
             return;
         }
         self.published.routes_changed = true;
