@@ -242,13 +242,15 @@ impl Ipam {
         if peer == self.config.me {
             return Verdict::Answer(Err(format!("{peer} is this host: use `rnet reset` to give its addresses away")));
         }
-        if !owns && !stands {
+        if !stands && !owns {
             return done(format!("{peer} has no addresses"));
         }
         if boot.is_some() && stands && self.boot_of(peer) != boot {
             return Verdict::Answer(Err(format!("{peer} has come back meanwhile: it was not removed")));
         }
-        if stands && self.near.contains(&peer) && self.removals(&[peer].into()).is_empty() {
+        let life = ring.members.get(&peer).map(|m| m.life);
+        let older = ring.blocks.values().any(|(_, owner)| owner.peer == peer && Some(owner.life) != life);
+        if stands && self.near.contains(&peer) && !older {
             return Verdict::Answer(Err(format!("{peer} is alive and within reach: run `rnet reset` there")));
         }
         Verdict::Wait(self.agreement(&format!("the removal of {peer}")))

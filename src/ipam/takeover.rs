@@ -55,6 +55,9 @@ impl Ipam {
             self.takeover.away.entry(peer).or_insert(now);
         }
         self.takeover.words.retain(|_, (_, until)| now < *until);
+        if self.passes_on() && now >= self.takeover.passed_on + Duration::from_secs(1) {
+            self.pass_on(now);
+        }
         let due = self.config.reclaim.and_then(|after| self.takeover.away.values().map(|since| *since + after).min());
         let due = due.map(|at| at.max(self.takeover.not_before));
         // Overdue and still there: others may not agree yet, or lead.
@@ -62,14 +65,15 @@ impl Ipam {
         let words = self.takeover.words.values().map(|(_, until)| *until).min();
         let pass_on = self.passes_on().then_some(self.takeover.passed_on + Duration::from_secs(1));
         self.takeover.next = due.into_iter().chain(words).chain(pass_on).min();
-        if self.passes_on() && now >= self.takeover.passed_on + Duration::from_secs(1) {
-            self.takeover.passed_on = now;
-            let peers: Vec<(PeerName, u64)> =
-                self.wished_dead().into_iter().filter_map(|peer| Some((peer, self.boot_of(peer)?))).collect();
-            let voter = self.ring().and_then(|ring| ring.voters().find(|v| self.near.contains(v)));
-            if let Some(to) = voter {
-                self.tell(to, &Message::Evict { peers });
-            }
+    }
+
+    /// A host that is no member tells one what its operator says.
+    fn pass_on(&mut self, now: Instant) {
+        self.takeover.passed_on = now;
+        let known = |peer| Some((peer, self.boot_of(peer)?));
+        let peers: Vec<(PeerName, u64)> = self.wished_dead().into_iter().filter_map(known).collect();
+        if let Some(to) = self.ring().and_then(|ring| ring.voters().find(|v| self.near.contains(v))) {
+            self.tell(to, &Message::Evict { peers });
         }
     }
 
