@@ -115,7 +115,7 @@ mod tests {
             let listener = http::bind(dir.path()).unwrap();
             let mode = std::fs::metadata(dir.path().join(SOCKET)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
-            let (desk, mut asked) = Desk::new();
+            let (desk, mut asked) = Desk::new(true);
             let (end, ended) = tokio::sync::oneshot::channel::<()>();
             let server = tokio::spawn(http::serve(listener, desk, async { ended.await.unwrap_or_default() }));
             let client = Client::new(dir.path());
@@ -143,7 +143,7 @@ mod tests {
     fn refuses_a_body_that_is_no_command_or_too_long() {
         on_runtime(async {
             let dir = tempfile::tempdir().unwrap();
-            let (desk, _asked) = Desk::new();
+            let (desk, _asked) = Desk::new(true);
             let listener = http::bind(dir.path()).unwrap();
             let server = tokio::spawn(http::serve(listener, desk, std::future::pending()));
             let huge = Command::Connect { targets: vec!["host".parse().unwrap(); 200_000], replace: false };

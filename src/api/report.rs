@@ -401,27 +401,27 @@ mod tests {
 
     #[test]
     fn renders_the_summary() {
-        insta::assert_snapshot!(text(&sample(), View::Summary), @r"
-              Version: 0.1.0
+        insta::assert_snapshot!(text(&sample(), View::Summary).trim_start(), @r"
+        Version: 0.1.0
 
-              Service: router
-                 Name: 7e:21:4a:70:2f:44(host1)
-           Encryption: enabled
-        PeerDiscovery: enabled
-            AllowList: none
-                 Port: 6783
-                  MTU: 1398
-               Uptime: 1h01m
-              Targets: 2
-          Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)
-                Peers: 3 (with 1 established connection)
-             Networks: 1 (1 open here)
-          Attachments: 3
-          From bridge: 12 frames, 1400 bytes
-            To bridge: 0 frames, 0 bytes
-             From net: 0 frames, 0 bytes
-               To net: 0 frames, 0 bytes
-                Drops: replay=3 guard-mac=1
+                Service: router
+                   Name: 7e:21:4a:70:2f:44(host1)
+             Encryption: enabled
+          PeerDiscovery: enabled
+              AllowList: none
+                   Port: 6783
+                    MTU: 1398
+                 Uptime: 1h01m
+                Targets: 2
+            Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)
+                  Peers: 3 (with 1 established connection)
+               Networks: 1 (1 open here)
+            Attachments: 3
+            From bridge: 12 frames, 1400 bytes
+              To bridge: 0 frames, 0 bytes
+               From net: 0 frames, 0 bytes
+                 To net: 0 frames, 0 bytes
+                  Drops: replay=3 guard-mac=1
         ");
     }
 

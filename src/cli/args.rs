@@ -14,8 +14,9 @@ Examples:
   host1# rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
   host2# rnet run --cidr 10.2.1.2/24 -- curl http://10.2.1.1/
 
-Addresses: [ip:]ADDRESS/LENGTH is that very address, net:CIDR any free one of that network, net:default any free one of
-the default network. Several may be given; what has the same CIDR is one network, whatever else is kept apart.
+Addresses: [ip:]ADDRESS/LENGTH is that very address, net:CIDR any free one of that network, \
+net:default any free one of the default network. \
+Several may be given; what has the same CIDR is one network, whatever else is kept apart.
 
 Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.";
 
@@ -117,8 +118,8 @@ Examples:
   rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
   rnet run --cidr 10.2.1.3/24 --cidr fd00:1::3/64 -- ping -c3 10.2.1.1
 
-The command starts when its interfaces rnet0, rnet1, ... are up. Terminal, signals and exit status pass through;
-everything is removed when it ends. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses
+The command starts when its interfaces rnet0, rnet1, ... are up. Terminal, signals and exit status pass through; \
+everything is removed when it ends. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses \
 separated by spaces; `none` gives the command no interface.";
 
 const ATTACH: &str = "\
@@ -144,8 +145,9 @@ Examples:
   rnet launch --foreground --resume          for systemd (Type=notify) and containers
   rnet launch --config /etc/rnet.toml        port = 6783, peers = [\"host1\"], no-discovery = true
 
-Returns when the router is ready and prints its name. Options come from the command line, the environment (RNET_PORT,
-...) and the file of --config, in this order. Without a password anyone who reaches the port can join.";
+Returns when the router is ready and prints its name. \
+Options come from the command line, the environment (RNET_PORT, ...) \
+and the file of --config, in this order. Without a password anyone who reaches the port can join.";
 
 /// Options of `launch`; see `config` for what they may be.
 #[derive(Debug, Default, Args)]

@@ -4,6 +4,7 @@ use super::args::{Attach, Connect, Detach, Peers, Ps, Router, Status, View};
 use super::{Failure, print, sources};
 use crate::api::client::{Client, Trouble};
 use crate::api::report;
+use crate::docker;
 use crate::node::command::{self, Attachment, Command, Place, Reply};
 use crate::types::{AddressRequest, Invalid, NetId, Target, parse_requests};
 use std::future::Future;
@@ -141,7 +142,10 @@ async fn find(target: &str) -> Result<Found, String> {
 }
 
 async fn container(target: &str) -> Result<Found, String> {
-    Err(format!("{target:?}: containers are not built yet; give pid:N or netns:NAME"))
+    let engine = std::env::var("DOCKER_HOST").ok();
+    let found = async { docker::inspect(&docker::socket(engine.as_deref())?, target).await };
+    let found = found.await.map_err(|why: docker::DockerError| why.to_string())?;
+    Ok(Found { key: found.id, name: Some(found.name), place: Place::Pid(found.pid) })
 }
 
 /// The addresses of an attachment, as `attach` and `detach` print them: without prefix lengths, on one line.

@@ -203,7 +203,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     tokio::spawn(machine::notice(machine_events, datapath.hands(), happenings.clone()));
     tokio::spawn(machine::signals(happenings.clone()));
 
-    let (desk, questions) = Desk::new();
+    let (desk, questions) = Desk::new(config.guard);
     let (end, ended) = oneshot::channel::<()>();
     let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
     let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
@@ -211,9 +211,6 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let control = Control::new(node, clock, outlets);
 
     tracing::info!("rnet {} is ready: {name}({}), port {}", env!("CARGO_PKG_VERSION"), config.nickname, config.port);
-    if config.password.is_none() && config.foreground {
-        tracing::debug!("no password");
-    }
     ready.tell(&name.to_string());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     control.run(Inlets { questions, happenings: happened, events: probes }).await;

@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn file_refuses_what_is_no_option_value() {
-        assert!(file("/f", "port = ").unwrap_err().starts_with("TOML parse error"));
+        assert!(file("/f", "port = ").err().unwrap().starts_with("TOML parse error"));
         assert_eq!(file("/f", "[router]\nport = 1").err().unwrap(), "router: its value cannot be a TOML table");
         assert_eq!(file("/f", "port = [1, 2]").err().unwrap(), "port: its value cannot be a TOML array");
         assert_eq!(file("/f", "port = 1.5").err().unwrap(), "port: its value cannot be a TOML float");

@@ -103,3 +103,71 @@ impl fmt::Debug for EpochKeys {
         f.write_str("EpochKeys(redacted)")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(epochs: (u16, u16), hashes: ([u8; 32], [u8; 32])) -> (EpochKeys, EpochKeys) {
+        let (dialer, listener) = (Ephemeral::new([1; 32]), Ephemeral::new([2; 32]));
+        let (theirs, ours) = (listener.public(), dialer.public());
+        let dialer = dialer.agree(&theirs, &hashes.0, epochs.0, Role::Dialer).unwrap();
+        (dialer, listener.agree(&ours, &hashes.1, epochs.1, Role::Listener).unwrap())
+    }
+
+    #[test]
+    fn both_sides_agree_and_directions_differ() {
+        let (dialer, listener) = pair((3, 3), ([9; 32], [9; 32]));
+        assert!(dialer.seal == listener.open && dialer.open == listener.seal);
+        assert!(dialer.seal != dialer.open);
+    }
+
+    #[test]
+    fn keys_are_bound_to_the_epoch_and_to_the_link() {
+        let (dialer, listener) = pair((3, 4), ([9; 32], [9; 32]));
+        assert!(dialer.seal != listener.open && dialer.open != listener.seal);
+        let (dialer, listener) = pair((3, 3), ([9; 32], [8; 32]));
+        assert!(dialer.seal != listener.open && dialer.open != listener.seal);
+    }
+
+    /// Points of order 4, 1 and 8 (RFC 7748, section 6.1): the secret would be zero whatever our key is.
+    #[test]
+    fn points_of_low_order_agree_on_nothing() {
+        let one = unhex("0100000000000000000000000000000000000000000000000000000000000000");
+        let eight = unhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800");
+        for theirs in [[0; 32], one, eight] {
+            assert!(Ephemeral::new([1; 32]).agree(&theirs, &[9; 32], 0, Role::Dialer).is_none(), "{theirs:?}");
+        }
+    }
+
+    /// By an independent implementation (pyca/cryptography 48): private keys 1..=32 and 33..=64, epoch 0x0102.
+    #[test]
+    fn keys_are_the_same_in_every_release() {
+        let dialer = Ephemeral(unhex("0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20"));
+        let listener = Ephemeral(unhex("2122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f40"));
+        assert_eq!(dialer.public(), unhex("07a37cbc142093c8b755dc1b10e86cb426374ad16aa853ed0bdfc0b2b86d1c7c"));
+        let theirs = listener.public();
+        assert_eq!(theirs, unhex("5869aff450549732cbaaed5e5df9b30a6da31cb0e5742bad5ad4a1a768f1a67b"));
+        let keys = dialer.agree(&theirs, &[9; 32], 0x0102, Role::Dialer).unwrap();
+        assert_eq!(keys.seal, unhex("499b1b55eef9eb708870d5c764f6abb84978608f35fc301726ab04a2577f6d57"));
+        assert_eq!(keys.open, unhex("1e7ff708ee68a4e3fdff8a4afa6cd3eb6ce68926014830db6a79d0371d43d8ef"));
+    }
+
+    #[test]
+    fn generated_keys_differ_by_seed() {
+        assert!(generate_key([1; 32]) == generate_key([1; 32]));
+        assert_ne!(public_key(&generate_key([1; 32])), public_key(&generate_key([2; 32])));
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let keys = EpochKeys { seal: [1; 32], open: [2; 32] };
+        assert_eq!(format!("{keys:?} {:?}", Ephemeral::new([1; 32])), "EpochKeys(redacted) Ephemeral(redacted)");
+    }
+
+    fn unhex(digits: &str) -> [u8; 32] {
+        let octet = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        let octets: Vec<u8> = (0..64).step_by(2).map(octet).collect();
+        octets.try_into().unwrap()
+    }
+}

@@ -33,3 +33,20 @@ fn stretch(password: &[u8], key: &mut [u8; 32]) -> argon2::Result<()> {
         &mut memory,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By an independent implementation (pyca/cryptography 48): hosts that derive differently would not talk.
+    #[test]
+    fn derives_the_same_key_on_every_host_and_release() {
+        let derived = |password: &str| derive(&Password::new(password.into()).unwrap()).0;
+        let key = derived("correct horse battery staple");
+        assert_eq!(
+            key.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+            "30eb287a7b7feefde7c20771dadd25aa397f840fcc0096544e7a6d6c961e4c67"
+        );
+        assert_ne!(derived("correct horse battery staple "), key);
+    }
+}

@@ -88,3 +88,63 @@ impl Opener {
         key.open_in_place(nonce(counter), Aad::from(header), body_and_tag).map(|body| body.len()).map_err(|_| Forged)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly1305];
+
+    #[test]
+    fn opens_what_it_sealed_and_nothing_else() {
+        for cipher in BOTH {
+            let (sealer, opener) = (Sealer::new(cipher, &[7; 32]), Opener::new(cipher, &[7; 32]));
+            let mut sealed = b"a frame".to_vec();
+            let tag = sealer.seal(9, b"header", &mut sealed);
+            assert_ne!(sealed, b"a frame");
+            sealed.extend(tag);
+            let open = |counter, header: &[u8], mut bytes: Vec<u8>| {
+                opener.open(counter, header, &mut bytes).map(|length| bytes[..length].to_vec())
+            };
+            assert_eq!(open(9, b"header", sealed.clone()), Ok(b"a frame".to_vec()));
+            assert_eq!(open(8, b"header", sealed.clone()), Err(Forged), "another counter");
+            assert_eq!(open(9, b"Header", sealed.clone()), Err(Forged), "another header");
+            for at in 0..sealed.len() {
+                let mut changed = sealed.clone();
+                changed[at] ^= 1;
+                assert_eq!(open(9, b"header", changed), Err(Forged), "byte {at}");
+                assert_eq!(open(9, b"header", sealed[..at].to_vec()), Err(Forged), "{at} bytes");
+            }
+            let mut other = sealed.clone();
+            assert_eq!(Opener::new(cipher, &[8; 32]).open(9, b"header", &mut other), Err(Forged), "another key");
+        }
+    }
+
+    #[test]
+    fn ciphers_do_not_open_each_other() {
+        let mut sealed = vec![0; 64];
+        let tag = Sealer::new(BOTH[0], &[7; 32]).seal(0, b"", &mut sealed);
+        sealed.extend(tag);
+        assert_eq!(Opener::new(BOTH[1], &[7; 32]).open(0, b"", &mut sealed), Err(Forged));
+    }
+
+    /// By an independent implementation (pyca/cryptography 48), nonce 00000000 0102030405060708.
+    #[test]
+    fn seals_the_same_bytes_in_every_release() {
+        let expected =
+            ["b20b1e02d245b2d4594a1c8c68a15171abe064587be04f", "b2e72b2202703e03bc7b2e83634d83dcfc4405f1dd13e3"];
+        for (cipher, expected) in BOTH.into_iter().zip(expected) {
+            let mut body = b"a frame".to_vec();
+            let tag = Sealer::new(cipher, &[7; 32]).seal(0x0102_0304_0506_0708, b"header", &mut body);
+            body.extend(tag);
+            assert_eq!(body.iter().map(|byte| format!("{byte:02x}")).collect::<String>(), expected, "{cipher:?}");
+        }
+    }
+
+    #[test]
+    fn can_be_shared_by_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<Sealer>();
+        shared::<Opener>();
+    }
+}

@@ -368,3 +368,6 @@ impl fmt::Debug for Session {
         f.debug_struct("Session").field("role", &self.credentials.role).field("state", &state).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,9 @@ const ANNOUNCE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250
 /// How long a dead router's kernel objects may take to go.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a bridge may take to pass a new port's frames; milliseconds as a rule.
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
+
 /// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
 pub enum HostEvent {
     /// Frames of `port` are captured here from now on: for the data path.
@@ -246,6 +249,7 @@ impl Host {
             Step::SetMtu { name, mtu } => netlink.set_mtu(name, *mtu).await,
             Step::SetMaster { port, bridge } => netlink.set_master(port, bridge).await,
             Step::SetUp { name } => netlink.set_up(name).await,
+            Step::AwaitForwarding { port } => return self.await_forwarding(port).await,
             Step::Delete { name } => netlink.delete(name).await.map(|_| ()),
             Step::AddTap { name } => {
                 *capture = Some(Capture::Tap(tap::Tap::create(name).map_err(|e| tap_error(name, &e))?));
@@ -274,6 +278,19 @@ impl Host {
             }
         };
         result.map_err(|e| e.to_string())
+    }
+
+    async fn await_forwarding(&self, port: &str) -> Result<(), String> {
+        let deadline = Instant::now() + PORT_PATIENCE;
+        loop {
+            let link = self.shared.netlink.link(port).await.map_err(|e| e.to_string())?;
+            match link {
+                Some(link) if link.forwarding => return Ok(()),
+                None => return Err(format!("{port} is gone")),
+                Some(_) if Instant::now() >= deadline => return Err(format!("{port}: the bridge does not pass its frames")),
+                Some(_) => sleep(Duration::from_millis(2)).await,
+            }
+        }
     }
 
     async fn execute_inside(&self, step: &Step, inside: &Inside) -> Result<(), String> {
@@ -427,3 +444,6 @@ fn open_pcap(name: &str) -> Result<Capture, String> {
 fn open_pcap(name: &str) -> Result<Capture, String> {
     Err(format!("capturing on {name}: this rnet is built without pcap"))
 }
+
+#[cfg(test)]
+mod tests;

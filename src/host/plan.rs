@@ -4,7 +4,8 @@
 //! before it in reverse. A step that has no undoing goes with the device that it configures.
 //!
 //! The order matters for what others see: IPv6 is switched off on a device before it comes up, so that no link-local traffic
-//! of the host ever enters a network; an attachment's interface has all its addresses before it comes up, and comes up last.
+//! of the host ever enters a network; an attachment's interface has all its addresses before it comes up, and when the last step
+//! is done its first frame is not lost.
 
 use super::names;
 use crate::io::capture::CaptureKind;
@@ -32,6 +33,8 @@ pub enum Step {
     SetMaster { port: String, bridge: String },
     /// Bring a device up.
     SetUp { name: String },
+    /// Wait until a bridge passes the frames of its port: the kernel notices a veth's other end a moment after it comes up.
+    AwaitForwarding { port: String },
     /// Open libpcap on a device that is up.
     OpenPcap { name: String },
     /// Give the open capture to the data path.
@@ -80,19 +83,20 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                     Step::Silence { name: tap.clone() },
                     Step::SetMtu { name: tap.clone(), mtu: *mtu },
                     Step::SetMaster { port: tap.clone(), bridge: bridge.clone() },
-                    Step::SetUp { name: tap },
+                    Step::SetUp { name: tap.clone() },
                 ]),
                 CaptureKind::Pcap => steps.extend([
                     Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu: *mtu },
                     Step::Silence { name: captured.clone() },
                     Step::Silence { name: bridged.clone() },
                     Step::SetMaster { port: bridged.clone(), bridge: bridge.clone() },
-                    Step::SetUp { name: bridged },
+                    Step::SetUp { name: bridged.clone() },
                     Step::SetUp { name: captured.clone() },
                     Step::OpenPcap { name: captured },
                 ]),
             }
-            steps.extend([Step::SetUp { name: bridge }, Step::HandOver { port: *port }]);
+            let port_device = if kind == CaptureKind::Tap { tap } else { bridged };
+            steps.extend([Step::SetUp { name: bridge }, Step::AwaitForwarding { port: port_device }, Step::HandOver { port: *port }]);
             steps
         }
         HostOp::CloseNetwork { id, port } => {
@@ -132,8 +136,9 @@ fn plug(key: &str, interface: &Interface, mtu: u16, kind: CaptureKind) -> Vec<St
     );
     steps.extend([
         Step::SetMaster { port: ours.clone(), bridge: names::bridge(interface.id) },
-        Step::SetUp { name: ours },
+        Step::SetUp { name: ours.clone() },
         Step::InsideUp { name: inside.clone() },
+        Step::AwaitForwarding { port: ours },
     ]);
     if ipv4 {
         steps.push(Step::InsideMulticast { name: inside.clone() });

@@ -13,7 +13,7 @@
 
 use crate::io::process::{Contained, Outcome, Program, Stage, stop_self};
 use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::SignalFd;
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{AccessFlags, access};
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -122,7 +122,7 @@ impl Sandbox {
         set.add(Signal::SIGCHLD);
         let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(125, format!("{what}: {e}"));
         set.thread_block().map_err(|e| failed("blocking signals", &e))?;
-        let signals = SignalFd::new(&set).map_err(|e| failed("signalfd", &e))?;
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(|e| failed("signalfd", &e))?;
         if let Err(error) = self.contained.go() {
             let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
             return Err(Failure::new(status, format!("{}: {error}", self.name)));
@@ -138,7 +138,7 @@ impl Sandbox {
                 }
                 Outcome::Runs => {}
             }
-            let Ok(Some(received)) = signals.read_signal() else { continue };
+            let Some(received) = self.contained.wait_for(&signals).map_err(|e| failed("waiting", &e))? else { continue };
             let signal = i32::try_from(received.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
             // From a process (SI_USER, SI_TKILL, ...: not positive) and not from the terminal, which tells both of us.
             if let Some(signal) = signal.filter(|signal| *signal != Signal::SIGCHLD && received.ssi_code <= 0) {

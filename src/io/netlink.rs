@@ -12,7 +12,7 @@ use crate::types::{HostAddress, Mac};
 use futures_util::StreamExt;
 use netlink_packet_route::address::{AddressFlags, AddressHeaderFlags};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    BridgePortState, BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::RouteScope;
 use rtnetlink::{Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -70,6 +70,8 @@ pub struct Link {
     pub promiscuity: u32,
     /// The bridge that it is a port of.
     pub master: Option<u32>,
+    /// Whether that bridge passes its frames.
+    pub forwarding: bool,
     /// Bytes.
     pub mtu: u32,
     /// Its Ethernet address.
@@ -250,6 +252,7 @@ pub(super) fn describe(message: &LinkMessage) -> Link {
         up,
         promiscuity: 0,
         master: None,
+        forwarding: false,
         mtu: 0,
         mac: None,
     };
@@ -260,11 +263,13 @@ pub(super) fn describe(message: &LinkMessage) -> Link {
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac),
-            LinkAttribute::LinkInfo(infos) => {
-                let kind =
-                    infos.iter().find_map(|info| if let LinkInfo::Kind(kind) = info { Some(kind) } else { None });
-                link.kind = kind.map(kind_name).unwrap_or_default();
-            }
+            LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| match info {
+                LinkInfo::Kind(kind) => link.kind = kind_name(kind),
+                LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                    link.forwarding = port.contains(&InfoBridgePort::State(BridgePortState::Forwarding));
+                }
+                _ => {}
+            }),
             _ => {}
         }
     }

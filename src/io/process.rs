@@ -1,4 +1,4 @@
-//! The one fork of rnet: a program in a network and mount namespace of its own that waits before it begins.
+//! The fork of `rnet run`: a program in a network and mount namespace of its own that waits before it begins.
 //!
 //! Owns fork(2), everything the child does until exec(2), and signals as the parent of a program needs them. Between fork and
 //! exec the child makes only async-signal-safe calls on memory that was prepared before, so it is safe whatever threads the
@@ -15,13 +15,17 @@
 //!
 //! Invariant: if the parent ends before `go`, however it ends, the program never runs.
 
+use super::pidfd::Pidfd;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
+use nix::sys::signalfd::{SignalFd, siginfo};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::ptr;
 
 /// What is to run.
@@ -62,6 +66,7 @@ impl Stage {
 /// The child, before and after it runs the program. Dropping it before [`Contained::go`] kills it.
 pub struct Contained {
     pid: Pid,
+    pidfd: Pidfd,
     go: Option<File>,
     report: File,
     reaped: bool,
@@ -100,7 +105,9 @@ impl Contained {
             ForkResult::Child => in_child(&prepared),
             ForkResult::Parent { child } => {
                 drop((go_read, report_write));
-                Ok(Contained { pid: child, go: Some(go_write.into()), report: report_read.into(), reaped: false })
+                // Without it the child is given up: the go pipe closes and it ends.
+                let pidfd = Pidfd::open(child.as_raw())?;
+                Ok(Contained { pid: child, pidfd, go: Some(go_write.into()), report: report_read.into(), reaped: false })
             }
         }
     }
@@ -142,6 +149,15 @@ impl Contained {
         };
         self.reaped |= matches!(outcome, Outcome::Exited(_) | Outcome::Killed(_));
         Ok(outcome)
+    }
+
+    /// Waits until one of `signals` is there, or the child has ended.
+    pub fn wait_for(&self, signals: &SignalFd) -> io::Result<Option<siginfo>> {
+        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => Ok(signals.read_signal()?),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Sends it a signal. No error if it has ended.
@@ -229,7 +245,7 @@ fn in_child(prepared: &Prepared<'_>) -> ! {
 }
 
 fn errno() -> i32 {
-    nix::errno::Errno::last_raw()
+    Errno::last_raw()
 }
 
 fn tell(prepared: &Prepared<'_>, stage: Stage, errno: i32) {

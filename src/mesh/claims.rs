@@ -186,7 +186,9 @@ mod tests {
         let mut claims = Claims::new(set(0, 1, &[claim("10.2.1.0/24", "10.2.1.1/24")]));
         claims.merge(vec![set(1, 1, &[claim("10.2.1.0/24", "10.2.1.2/24"), claim("10.0.0.0/8", "10.2.1.3/8")])]);
         let network: Network = "10.2.1.0/24".parse().unwrap();
-        let holders = |ip: &str| claims.holders(ip.parse().unwrap(), network.id()).into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let holders = |ip: &str| {
+            claims.holders(ip.parse().unwrap(), network.id()).into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+        };
         assert_eq!(holders("10.2.1.1"), vec![name(0)]);
         assert_eq!(holders("10.2.1.2"), vec![name(1)]);
         assert!(holders("10.2.1.3").is_empty(), "held on another network");
@@ -235,13 +237,23 @@ mod tests {
 
     #[test]
     fn labels_are_harmless() {
-        let claim = Claim::new("10.2.1.0/24".parse().unwrap(), NetId::new(1).unwrap(), "10.2.1.1/24".parse().unwrap(), Mac::default(), "a\nb");
+        let claim = Claim::new(
+            "10.2.1.0/24".parse().unwrap(),
+            NetId::new(1).unwrap(),
+            "10.2.1.1/24".parse().unwrap(),
+            Mac::default(),
+            "a\nb",
+        );
         assert_eq!(claim.label(), "a?b");
     }
 
     fn any_set() -> impl Strategy<Value = ClaimSet> {
-        let claims = proptest::collection::vec((1_u8..4).prop_map(|host| claim("10.2.1.0/24", &format!("10.2.1.{host}/24"))), 0..3);
-        (0_u16..4, 0_u64..3, 0_u64..2, claims).prop_map(|(n, version, uid, claims)| ClaimSet { uid: Uid(uid), ..set(n, version, &claims) })
+        let claims = proptest::collection::vec(
+            (1_u8..4).prop_map(|host| claim("10.2.1.0/24", &format!("10.2.1.{host}/24"))),
+            0..3,
+        );
+        (0_u16..4, 0_u64..3, 0_u64..2, claims)
+            .prop_map(|(n, version, uid, claims)| ClaimSet { uid: Uid(uid), ..set(n, version, &claims) })
     }
 
     fn merged(batches: &[&[ClaimSet]]) -> Vec<ClaimSet> {

@@ -10,7 +10,8 @@
 //!
 //! So a lost message, a neighbour left out or an item refused for a moment is repaired, and an idle mesh says next to
 //! nothing. Nothing is queued but names: what is pending for a neighbour is a set, bounded by the peers, and is
-//! turned into a message only when the link has taken the previous one.
+//! turned into a message only when the link has taken the previous one. Peers that no chain of links reaches are not told
+//! about (see `replica`); what is pending about them waits.
 
 use super::replica::{Digest, Item, Linked, MAX_PEERS, Merged, Replica};
 use crate::types::{Instant, PeerName};
@@ -48,12 +49,6 @@ struct Neighbour {
     summary_at: Option<Instant>,
     /// The link has not taken the previous body yet.
     busy: bool,
-}
-
-impl Neighbour {
-    fn is_idle(&self) -> bool {
-        self.busy || (self.pending.is_empty() && self.digest.is_none() && !self.summary)
-    }
 }
 
 /// See the head of this file. One per channel.
@@ -119,7 +114,7 @@ impl Gossip {
             Body::Items(items) => self.receive_items(from, items, replica, now),
             Body::Digest { digest, answer } => {
                 if digest.len() <= MAX_PEERS.saturating_add(1) {
-                    let diff = replica.diff(&digest, linked);
+                    let diff = replica.diff(&digest);
                     if let Some(neighbour) = self.neighbours.get_mut(&from) {
                         neighbour.pending.extend(diff.they_lack);
                         if answer && diff.we_lack {
@@ -190,23 +185,45 @@ impl Gossip {
 
     /// The next body to send, and to whom; that neighbour gets no other before [`Gossip::drained`].
     pub fn poll<T: Item>(&mut self, replica: &Replica<T>, linked: &Linked) -> Option<(PeerName, Body<T>)> {
-        while let Some((name, neighbour)) = self.neighbours.iter_mut().find(|(_, neighbour)| !neighbour.is_idle()) {
-            let items = take_items(&mut neighbour.pending, replica);
-            let body = if !items.is_empty() {
-                Body::Items(items)
-            } else if let Some(answer) = neighbour.digest.take() {
-                // A digest says more than the summary would.
-                neighbour.summary = false;
-                Body::Digest { digest: replica.digest(linked), answer }
-            } else if std::mem::take(&mut neighbour.summary) {
-                Body::Summary(replica.digest(linked).summary())
-            } else {
-                continue;
-            };
+        let mut free = self.neighbours.iter_mut().filter(|(_, neighbour)| !neighbour.busy);
+        free.find_map(|(name, neighbour)| {
+            let body = neighbour.next(replica, linked)?;
             neighbour.busy = true;
-            return Some((*name, body));
+            Some((*name, body))
+        })
+    }
+}
+
+impl Neighbour {
+    fn next<T: Item>(&mut self, replica: &Replica<T>, linked: &Linked) -> Option<Body<T>> {
+        let items = self.take_items(replica, linked);
+        if !items.is_empty() {
+            return Some(Body::Items(items));
         }
-        None
+        if let Some(answer) = self.digest.take() {
+            // A digest says more than the summary would.
+            self.summary = false;
+            return Some(Body::Digest { digest: replica.digest(linked), answer });
+        }
+        std::mem::take(&mut self.summary).then(|| Body::Summary(replica.digest(linked).summary()))
+    }
+
+    /// Takes pending names until their items fill a body. Names without an item are dropped; peers that are not linked (any
+    /// more, or not yet: the record that links them may be on its way) stay pending until they are, or are collected.
+    fn take_items<T: Item>(&mut self, replica: &Replica<T>, linked: &Linked) -> Vec<T> {
+        let mut items = Vec::new();
+        let mut size = 0_usize;
+        self.pending.retain(|name| {
+            let Some(item) = replica.get(*name) else { return false };
+            let weight = item.weight();
+            if !linked.contains(*name) || (size.saturating_add(weight) > BODY_MAX && !items.is_empty()) {
+                return true;
+            }
+            size = size.saturating_add(weight);
+            items.push(item.clone());
+            false
+        });
+        items
     }
 }
 
@@ -214,23 +231,6 @@ impl Gossip {
 fn fan_out(count: usize) -> usize {
     let doubled_log = usize::try_from(count.saturating_mul(count).max(1).ilog2()).unwrap_or(usize::MAX);
     doubled_log.saturating_add(1).min(count)
-}
-
-/// Takes names off `pending` until their items fill a body. Names without an item are dropped.
-fn take_items<T: Item>(pending: &mut BTreeSet<PeerName>, replica: &Replica<T>) -> Vec<T> {
-    let mut items = Vec::new();
-    let mut size = 0_usize;
-    while let Some(name) = pending.first().copied() {
-        if let Some(item) = replica.get(name) {
-            size = size.saturating_add(item.weight());
-            if size > BODY_MAX && !items.is_empty() {
-                break;
-            }
-            items.push(item.clone());
-        }
-        pending.remove(&name);
-    }
-    items
 }
 
 #[cfg(test)]
@@ -313,7 +313,8 @@ mod tests {
                     self.links.get_mut(&(from, to)).unwrap().push_back(body);
                 }
             }
-            let busy: Vec<_> = self.links.iter().filter(|(_, queue)| !queue.is_empty()).map(|(link, _)| *link).collect();
+            let busy: Vec<_> =
+                self.links.iter().filter(|(_, queue)| !queue.is_empty()).map(|(link, _)| *link).collect();
             let Some((from, to)) = busy.into_iter().choose(&mut self.rng) else { return false };
             let body = self.links.get_mut(&(from, to)).unwrap().pop_front().unwrap();
             self.routers[usize::from(from)].gossip.drained(key(to).name());
@@ -341,7 +342,8 @@ mod tests {
             let view = |n: usize| {
                 let peers = &self.routers[n].peers;
                 let linked = peers.linked();
-                let mut view: Vec<_> = peers.iter().filter(|(name, _)| linked.contains(*name)).map(|(_, record)| record.clone()).collect();
+                let mut view: Vec<_> =
+                    peers.iter().filter(|(name, _)| linked.contains(*name)).map(|(_, record)| record.clone()).collect();
                 view.sort_by_key(Record::name);
                 view
             };
@@ -349,7 +351,11 @@ mod tests {
             views.iter().enumerate().all(|(n, seen)| {
                 let linked = self.routers[n].peers.linked();
                 let in_sight = |(m, _): &(usize, _)| linked.contains(key(*m as u16).name());
-                views.iter().enumerate().filter(in_sight).all(|(m, theirs)| seen == theirs && seen.contains(self.routers[m].peers.me()))
+                views
+                    .iter()
+                    .enumerate()
+                    .filter(in_sight)
+                    .all(|(m, theirs)| seen == theirs && seen.contains(self.routers[m].peers.me()))
             })
         }
     }
@@ -396,11 +402,31 @@ mod tests {
         (0..9).for_each(|n| mesh.change(3, |me| me.nickname = Nickname::new(&format!("before{n}"))));
         mesh.run(Duration::from_secs(2));
         mesh.part(2, 3);
-        mesh.routers[3] = Router { peers: Peers::new(Record { uid: Uid(99), ..record(3, &[]) }), gossip: Gossip::new([9; 32], mesh.now) };
+        mesh.routers[3] = Router {
+            peers: Peers::new(Record { uid: Uid(99), ..record(3, &[]) }),
+            gossip: Gossip::new([9; 32], mesh.now),
+        };
         mesh.join(2, 3);
         while mesh.step() {}
         assert!(mesh.is_agreed());
         assert_eq!(mesh.routers[0].peers.get(key(3).name()).unwrap().uid, Uid(99));
+    }
+
+    #[test]
+    fn peer_that_is_reached_again_is_told_to_who_joined_meanwhile() {
+        let mut mesh = Mesh::new(5, 5);
+        mesh.join(0, 1);
+        mesh.join(1, 2);
+        while mesh.step() {}
+        mesh.part(1, 2);
+        mesh.join(0, 3);
+        while mesh.step() {}
+        assert!(mesh.routers[3].peers.get(key(2).name()).is_none(), "nobody tells of whom nobody reaches");
+        mesh.join(1, 4);
+        mesh.join(4, 2);
+        while mesh.step() {}
+        assert!(mesh.is_agreed());
+        assert!(mesh.routers[3].peers.get(key(2).name()).is_some());
     }
 
     #[test]
@@ -454,6 +480,57 @@ mod tests {
         gossip.spread(&news, None, Instant::ZERO);
         gossip.receive(key(1).name(), Body::Items(vec![record(2, &[])]), &mut peers, &linked, Instant::ZERO);
         assert!(gossip.poll(&peers, &linked).is_none());
+    }
+
+    fn quiet(peers: &Peers, neighbour: u16) -> Gossip {
+        let mut gossip = Gossip::new([1; 32], Instant::ZERO);
+        gossip.link_up(peers.name(), key(neighbour).name());
+        while let Some((to, _)) = gossip.poll(peers, &peers.linked()) {
+            gossip.drained(to);
+        }
+        gossip
+    }
+
+    #[test]
+    fn digest_is_answered_by_another_only_if_it_asks() {
+        // Otherwise two that refuse each other's items would go on for ever.
+        let mut peers = Peers::new(record(0, &[(1, true)]));
+        let theirs = Peers::new(record(1, &[(0, true)]));
+        let digest = theirs.digest(&theirs.linked());
+        for answer in [true, false] {
+            let mut gossip = quiet(&peers, 1);
+            let linked = peers.linked();
+            gossip.receive(
+                key(1).name(),
+                Body::Digest { digest: digest.clone(), answer },
+                &mut peers,
+                &linked,
+                Instant::ZERO,
+            );
+            let mut said = Vec::new();
+            while let Some((to, body)) = gossip.poll(&peers, &linked) {
+                gossip.drained(to);
+                said.push(body);
+            }
+            let mut expected = vec![Body::Items(vec![peers.me().clone()])];
+            if answer {
+                expected.push(Body::Digest { digest: peers.digest(&linked), answer: false });
+            }
+            assert_eq!(said, expected);
+        }
+    }
+
+    #[test]
+    fn who_tells_us_of_our_earlier_run_is_told_of_this_one() {
+        let mut peers = Peers::new(record(0, &[(1, true)]));
+        let mut gossip = quiet(&peers, 1);
+        let linked = peers.linked();
+        let before = Record { version: 9, ..record(0, &[]) };
+        assert!(
+            gossip.receive(key(1).name(), Body::Items(vec![before]), &mut peers, &linked, Instant::ZERO).me_contested()
+        );
+        assert_eq!(gossip.poll(&peers, &linked), Some((key(1).name(), Body::Items(vec![peers.me().clone()]))));
+        assert_eq!(peers.me().version, 10);
     }
 
     #[test]

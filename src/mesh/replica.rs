@@ -265,12 +265,11 @@ impl<T: Item> Replica<T> {
         Digest(stamps)
     }
 
-    /// Compares what somebody else has with what we have that is worth telling.
-    pub fn diff(&self, theirs: &Digest, linked: &Linked) -> Diff {
+    /// Compares what somebody else has with all that we have.
+    pub fn diff(&self, theirs: &Digest) -> Diff {
         let theirs: BTreeMap<PeerName, Stamp> = theirs.0.iter().copied().collect();
-        let told = self.iter().filter(|(name, _)| *name == self.name || linked.contains(*name));
         let lack = |name: &PeerName, item: &T| theirs.get(name).is_none_or(|stamp| *stamp < item.stamp());
-        let they_lack = told.filter(|(name, item)| lack(name, item)).map(|(name, _)| name).collect();
+        let they_lack = self.iter().filter(|(name, item)| lack(name, item)).map(|(name, _)| name).collect();
         let we_lack = theirs.iter().any(|(name, stamp)| self.get(*name).is_none_or(|item| item.stamp() < *stamp));
         Diff { they_lack, we_lack }
     }
@@ -291,5 +290,62 @@ impl<T: Item> Replica<T> {
             self.weight = self.weight.saturating_sub(weight);
         }
         gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::Mac;
+
+    /// An item whose name says nothing about its key: nobody can make two keys with one name for a test.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    struct Toy {
+        name: u8,
+        key: u8,
+        version: u64,
+    }
+
+    impl Item for Toy {
+        fn name(&self) -> PeerName {
+            PeerName(Mac([self.name; 6]))
+        }
+        fn stamp(&self) -> Stamp {
+            Stamp { version: self.version, uid: Uid(0) }
+        }
+        fn set_version(&mut self, version: u64) {
+            self.version = version;
+        }
+        fn rank(&self, other: &Toy) -> Ordering {
+            other.key.cmp(&self.key).then(self.version.cmp(&other.version))
+        }
+        fn same_owner(&self, other: &Toy) -> bool {
+            self.key == other.key
+        }
+        fn tidy(&mut self) {}
+        fn is_sound(&self) -> bool {
+            true
+        }
+        fn weight(&self) -> usize {
+            1
+        }
+    }
+
+    #[test]
+    fn second_key_under_one_name_is_reported_and_never_replaces_the_first() {
+        let mut replica = Replica::new(Toy { name: 1, key: 5, version: 1 });
+        replica.merge(vec![Toy { name: 2, key: 5, version: 1 }]);
+        let merged = replica.merge(vec![Toy { name: 2, key: 6, version: 9 }]);
+        assert_eq!((merged.collisions, merged.news.len()), (vec![PeerName(Mac([2; 6]))], 0));
+        let merged = replica.merge(vec![Toy { name: 2, key: 4, version: 0 }]);
+        assert_eq!((merged.collisions.len(), merged.news.len()), (1, 1), "the lower key keeps the name");
+    }
+
+    #[test]
+    fn other_key_under_our_name_is_reported_and_does_not_touch_us() {
+        let mut replica = Replica::new(Toy { name: 1, key: 5, version: 1 });
+        let merged = replica.merge(vec![Toy { name: 1, key: 4, version: 9 }]);
+        assert_eq!((merged.collisions.len(), merged.contested_by, merged.news.len()), (1, None, 0));
+        assert_eq!(replica.me().version, 1);
     }
 }

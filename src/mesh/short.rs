@@ -71,7 +71,8 @@ mod tests {
     #[test]
     fn everybody_ends_with_a_number_of_its_own() {
         let mut rng = StdRng::seed_from_u64(2);
-        let mut all: Vec<Peers> = (0..40).map(|n| Peers::new(Record { short: ShortId(1 + n % 3), ..record(n, &[]) })).collect();
+        let mut all: Vec<Peers> =
+            (0..40).map(|n| Peers::new(Record { short: ShortId(1 + n % 3), ..record(n, &[]) })).collect();
         for _ in 0..10 {
             let told: Vec<Record> = all.iter().map(|peers| peers.me().clone()).collect();
             for peers in &mut all {

@@ -229,7 +229,11 @@ impl Reassembly {
     pub fn accept(&mut self, key: Key, at: Fragment, piece: &[u8], now: Instant) -> Result<Option<&[u8]>, Drop> {
         let start = usize::from(at.offset);
         let range = start..start + piece.len();
-        if piece.is_empty() || range.end > FRAME_MAX || (at.more && piece.len() % BLOCK != 0) || start % BLOCK != 0 {
+        if piece.is_empty()
+            || range.end > FRAME_MAX
+            || (at.more && !piece.len().is_multiple_of(BLOCK))
+            || !start.is_multiple_of(BLOCK)
+        {
             return Err(Drop::BadFragment);
         }
         let index = self.slot(key, now);
@@ -316,5 +320,249 @@ impl Reassembly {
 
     fn held(&self) -> usize {
         self.slots.iter().map(|slot| slot.bytes.capacity()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::testing::{mac, net, short};
+    use etherparse::{PacketHeaders, TransportHeader};
+    use proptest::prelude::*;
+
+    fn key(id: u32) -> Key {
+        Key { origin: short(1), network: net(7), id }
+    }
+
+    fn piece(id: u32, offset: u16, more: bool) -> Fragment {
+        Fragment { id, offset, more }
+    }
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    fn bytes(len: usize, salt: u32) -> Vec<u8> {
+        (0..len).map(|i| (i as u32).wrapping_mul(31).wrapping_add(salt * 7 + i as u32 / 251) as u8).collect()
+    }
+
+    fn cut(frame: &[u8], id: u32, room: usize) -> Vec<(Fragment, Vec<u8>)> {
+        let pieces = pieces(piece(id, 0, false), frame.len(), room).unwrap();
+        pieces.map(|(at, range)| (at, frame[range].to_vec())).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_cutting_twice_in_any_order_with_duplicates(
+            len in 1usize..9000, room in 8usize..2000, second in 8usize..500, seed in any::<u64>()
+        ) {
+            let frames = [bytes(len, 1), bytes(len / 2 + 1, 2)];
+            let mut sent: Vec<(u32, Fragment, Vec<u8>)> = Vec::new();
+            for (id, frame) in (0..).zip(&frames) {
+                for (at, part) in cut(frame, id, room) {
+                    // A relay with a smaller MTU cuts the pieces again.
+                    for (at, range) in pieces(at, part.len(), second).unwrap() {
+                        sent.push((id, at, part[range].to_vec()));
+                    }
+                }
+            }
+            // Duplicates arrive while their frame is still incomplete: each frame's last piece is held back.
+            let mut order: Vec<usize> = (0..sent.len()).collect();
+            order.sort_by_key(|i| (*i as u64 + 1).wrapping_mul(seed | 1).rotate_left(17));
+            let last = [0, 1].map(|id| *order.iter().rev().find(|i| sent[**i].0 == id).unwrap());
+            let first: Vec<usize> = order.iter().copied().filter(|i| !last.contains(i)).collect();
+            let mut table = Reassembly::default();
+            for i in first.iter().chain(first.iter().step_by(3)) {
+                let (id, at, part) = &sent[*i];
+                prop_assert_eq!(table.accept(key(*id), *at, part, Instant::ZERO), Ok(None));
+            }
+            for i in last {
+                let (id, at, part) = &sent[i];
+                let whole = table.accept(key(*id), *at, part, Instant::ZERO).unwrap();
+                prop_assert_eq!(whole, Some(&frames[*id as usize][..]));
+            }
+        }
+
+        #[test]
+        fn hostile_pieces_stay_within_bounds_and_never_fake_a_frame(
+            parts in prop::collection::vec((0u32..100, 0u16..=8191, 0usize..1400, any::<bool>(), 0u64..4000), 1..300)
+        ) {
+            let mut table = Reassembly::default();
+            for (id, offset, len, more, millis) in parts {
+                let part = vec![id as u8; len];
+                if let Ok(Some(frame)) = table.accept(key(id), piece(id, offset * 8, more), &part, at(millis)) {
+                    prop_assert!(frame.len() <= FRAME_MAX && frame.iter().all(|b| *b == id as u8));
+                }
+                prop_assert!(table.slots.len() <= PARTIALS_MAX && table.held() <= PARTIAL_BYTES_MAX);
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_fit_and_their_offsets_are_multiples_of_8() {
+        for (at, part) in cut(&bytes(1000, 1), 5, 99) {
+            assert!(part.len() <= 99 && at.offset % 8 == 0 && at.id == 5);
+            assert_eq!(at.more, usize::from(at.offset) + part.len() < 1000);
+        }
+        assert_eq!(pieces(piece(1, 0, false), 100, 7).err(), Some(Drop::NoRoom));
+        assert_eq!(pieces(piece(1, 65_528, true), 8, 100).err(), Some(Drop::BadFragment));
+    }
+
+    #[test]
+    fn refuses_pieces_that_make_no_sense() {
+        let mut table = Reassembly::default();
+        let facts = [
+            ("empty", piece(1, 0, true), 0),
+            ("not a multiple of 8, with more to come", piece(1, 0, true), 9),
+            ("beyond the largest frame", piece(1, 65_528, false), 8),
+            ("offset not a multiple of 8", piece(1, 4, true), 8),
+        ];
+        for (fact, at, len) in facts {
+            assert_eq!(table.accept(key(1), at, &vec![0; len], Instant::ZERO), Err(Drop::BadFragment), "{fact}");
+        }
+        assert!(table.slots.is_empty());
+    }
+
+    #[test]
+    fn a_contradiction_discards_the_frame() {
+        let facts = [
+            ("other bytes in the same place", piece(1, 0, true), vec![9; 16]),
+            ("overlap", piece(1, 8, true), vec![1; 16]),
+            ("an end before what is here", piece(1, 8, false), vec![1; 4]),
+        ];
+        for (fact, at, part) in facts {
+            let mut table = Reassembly::default();
+            assert_eq!(table.accept(key(1), piece(1, 0, true), &[1; 16], Instant::ZERO), Ok(None));
+            assert_eq!(table.accept(key(1), at, &part, Instant::ZERO), Err(Drop::BadFragment), "{fact}");
+            assert_eq!(
+                table.accept(key(1), piece(1, 16, false), &[1], Instant::ZERO),
+                Ok(None),
+                "{fact}: it does not complete"
+            );
+        }
+        let mut table = Reassembly::default();
+        assert_eq!(table.accept(key(1), piece(1, 16, false), &[1; 8], Instant::ZERO), Ok(None));
+        assert_eq!(
+            table.accept(key(1), piece(1, 24, true), &[1; 8], Instant::ZERO),
+            Err(Drop::BadFragment),
+            "after the end"
+        );
+    }
+
+    #[test]
+    fn frames_of_other_origins_and_networks_do_not_mix() {
+        let mut table = Reassembly::default();
+        let keys = [key(1), Key { origin: short(2), ..key(1) }, Key { network: net(8), ..key(1) }];
+        for (salt, key) in (1..).zip(keys) {
+            assert_eq!(table.accept(key, piece(1, 0, true), &[salt; 8], Instant::ZERO), Ok(None));
+        }
+        for (salt, key) in (1..).zip(keys) {
+            let whole = table.accept(key, piece(1, 8, false), &[salt; 3], Instant::ZERO).unwrap();
+            assert_eq!(whole, Some(&[salt; 11][..]));
+        }
+    }
+
+    #[test]
+    fn old_pieces_do_not_meet_new_ones() {
+        let mut table = Reassembly::default();
+        assert_eq!(table.accept(key(1), piece(1, 0, true), &[1; 8], at(0)), Ok(None));
+        assert_eq!(table.accept(key(1), piece(1, 8, false), &[1; 8], at(2001)), Ok(None));
+        assert_eq!(table.take_lost(), 1);
+        table.expire(at(4000));
+        assert_eq!(table.take_lost(), 0);
+        table.expire(at(4002));
+        assert_eq!((table.take_lost(), table.slots.capacity()), (1, 0), "and the memory is given back");
+    }
+
+    #[test]
+    fn the_oldest_partial_frame_makes_room() {
+        let mut table = Reassembly::default();
+        for id in 0..=64 {
+            assert_eq!(table.accept(key(id), piece(id, 0, true), &[1; 8], at(id.into())), Ok(None));
+        }
+        assert_eq!((table.slots.len(), table.take_lost()), (PARTIALS_MAX, 1));
+        assert_eq!(table.accept(key(1), piece(1, 8, false), &[1], at(65)).unwrap().map(<[u8]>::len), Some(9));
+        assert_eq!(table.accept(key(0), piece(0, 8, false), &[1], at(65)), Ok(None), "0 was the oldest");
+    }
+
+    #[test]
+    fn many_large_partial_frames_are_not_all_held() {
+        let mut table = Reassembly::default();
+        for id in 0..40 {
+            assert_eq!(table.accept(key(id), piece(id, 64_000, false), &[1; 8], at(id.into())), Ok(None));
+            assert!(table.held() <= PARTIAL_BYTES_MAX);
+        }
+        assert_eq!(table.take_lost(), 40 - (PARTIAL_BYTES_MAX / 64_008) as u64);
+    }
+
+    fn udp4(dont_fragment: bool, len: usize) -> Vec<u8> {
+        let mut frame = Vec::new();
+        let packet = PacketBuilder::ethernet2(mac(1).0, mac(2).0).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).udp(7, 9);
+        packet.write(&mut frame, &vec![0; len]).unwrap();
+        frame[20] = if dont_fragment { 0x40 } else { 0 };
+        frame
+    }
+
+    fn answer(frame: &[u8], mtu: usize) -> Option<Vec<u8>> {
+        let mut reply = [0; REPLY_MAX];
+        too_big(&Frame::parse(frame).unwrap(), mtu, &mut reply).map(|length| reply[..length].to_vec())
+    }
+
+    #[test]
+    fn tells_ipv4_senders_in_the_name_of_the_destination() {
+        let frame = udp4(true, 1480);
+        let reply = answer(&frame, 1400).unwrap();
+        let headers = PacketHeaders::from_ethernet_slice(&reply).unwrap();
+        assert_eq!((&reply[..6], &reply[6..12]), (&mac(1).0[..], &mac(2).0[..]));
+        assert_eq!((&reply[26..30], &reply[30..34]), (&[10, 0, 0, 2][..], &[10, 0, 0, 1][..]));
+        let Some(TransportHeader::Icmpv4(icmp)) = headers.transport else { panic!() };
+        let expected = DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: 1400 };
+        assert_eq!(icmp.icmp_type, Icmpv4Type::DestinationUnreachable(expected));
+        let quoted = &reply[14 + 20 + 8..];
+        assert!(frame[14..].starts_with(quoted) && quoted.len() >= 28 && reply.len() - 14 <= 576);
+        assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(quoted));
+    }
+
+    #[test]
+    fn tells_ipv6_senders() {
+        let mut frame = Vec::new();
+        let (src, dst) = ([0xfd; 16], [0xfc; 16]);
+        let packet = PacketBuilder::ethernet2(mac(1).0, mac(2).0).ipv6(src, dst, 64).udp(7, 9);
+        packet.write(&mut frame, &[0; 1480]).unwrap();
+        let reply = answer(&frame, 1400).unwrap();
+        let headers = PacketHeaders::from_ethernet_slice(&reply).unwrap();
+        let Some(TransportHeader::Icmpv6(icmp)) = headers.transport else { panic!() };
+        assert_eq!(icmp.icmp_type, Icmpv6Type::PacketTooBig { mtu: 1400 });
+        assert_eq!(icmp.checksum, icmp.icmp_type.calc_checksum(dst, src, &reply[62..]).unwrap());
+        assert_eq!(reply.len(), REPLY_MAX);
+        assert_eq!(answer(&frame, 1279), None, "no IPv6 sender goes below 1280");
+    }
+
+    #[test]
+    fn does_not_tell_who_may_not_or_need_not_be_told() {
+        let change = |at: usize, value: u8| {
+            let mut frame = udp4(true, 1480);
+            frame[at] = value;
+            frame
+        };
+        let icmp_error = {
+            let mut frame = change(23, 1);
+            frame[34] = 3;
+            frame
+        };
+        let facts = [
+            ("no DF", udp4(false, 1480), 1400),
+            ("it fits", udp4(true, 1372), 1400),
+            ("nobody believes less than 576", udp4(true, 1480), 575),
+            ("a later fragment", change(21, 9), 1400),
+            ("an ICMP error", icmp_error, 1400),
+            ("from nobody", change(26, 224), 1400),
+            ("to a group", change(30, 224), 1400),
+            ("not IP", change(12, 0x88), 1400),
+        ];
+        for (fact, frame, mtu) in facts {
+            assert_eq!(answer(&frame, mtu), None, "{fact}");
+        }
+        assert!(answer(&udp4(true, 1480), 576).is_some());
     }
 }

@@ -15,6 +15,7 @@
 //! locks are a shard of the MAC table and a path's replay window (pieces of frames take one more). Every early
 //! return is a `Drop` and is counted.
 
+mod carry;
 pub mod counters;
 pub mod fib;
 pub mod fragment;
@@ -22,18 +23,21 @@ pub mod guard;
 pub mod macs;
 pub mod path;
 pub mod switch;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use counters::{Count, Drop, Tally};
 pub use macs::{Place, Seen};
 
-use crate::types::{Instant, Mac, NetId, ShortId};
-use crate::wire::datagram::{Fragment, HOPS_MAX, Inner, Kind, Outer};
-use crate::wire::frame::{Frame, HEADER_LEN};
+use crate::types::{Instant, NetId, ShortId};
+use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
+use crate::wire::frame::Frame;
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use fib::{Fib, PathId, PortId};
-use macs::{Learned, MacTable};
-use path::Path;
+use macs::MacTable;
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -176,7 +180,7 @@ impl Batch<'_> {
     pub fn from_bridge(&mut self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
         let Batch { plane, fib, tally } = self;
         let mut way = Way { plane, fib, tally, out, now };
-        if let Err(reason) = way.from_bridge(from, frame) {
+        if let Err(reason) = way.captured(from, frame) {
             self.tally.drop(reason);
         }
     }
@@ -185,7 +189,7 @@ impl Batch<'_> {
     pub fn from_net(&mut self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
         let Batch { plane, fib, tally } = self;
         let mut way = Way { plane, fib, tally, out, now };
-        if let Err(reason) = way.from_net(from, datagram) {
+        if let Err(reason) = way.received(from, datagram) {
             self.tally.drop(reason);
         }
     }
@@ -201,7 +205,7 @@ struct Way<'a, S> {
 }
 
 impl<S: Sink> Way<'_, S> {
-    fn from_bridge(&mut self, from: PortId, bytes: &[u8]) -> Result<(), Drop> {
+    fn captured(&mut self, from: PortId, bytes: &[u8]) -> Result<(), Drop> {
         let fib = self.fib;
         let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
         let network = *fib.ports.get(&from).ok_or(Drop::UnknownPort)?;
@@ -220,14 +224,19 @@ impl<S: Sink> Way<'_, S> {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
-            Verdict::Deliver(port) | Verdict::DeliverAndFlood(port) => {
+            Verdict::Deliver(port) => {
                 self.deliver(port, bytes);
+                Ok(())
+            }
+            Verdict::DeliverAndFlood(port) => {
+                self.deliver(port, bytes);
+                self.flood(&inner(ShortId::FLOOD), bytes, None);
                 Ok(())
             }
         }
     }
 
-    fn from_net(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<(), Drop> {
+    fn received(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<(), Drop> {
         let fib = self.fib;
         let outer = Outer::parse(datagram).map_err(|_| Drop::Malformed)?;
         let came = fib.by_index.get(&outer.index).ok_or(Drop::UnknownIndex)?;
@@ -256,101 +265,5 @@ impl<S: Sink> Way<'_, S> {
                 self.arrive(port, came, &inner, payload)
             }
         }
-    }
-
-    fn learn(&mut self, network: NetId, mac: Mac, place: Place) {
-        if self.plane.macs.learn(network, mac, place, self.now) == Learned::Refused {
-            self.tally.unlearned += 1;
-        }
-    }
-
-    /// Writes one datagram.
-    fn send(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        path.write(inner, payload, self.out)?;
-        self.tally.to_net.add(payload.len());
-        Ok(())
-    }
-
-    /// Writes as many datagrams as it takes.
-    fn send_all(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        match self.send(path, inner, payload) {
-            Err(Drop::TooBig) => self.send_pieces(path, inner, payload),
-            sent => sent,
-        }
-    }
-
-    fn send_pieces(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        let whole = || Fragment { id: self.plane.fragment_id(self.fib.me), offset: 0, more: false };
-        let of = inner.fragment.unwrap_or_else(whole);
-        for (fragment, range) in fragment::pieces(of, payload.len(), path.fragment_room())? {
-            let piece = payload.get(range).ok_or(Drop::BadFragment)?;
-            // The MTU may have shrunk since `room` was asked: once more is no better, so the frame is lost.
-            self.send(path, &Inner { fragment: Some(fragment), ..*inner }, piece).map_err(|reason| match reason {
-                Drop::TooBig => Drop::NoRoom,
-                reason => reason,
-            })?;
-        }
-        Ok(())
-    }
-
-    /// A captured frame does not fit: the sender is told, or it goes in pieces.
-    fn too_big(&mut self, from: PortId, frame: &Frame<'_>, path: &Path, inner: &Inner) -> Result<(), Drop> {
-        let mut reply = [0; fragment::REPLY_MAX];
-        let mtu = path.room().saturating_sub(HEADER_LEN);
-        match fragment::too_big(frame, mtu, &mut reply).and_then(|length| reply.get(..length)) {
-            Some(reply) => {
-                self.deliver(from, reply);
-                Err(Drop::TooBig)
-            }
-            None => self.send_pieces(path, inner, frame.bytes()),
-        }
-    }
-
-    /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
-    /// there are to have it; what does not get through to one of them is counted and does not keep it from the others.
-    fn flood(&mut self, inner: &Inner, payload: &[u8], came: Option<PathId>) -> usize {
-        let mut hops = self.fib.floods.next_hops(inner.origin, inner.network);
-        hops.retain(|path| Some(path.id()) != came);
-        for path in &hops {
-            if let Err(reason) = self.send_all(path, inner, payload) {
-                self.tally.drop(reason);
-            }
-        }
-        hops.len()
-    }
-
-    /// A frame, or a piece of one, is at its destination.
-    fn arrive(&mut self, port: PortId, came: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        let Some(fragment) = inner.fragment else {
-            return self.accept(port, inner, payload);
-        };
-        let now = self.now;
-        let mut accepted = Ok(());
-        let (piece, lost) =
-            came.reassemble((inner, fragment, payload), now, |frame| accepted = self.accept(port, inner, frame));
-        self.tally.drops_of(Drop::FragmentLost, lost);
-        piece.and(accepted)
-    }
-
-    /// A whole frame is at its destination.
-    fn accept(&mut self, port: PortId, inner: &Inner, bytes: &[u8]) -> Result<(), Drop> {
-        let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
-        let entry = self.fib.networks.get(&inner.network).ok_or(Drop::NotOpen)?;
-        if frame.dst().is_link_local() {
-            return Err(Drop::LinkLocal);
-        }
-        guard::check_arrival(entry, &frame)?;
-        // From an origin that the topology does not know (yet) nothing is learned: no answer could go there, and the
-        // table stays bounded by the peers that there are.
-        if self.fib.next_hops.contains_key(&inner.origin) {
-            self.learn(inner.network, frame.src(), Place::Peer(inner.origin));
-        }
-        self.deliver(port, bytes);
-        Ok(())
-    }
-
-    fn deliver(&mut self, port: PortId, frame: &[u8]) {
-        self.tally.to_bridge.add(frame.len());
-        self.out.deliver(port, frame);
     }
 }

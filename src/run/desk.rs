@@ -15,17 +15,21 @@ pub type Question = (Command, oneshot::Sender<Reply>);
 #[derive(Debug, Clone)]
 pub struct Desk {
     questions: mpsc::Sender<Question>,
+    guard: bool,
 }
 
 impl Desk {
-    /// A desk and the end that the control task reads.
-    pub fn new() -> (Desk, mpsc::Receiver<Question>) {
+    /// A desk and the end that the control task reads. Without `guard` every attachment is asked for as unguarded.
+    pub fn new(guard: bool) -> (Desk, mpsc::Receiver<Question>) {
         let (questions, asked) = mpsc::channel(WAITING_MAX);
-        (Desk { questions }, asked)
+        (Desk { questions, guard }, asked)
     }
 
     /// Asks and waits for the answer; nothing if the router ends first.
-    pub async fn ask(&self, command: Command) -> Option<Reply> {
+    pub async fn ask(&self, mut command: Command) -> Option<Reply> {
+        if let Command::Attach(attach) = &mut command {
+            attach.unguarded |= !self.guard;
+        }
         let (answer, answered) = oneshot::channel();
         self.questions.send((command, answer)).await.ok()?;
         answered.await.ok()

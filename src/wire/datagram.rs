@@ -15,7 +15,7 @@
 //!   2..4   short id of the destination, 0 = flood along the origin's tree
 //!   4..7   network id, not 0
 //!   7      bit 0 fragment, bit 1 zero, bits 2 to 7 how often it may still be handed on
-//!   8..12  fragment: id, per path
+//!   8..12  fragment: id, chosen by the peer that cut the frame
 //!  12..14  fragment: bit 13 more follow, bits 0 to 12 offset in units of 8 bytes, the others zero
 //! then the frame; then, where sealed, the tag of 16 bytes
 //! ```
@@ -208,5 +208,145 @@ impl Fragment {
         let more = if self.more { MORE } else { 0 };
         let [p0, p1] = (more | (self.offset >> 3)).to_be_bytes();
         *into = [i0, i1, i2, i3, p0, p1];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OUTER: [u8; 16] = [0x11, 0, 0x01, 0x02, 0xa1, 0xa2, 0xa3, 0xa4, 0, 0, 0, 0, 0, 0, 0x03, 0x04];
+    const WHOLE: [u8; 8] = [0x00, 0x07, 0x00, 0x09, 0x83, 0x12, 0xa4, 0xfc];
+    const PART: [u8; 14] = [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 0x25, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
+
+    fn whole() -> Inner {
+        Inner {
+            origin: ShortId(7),
+            destination: ShortId(9),
+            network: NetId::new(0x83_12a4).unwrap(),
+            hops: HOPS_MAX,
+            fragment: None,
+        }
+    }
+
+    fn part() -> Inner {
+        let fragment = Fragment { id: 0xdead_beef, offset: 1456, more: true };
+        Inner { destination: ShortId::FLOOD, hops: 9, fragment: Some(fragment), ..whole() }
+    }
+
+    #[test]
+    fn outer_header_is_these_bytes() {
+        let outer = Outer { kind: Kind::Sealed, epoch: 0x0102, index: 0xa1a2_a3a4, counter: 0x0304 };
+        let mut bytes = [0; OUTER_LEN];
+        outer.emit(&mut bytes);
+        assert_eq!(bytes, OUTER);
+        assert_eq!(Outer::parse(&OUTER), Ok(outer));
+        for (first, kind) in [(0x12, Kind::Plain), (0x13, Kind::Probe)] {
+            bytes[0] = first;
+            assert_eq!(Outer::parse(&bytes), Ok(Outer { kind, ..outer }));
+        }
+    }
+
+    #[test]
+    fn inner_header_is_these_bytes() {
+        for (inner, expected) in [(whole(), &WHOLE[..]), (part(), &PART[..])] {
+            let mut bytes = [0xee; 20];
+            assert_eq!(inner.emit(&mut bytes), expected.len());
+            assert_eq!(&bytes[..expected.len()], expected);
+            assert_eq!(bytes[expected.len()], 0xee, "nothing behind it is touched");
+            assert_eq!(Inner::parse(&bytes), Ok((inner, expected.len())));
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
+        let outer = |at: usize, value: u8| {
+            let mut bytes = OUTER;
+            bytes[at] = value;
+            Outer::parse(&bytes)
+        };
+        assert_eq!(outer(0, 0x21), Err(Malformed::Version));
+        assert_eq!(outer(0, 0x01), Err(Malformed::Version));
+        assert_eq!(outer(0, 0x10), Err(Malformed::Kind));
+        assert_eq!(outer(0, 0x14), Err(Malformed::Kind));
+        assert_eq!(outer(1, 1), Err(Malformed::Field));
+        let inner = |at: usize, value: u8| {
+            let mut bytes = PART;
+            bytes[at] = value;
+            Inner::parse(&bytes).map(|_| ())
+        };
+        assert_eq!(inner(1, 0), Err(Malformed::Field), "an origin of 0");
+        assert_eq!(inner(7, 0x27), Err(Malformed::Field), "an unknown flag");
+        assert_eq!(inner(12, 0x60), Err(Malformed::Field), "an unknown bit");
+        assert_eq!(Inner::parse(&[0, 7, 0, 9, 0, 0, 0, 0]), Err(Malformed::Field), "network 0");
+    }
+
+    #[test]
+    fn truncated_headers_are_refused_at_every_length() {
+        for length in 0..OUTER_LEN {
+            assert_eq!(Outer::parse(&OUTER[..length]), Err(Malformed::Truncated));
+        }
+        for length in 0..INNER_LEN {
+            assert_eq!(Inner::parse(&WHOLE[..length]), Err(Malformed::Truncated));
+        }
+        for length in 0..PART.len() {
+            assert_eq!(Inner::parse(&PART[..length]), Err(Malformed::Truncated));
+        }
+    }
+
+    #[test]
+    fn a_header_that_does_not_fit_is_not_written_at_all() {
+        let mut short = [0xee; INNER_LEN + FRAGMENT_LEN - 1];
+        assert_eq!(part().emit(&mut short), 0);
+        assert_eq!(short, [0xee; 13]);
+    }
+
+    #[test]
+    fn largest_fragment_offset_fits() {
+        let fragment = Fragment { id: 0, offset: 65_528, more: false };
+        let inner = Inner { fragment: Some(fragment), ..whole() };
+        let mut bytes = [0; 14];
+        inner.emit(&mut bytes);
+        assert_eq!(bytes[12..], [0x1f, 0xff]);
+        assert_eq!(Inner::parse(&bytes), Ok((inner, 14)));
+    }
+
+    proptest! {
+        #[test]
+        fn outer_reads_what_it_wrote(kind in 1u8..=3, epoch: u16, index: u32, counter: u64) {
+            let kind = [Kind::Sealed, Kind::Plain, Kind::Probe][usize::from(kind) - 1];
+            let outer = Outer { kind, epoch, index, counter };
+            let mut bytes = [0xff; OUTER_LEN];
+            outer.emit(&mut bytes);
+            prop_assert_eq!(Outer::parse(&bytes), Ok(outer));
+        }
+
+        #[test]
+        fn inner_reads_what_it_wrote(
+            origin in 1u16.., destination: u16, network in 1u32..1 << 24, hops in 0..=HOPS_MAX,
+            fragment in prop::option::of((any::<u32>(), 0u16..8192, any::<bool>())),
+        ) {
+            let fragment = fragment.map(|(id, eighths, more)| Fragment { id, offset: eighths * 8, more });
+            let network = NetId::new(network).unwrap();
+            let inner = Inner { origin: ShortId(origin), destination: ShortId(destination), network, hops, fragment };
+            let mut bytes = [0xff; 14];
+            let length = inner.emit(&mut bytes);
+            prop_assert_eq!(Inner::parse(&bytes[..length]), Ok((inner, length)));
+        }
+
+        #[test]
+        fn any_bytes_are_refused_or_written_back_alike(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(outer) = Outer::parse(&bytes) {
+                let mut again = [0; OUTER_LEN];
+                outer.emit(&mut again);
+                prop_assert_eq!(&again[..], &bytes[..OUTER_LEN]);
+            }
+            if let Ok((inner, length)) = Inner::parse(&bytes) {
+                let mut again = vec![0; length];
+                prop_assert_eq!(inner.emit(&mut again), length);
+                prop_assert_eq!(&again[..], &bytes[..length]);
+            }
+        }
     }
 }

@@ -183,3 +183,6 @@ fn link_layer_address(options: &[u8]) -> Option<Option<Mac>> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,10 @@
 //! ```
 //!
 //! Bincode cannot skip what it does not know, so the layout of a type is fixed for a protocol version: new facts travel
-//! in new types of message. All bytes must be consumed. A decoder never reserves more than the limit, whatever length a
-//! list announces; element types must not be of size zero, since a count of those costs the sender nothing.
+//! in new types of message. All bytes must be consumed. Whatever length a list or text announces, little is reserved
+//! before its content is there: byte strings are copied from what came, lists grow as serde reads them (at most 1 MiB
+//! ahead), texts reserve once, within the limit, and fail. Element types must not be of size zero, since a count of those
+//! costs the sender nothing.
 
 use super::Malformed;
 use crate::types::{Nickname, Uid, harmless};
@@ -23,8 +25,11 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::types::{MESSAGE_MAX, Refusal};
 
-type Codec = Configuration<LittleEndian, Varint, Limit<MESSAGE_MAX>>;
-const CODEC: Codec = bincode::config::standard().with_limit::<MESSAGE_MAX>();
+/// What bincode may count while it decodes. It counts every integer as 8 bytes, also those that took one, so with less
+/// than this a message that was encoded here could be refused there. Larger announcements fail before they reserve.
+const COUNT_MAX: usize = 8 * MESSAGE_MAX;
+type Codec = Configuration<LittleEndian, Varint, Limit<COUNT_MAX>>;
+const CODEC: Codec = bincode::config::standard().with_limit::<COUNT_MAX>();
 
 /// One message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +130,9 @@ impl Message {
 
     /// The message that `bytes` are, all of them.
     pub fn decode(bytes: &[u8]) -> Result<Message, Malformed> {
+        if bytes.len() > MESSAGE_MAX {
+            return Err(Malformed::TooLong);
+        }
         let (kind, fields) = bytes.split_first().ok_or(Malformed::Truncated)?;
         match kind {
             1 => decode_body(fields).map(Message::Intro),
@@ -184,7 +192,7 @@ mod octets {
     }
 
     pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
-        d.deserialize_byte_buf(Octets)
+        d.deserialize_bytes(Octets) // bincode lends the bytes, so nothing is reserved for a length that is not there
     }
 
     struct Octets;
@@ -197,8 +205,8 @@ mod octets {
         fn visit_bytes<E: Error>(self, octets: &[u8]) -> Result<Vec<u8>, E> {
             Ok(octets.to_vec())
         }
-        fn visit_byte_buf<E: Error>(self, octets: Vec<u8>) -> Result<Vec<u8>, E> {
-            Ok(octets)
-        }
     }
 }
+
+#[cfg(test)]
+mod tests;

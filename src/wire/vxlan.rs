@@ -39,3 +39,46 @@ pub fn emit(network: NetId, into: &mut [u8; VXLAN_LEN]) {
     let [_, n0, n1, n2] = network.value().to_be_bytes();
     *into = [VALID_ID, 0, 0, 0, n0, n1, n2, 0];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEADER: [u8; 8] = [0x08, 0, 0, 0, 0x83, 0x12, 0xa4, 0];
+
+    #[test]
+    fn header_is_these_bytes() {
+        let network = NetId::new(0x83_12a4).unwrap();
+        let mut bytes = [0xff; VXLAN_LEN];
+        emit(network, &mut bytes);
+        assert_eq!(bytes, HEADER);
+        assert_eq!(parse(&[&HEADER[..], b"frame"].concat()), Ok((network, &b"frame"[..])));
+    }
+
+    #[test]
+    fn reserved_bits_are_not_looked_at() {
+        assert!(parse(&[0xff, 1, 2, 3, 0x83, 0x12, 0xa4, 9]).is_ok());
+    }
+
+    #[test]
+    fn header_without_a_network_is_refused() {
+        assert_eq!(parse(&[0xf7, 0, 0, 0, 0x83, 0x12, 0xa4, 0]), Err(Malformed::Field));
+        assert_eq!(parse(&[0x08, 0, 0, 0, 0, 0, 0, 0]), Err(Malformed::Field));
+        for length in 0..VXLAN_LEN {
+            assert_eq!(parse(&HEADER[..length]), Err(Malformed::Truncated));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok((network, frame)) = parse(&bytes) {
+                let mut again = [0; VXLAN_LEN];
+                emit(network, &mut again);
+                prop_assert_eq!(parse(&again).map(|(network, _)| network), Ok(network));
+                prop_assert_eq!(frame, &bytes[VXLAN_LEN..]);
+            }
+        }
+    }
+}
