@@ -35,9 +35,17 @@ fn frame(to: &str, from: &str, source: &str, destination: &str) -> String {
 }
 
 fn packet(source: &str, destination: &str) -> String {
-    let hex = |text: &str| format!("{:08x}", u32::from(text.parse::<Ipv4Addr>().unwrap()));
-    // Total length 60, no fragments, TTL 64; nobody here checks the header's checksum but the receiver's IP, which packet sockets precede.
-    format!("4500003c0000000040fd0000{}{}{MARKER}{}", hex(source), hex(destination), "00".repeat(40 - MARKER.len() / 2))
+    let address = |text: &str| text.parse::<Ipv4Addr>().unwrap().octets();
+    // Total length 60, no fragments, TTL 64.
+    let mut header = [0x45, 0, 0, 60, 0, 0, 0, 0, 64, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    header[12..16].copy_from_slice(&address(source));
+    header[16..].copy_from_slice(&address(destination));
+    // A bridge with netfilter behind it drops a header whose checksum is wrong before we see it.
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let header: String = header.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{header}{MARKER}{}", "00".repeat(40 - MARKER.len() / 2))
 }
 
 fn send(from: &Container, frames: &[&str]) {
