@@ -28,6 +28,14 @@ fn disturb(world: &mut World, subnets: &[Network]) {
     let subnet = subnets[world.rng.random_range(0..subnets.len())];
     let what = world.rng.random_range(0..100u32);
     world.tell(|| format!("event {what}: host {host} {key} {subnet}"));
+    if world.loud {
+        for h in 0..hosts {
+            if let Some(m) = &world.hosts[h].machine {
+                let st = m.status(world.now);
+                eprintln!("   host {h} v{} members {} quorum {} reach {} {} {:?}", st.version, st.members, st.quorum, st.within_reach, st.state, st.owners.iter().map(|o| format!("{} {} {}", o.peer, o.standing, o.runs.join(","))).collect::<Vec<_>>());
+            }
+        }
+    }
     match what {
         0..40 => _ = world.allocate(host, &key, subnet),
         40..48 => {

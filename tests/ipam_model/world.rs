@@ -191,6 +191,7 @@ impl World {
                 IpamOutput::Log(line) => {
                     if line.contains("was removed from the address space") {
                         self.hosts[host].wronged = false;
+                        self.hosts[host].condemned = false;
                     }
                                 self.tell(|| format!("host {host}: {line}"));
                     self.hosts[host].lines.push(line);
@@ -296,6 +297,8 @@ impl World {
             self.hosts[victim].wronged = true;
             self.false_words = true;
         }
+        // A word of a host that was itself said to be dead, and has not heard of it: two words that contradict each other.
+        self.false_words |= self.hosts[host].condemned;
         self.hosts[victim].condemned |= self.hosts[victim].machine.is_none();
         self.with(host, |machine, now| machine.rmpeer(request, name(victim), now));
         request
