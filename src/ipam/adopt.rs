@@ -284,17 +284,18 @@ impl Ipam {
     pub(super) fn review(&mut self, now: Instant) {
         let Some(ring) = self.ring().cloned() else { return };
         if let Some(member) = ring.members.get(&self.config.me).copied().filter(|m| m.life != Life::UNBOUND) {
-            let mine = self.state.life;
-            if member.life == mine {
-                if member.standing == Standing::Removed && !self.asking.retiring {
-                    self.log("addresses: this host was removed from the address space while it was away: it drops what it had and begins anew".into());
-                    self.begin_again(member.life);
-                }
-            } else if member.life.number() >= mine.number() {
-                let me = self.config.me;
-                self.log(format!(
-                    "addresses: the others know this host ({me}) from before its state was lost: what it had stays set aside; `rnet rmpeer {me}` on another host frees it"
-                ));
+            let (mine, me) = (self.state.life, self.config.me);
+            let line = if member.life == mine && member.standing == Standing::Removed && !self.asking.retiring {
+                Some("addresses: this host was removed from the address space while it was away: it drops what it had and begins anew".into())
+            } else if member.life == mine && member.boot > self.state.boot {
+                Some(format!("addresses: the stored state of this host ({me}) is older than what the others know: what it had stays set aside; `rnet rmpeer {me}` on another host frees it"))
+            } else if member.life != mine && member.life.number() >= mine.number() {
+                Some(format!("addresses: the others know this host ({me}) from before its state was lost: what it had stays set aside; `rnet rmpeer {me}` on another host frees it"))
+            } else {
+                None
+            };
+            if let Some(line) = line {
+                self.log(line);
                 self.begin_again(member.life);
             }
         }
@@ -307,7 +308,6 @@ impl Ipam {
     fn begin_again(&mut self, last: Life) {
         let state = self.state_mut();
         state.life = state.life.after(last);
-        state.asked = false;
         self.asking = super::open::Asking::default();
     }
 }

@@ -73,7 +73,6 @@ impl Ipam {
 
     /// The founding that these hosts promised to.
     pub(super) fn founding(&mut self, members: Vec<(PeerName, Life, u64)>) -> Step {
-        self.state_mut().asked = true;
         let ring = rand::RngExt::random::<u64>(&mut self.rng).max(1);
         Step::Found(Founding { ring, ranges: self.config.ranges.clone(), members })
     }

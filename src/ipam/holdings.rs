@@ -43,6 +43,8 @@ pub(super) struct Holdings {
     pub used: BTreeMap<u128, String>,
     excluded: BTreeSet<u128>,
     pub targets: Vec<Target>,
+    /// In use, of the space, but not ours.
+    pub lost: BTreeSet<u128>,
     /// Lost addresses that were reported.
     pub reported: BTreeSet<u128>,
 }
@@ -61,6 +63,7 @@ impl Holdings {
             self.free.remove(Run::one(*at));
         }
         giving.iter().for_each(|run| self.free.remove(*run));
+        self.lost = self.used.keys().copied().filter(|at| ring.spans(*at) && !self.owned.contains(*at)).collect();
     }
 
     /// How much to keep ahead of need: 64, or half of what is in use here, but no more than a fair part of an eighth of
@@ -140,6 +143,7 @@ impl Ipam {
             let at = position(address.ip());
             self.holdings.used.remove(&at);
             self.holdings.reported.remove(&at);
+            self.holdings.lost.remove(&at);
             if self.holdings.owned.contains(at) && !self.giving().iter().any(|run| run.contains(at)) {
                 self.holdings.free.insert(Run::one(at));
             }
@@ -168,11 +172,11 @@ impl Ipam {
         let me = self.owner();
         let lost: Vec<(u128, String)> = self
             .holdings
-            .used
+            .lost
             .iter()
-            .filter(|(at, _)| !self.holdings.reported.contains(at))
-            .filter(|(at, _)| ring.owner(**at).is_some_and(|owner| owner != me && owner.peer != me.peer))
-            .map(|(at, key)| (*at, key.clone()))
+            .filter(|at| !self.holdings.reported.contains(at))
+            .filter(|at| ring.owner(**at).is_some_and(|owner| owner.peer != me.peer))
+            .filter_map(|at| Some((*at, self.holdings.used.get(at)?.clone())))
             .collect();
         if lost.is_empty() {
             return;

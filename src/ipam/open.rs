@@ -112,9 +112,6 @@ impl Ipam {
         if ops.is_empty() {
             return;
         }
-        if !self.state.asked {
-            self.state_mut().asked = true;
-        }
         let seq = known.map_or(1, |m| m.seq + 1);
         let (from, life, boot) = (self.config.me, self.state.life, self.state.boot);
         self.asking.request = Some(Request { from, life, boot, seq, ops });
@@ -147,8 +144,7 @@ impl Ipam {
     /// Exact addresses that are in the pool: claimed ones, and held ones that we lost but nobody else has.
     fn takes(&self, ring: &Ring) -> Vec<Op> {
         let claimed = self.pending.values().filter_map(|pending| pending.claims());
-        let lost = self.holdings.used.keys().copied().filter(|at| !self.holdings.owned.contains(*at));
-        let pooled = claimed.chain(lost).filter(|at| ring.spans(*at) && ring.owner(*at).is_none());
+        let pooled = claimed.chain(self.holdings.lost.iter().copied()).filter(|at| ring.spans(*at) && ring.owner(*at).is_none());
         pooled.take(OPS_MAX / 4).map(|position| Op::Take { position }).collect()
     }
 

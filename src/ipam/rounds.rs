@@ -278,9 +278,6 @@ impl Ipam {
         }
         vote.promised = ballot.clone();
         let accepted = vote.accepted.clone();
-        if slot == Slot::NONE {
-            self.state_mut().asked = true;
-        }
         self.yield_to(&ballot, now);
         self.tell(from, &Message::Promise { slot, ballot, life, boot, accepted, agrees });
     }

@@ -43,8 +43,6 @@ pub struct IpamState {
     pub(super) ranges: Vec<Network>,
     pub(super) life: Life,
     pub(super) boot: u64,
-    /// A request to be counted in was sent, or promised, in this life.
-    pub(super) asked: bool,
     pub(super) ring: Option<Arc<Ring>>,
     pub(super) vote: Vote,
     pub(super) held: BTreeMap<String, Vec<HostAddress>>,
@@ -60,7 +58,6 @@ impl IpamState {
             ranges: config.ranges.clone(),
             life,
             boot: 1,
-            asked: false,
             ring: None,
             vote: Vote::fresh(Slot::NONE),
             held: BTreeMap::new(),

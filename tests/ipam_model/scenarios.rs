@@ -148,7 +148,7 @@ fn rmpeer_on_two_hosts_at_once_is_the_same_as_once() {
     world.hosts[3].side = 1;
     world.start(3);
     world.look_around();
-    let early = world.allocate(3, "new", net("10.32.2.0/24"));
+    let early = world.allocate(3, "new", net(RANGE));
     world.run(20 * S);
     assert_eq!(text(&world, early), "waits");
     part(&mut world, &[0; 4]);

@@ -29,6 +29,8 @@ pub struct Host {
     pub side: u8,
     /// An operator said it was dead while it was alive, and it has not heard of it yet.
     pub wronged: bool,
+    /// An operator said so while it was down: what it finds on its disk may be somebody else's by now.
+    pub condemned: bool,
     pub lines: Vec<String>,
 }
 
@@ -44,6 +46,9 @@ pub struct World {
     pub sent: u64,
     pub bytes: u64,
     pub loss: u32,
+    /// Of a hundred messages, how many are seconds late; and whether hosts are wrong about whom they reach.
+    pub lag: u32,
+    pub blind: u32,
     pub requests: BTreeMap<u64, (usize, String)>,
     pub answers: BTreeMap<u64, Result<Granted, String>>,
     pub next_request: u64,
@@ -54,11 +59,13 @@ pub struct World {
     pub crash_after: Option<(usize, u32)>,
     pub false_words: bool,
     pub problem: Option<String>,
+    /// Prints what happens, for a run that is repeated.
+    pub loud: bool,
 }
 
 impl World {
     pub fn new(seed: u64, inits: Vec<Init>, ranges: Vec<Network>, reclaim: Option<Duration>) -> World {
-        let host = |init| Host { machine: None, disk: None, init, runs: 0, side: 0, wronged: false, lines: Vec::new() };
+        let host = |init| Host { machine: None, disk: None, init, runs: 0, side: 0, wronged: false, condemned: false, lines: Vec::new() };
         let mut world = World {
             now: Instant::ZERO,
             rng: StdRng::seed_from_u64(seed),
@@ -70,6 +77,8 @@ impl World {
             sent: 0,
             bytes: 0,
             loss: 0,
+            lag: 0,
+            blind: 0,
             requests: BTreeMap::new(),
             answers: BTreeMap::new(),
             next_request: 0,
@@ -78,13 +87,21 @@ impl World {
             crash_after: None,
             false_words: false,
             problem: None,
+            loud: std::env::var_os("RNET_IPAM_SEED").is_some(),
         };
         (0..world.hosts.len()).for_each(|host| world.start(host));
         world.look_around();
         world
     }
 
+    pub fn tell(&self, text: impl FnOnce() -> String) {
+        if self.loud {
+            eprintln!("{:>8} {}", self.now.millis(), text());
+        }
+    }
+
     pub fn start(&mut self, host: usize) {
+        self.tell(|| format!("start {host}"));
         let Host { disk, init, runs, .. } = &mut self.hosts[host];
         *runs += 1;
         let mut seed = [0; 32];
@@ -100,17 +117,30 @@ impl World {
         };
         let machine = Ipam::new(config, disk.as_deref().cloned(), self.now);
         // What was durable is held, whether or not the answer went out before the crash; what was not is not.
-        for holders in self.ledger.values_mut() {
+        let mut answered = Vec::new();
+        for (ip, holders) in &mut self.ledger {
+            let before = holders.len();
             holders.retain(|(holder, _)| *holder != host);
+            if holders.len() < before && !self.excused.contains(&(host, *ip)) {
+                answered.push(*ip);
+            }
         }
         let held: Vec<(String, IpAddr)> =
             machine.holdings().flat_map(|(key, list)| list.iter().map(move |a| (key.to_owned(), a.ip()))).collect();
+        let forgotten: Vec<IpAddr> = answered.into_iter().filter(|ip| held.iter().all(|(_, at)| at != ip)).collect();
+        if !forgotten.is_empty() && self.hosts[host].disk.is_some() {
+            self.problem.get_or_insert(format!("host {host} forgot {forgotten:?}, which it had answered with"));
+        }
         self.hosts[host].machine = Some(machine);
+        if self.hosts[host].condemned {
+            self.excused.extend(held.iter().map(|(_, ip)| (host, *ip)));
+        }
         held.into_iter().for_each(|(key, ip)| self.hold(host, key, ip));
         self.drain(host);
     }
 
     pub fn hold(&mut self, host: usize, key: String, ip: IpAddr) {
+        self.tell(|| format!("host {host}: {key} holds {ip}"));
         if self.hosts[host].wronged {
             self.excused.insert((host, ip));
         }
@@ -123,6 +153,7 @@ impl World {
     }
 
     pub fn crash(&mut self, host: usize) {
+        self.tell(|| format!("crash {host}"));
         self.hosts[host].machine = None;
         let gone: Vec<u64> = self.requests.iter().filter(|(_, (at, _))| *at == host).map(|(id, _)| *id).collect();
         gone.iter().for_each(|id| drop(self.requests.remove(id)));
@@ -160,8 +191,10 @@ impl World {
                 IpamOutput::Log(line) => {
                     if line.contains("was removed from the address space") {
                         self.hosts[host].wronged = false;
+                        self.hosts[host].condemned = false;
                     }
-                                self.hosts[host].lines.push(line);
+                                self.tell(|| format!("host {host}: {line}"));
+                    self.hosts[host].lines.push(line);
                 }
             }
         }
@@ -172,7 +205,7 @@ impl World {
         self.bytes += body.len() as u64;
         let copies = if self.rng.random_range(0..100u32) < self.loss { [0, 0, 2][self.rng.random_range(0..3usize)] } else { 1 };
         for _ in 0..copies {
-            let slow = self.loss > 0 && self.rng.random_range(0..20u32) == 0;
+            let slow = self.rng.random_range(0..100u32) < self.lag;
             let delay = MS * self.rng.random_range(1..if slow { 8000 } else { 60u32 });
             self.sent += 1;
             self.queue.push(Reverse((self.now + delay, self.sent)));
@@ -190,8 +223,11 @@ impl World {
 
     /// Every host that is up learns whom it reaches.
     pub fn look_around(&mut self) {
+        self.tell(|| format!("sides {:?}", self.hosts.iter().map(|h| h.machine.as_ref().map(|_| h.side)).collect::<Vec<_>>()));
         for host in 0..self.hosts.len() {
-            let reach: BTreeSet<PeerName> = (0..self.hosts.len()).filter(|o| self.joined(host, *o)).map(name).collect();
+            let joined: Vec<usize> = (0..self.hosts.len()).filter(|o| self.joined(host, *o)).collect();
+            let blind = self.blind;
+            let reach = joined.into_iter().filter(|_| self.rng.random_range(0..100u32) >= blind).map(name).collect();
             self.with(host, |machine, now| machine.reachable(&reach, now));
         }
     }
@@ -250,6 +286,7 @@ impl World {
     }
 
     pub fn rmpeer(&mut self, host: usize, victim: usize) -> u64 {
+        self.tell(|| format!("host {host}: rmpeer {victim}"));
         let request = self.request(host, "operator");
         for (ip, holders) in &self.ledger {
             if holders.iter().any(|(holder, _)| *holder == victim) {
@@ -260,6 +297,9 @@ impl World {
             self.hosts[victim].wronged = true;
             self.false_words = true;
         }
+        // A word of a host that was itself said to be dead, and has not heard of it: two words that contradict each other.
+        self.false_words |= self.hosts[host].condemned;
+        self.hosts[victim].condemned |= self.hosts[victim].machine.is_none();
         self.with(host, |machine, now| machine.rmpeer(request, name(victim), now));
         request
     }
@@ -273,6 +313,8 @@ impl World {
 
     pub fn heal(&mut self) {
         self.loss = 0;
+        self.lag = 0;
+        self.blind = 0;
         self.crash_after = None;
         self.hosts.iter_mut().for_each(|host| host.side = 0);
         for host in 0..self.hosts.len() {
