@@ -11,6 +11,7 @@
 use super::args::{Router, Run};
 use super::{Failure, ask};
 use crate::host::sandbox::{self, Sandbox};
+use crate::ipam::WaitingStatus;
 use crate::node::command::{Attach, Command, Place};
 
 /// The command; answers the exit status of what was run.
@@ -33,7 +34,9 @@ pub fn run(router: &Router, options: &Run) -> Result<u8, Failure> {
         let place = Place::Pid(sandbox.pid());
         let (name, unguarded) = (options.name.clone(), options.no_guard);
         let attach = Attach { key: key.clone(), name, place, addresses: addresses.clone(), unguarded, vni: None };
-        ask::wait("run", client.ask(Command::Attach(attach)))?.map_err(|why| ask::trouble("run", &why))?;
+        let mine = |waiting: &WaitingStatus| waiting.key.as_ref() == Some(&key);
+        let asked = ask::ask_patiently("run", &client, Command::Attach(attach), mine);
+        ask::wait("run", asked)?.map_err(|why| ask::trouble("run", &why))?;
     }
     let status = sandbox.go().map_err(refused);
     if !addresses.is_empty() {

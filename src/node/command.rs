@@ -11,6 +11,23 @@ pub enum Place {
     Pid(i32),
     /// A namespace file, absolute: `/run/netns/web`. The attachment ends with `detach`.
     Path(String),
+    /// The process of that number that began at that time (field 22 of proc_pid_stat(5)), and no later one of that number.
+    Process {
+        /// Its number.
+        pid: i32,
+        /// When it began, clock ticks since boot.
+        started: u64,
+    },
+}
+
+impl Place {
+    /// Whether both may be the same namespace: a number alone may be any process that has or had it.
+    pub fn matches(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Pid(one), Place::Process { pid, .. }) | (Place::Process { pid, .. }, Place::Pid(one)) => one == pid,
+            (one, other) => one == other,
+        }
+    }
 }
 
 /// A request.
@@ -27,6 +44,12 @@ pub enum Command {
     Attach(Attach),
     /// Takes addresses (all if none are given) of an attachment off the mesh. Idempotent.
     Detach { key: String, addresses: Vec<AddressRequest> },
+    /// Waits until addresses can be handed out here.
+    Prime,
+    /// Takes over the addresses of dead peers, by name or nickname. Safe to repeat.
+    Rmpeer { peers: Vec<String> },
+    /// Takes everything off the machine for good, and gives this host's addresses to the other peers.
+    Leave,
     /// Gives up everything and ends the router.
     Stop,
 }
@@ -91,6 +114,8 @@ pub enum Reply {
     Status(Box<super::status::Status>),
     /// The attachment as it now is (after `Detach`, what was taken off).
     Attached(Attachment),
+    /// Done, and this is to be told, a line each.
+    Told(Vec<String>),
     /// Refused, or failed and undone: one line, `<what>: <why>` with what to do next.
     Refused(String),
 }

@@ -23,7 +23,19 @@ pub(super) enum Job {
     Restore { attachment: Attachment },
     Detach { request: RequestId, key: String, addresses: Vec<AddressRequest> },
     Gone { key: String },
+    Leave { request: RequestId },
     Stop,
+}
+
+impl Job {
+    /// Whether it puts this attachment on.
+    fn attaches(&self, key: &str) -> bool {
+        match self {
+            Job::Attach { attach, .. } => attach.key == key,
+            Job::Restore { attachment } => attachment.key == key,
+            Job::Detach { .. } | Job::Gone { .. } | Job::Leave { .. } | Job::Stop => false,
+        }
+    }
 }
 
 /// Who is told when it is done, and what.
@@ -34,6 +46,7 @@ enum Then {
     /// What was taken off.
     Detached(RequestId, Attachment),
     Nobody,
+    Left(RequestId),
     Stopped,
 }
 
@@ -72,6 +85,12 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
+    /// Whether something is being, or is to be, put on under `key`.
+    pub fn is_attaching(&self, key: &str) -> bool {
+        let running = |running: &Running| running.work.then.is_strict() && running.work.who.key == key;
+        self.waiting.iter().any(|job| job.attaches(key)) || self.running.as_ref().is_some_and(running)
+    }
+
     /// Attachments of the last run that are not plugged yet.
     pub fn unrestored(&self) -> impl Iterator<Item = &Attachment> {
         self.waiting
@@ -97,6 +116,7 @@ impl Node {
     /// A namespace is gone, with what was in it.
     pub(super) fn attachment_gone(&mut self, key: String) {
         let queued = |job: &Job| matches!(job, Job::Gone { key: queued } if *queued == key);
+        self.give_up_waiting(Some(&key), &format!("attach {key}: it is gone"));
         if !self.stopping && !self.jobs.waiting.iter().any(queued) {
             self.jobs.waiting.push_back(Job::Gone { key });
         }
@@ -116,11 +136,26 @@ impl Node {
                 self.refuse_request(request, "the router is stopping".to_string());
             }
         }
+        self.give_up_waiting(None, "the router is stopping");
         self.close_links();
         self.jobs.waiting.push_back(Job::Stop);
     }
 
-    fn refuse_request(&mut self, request: RequestId, why: String) {
+    /// Everything is taken off for good, then the addresses are given to the other peers.
+    pub(super) fn leave(&mut self, request: RequestId) {
+        self.leaving = true;
+        self.give_up_waiting(None, "the router is leaving the mesh");
+        for job in std::mem::take(&mut self.jobs.waiting) {
+            match job {
+                Job::Attach { request, .. } => self.refuse_request(request, "the router is leaving the mesh".to_string()),
+                Job::Restore { .. } => {}
+                other => self.jobs.waiting.push_back(other),
+            }
+        }
+        self.jobs.waiting.push_back(Job::Leave { request });
+    }
+
+    pub(super) fn refuse_request(&mut self, request: RequestId, why: String) {
         self.out.push_back(Output::Reply { request, reply: Reply::Refused(why) });
     }
 
@@ -133,21 +168,31 @@ impl Node {
     }
 
     fn begin(&mut self, job: Job) {
-        let (planned, then) = match job {
-            Job::Attach { request, attach } => (self.plan_attach(&attach), Then::Attached(request)),
-            Job::Restore { attachment } => (self.plan_restore(&attachment), Then::Restored),
-            Job::Detach { request, key, addresses } => match self.plan_detach(&key, &addresses) {
-                Ok((plan, taken)) => (Ok(plan), Then::Detached(request, taken)),
-                Err(why) => return self.refuse_request(request, why),
-            },
-            Job::Gone { key } => (self.plan_detach(&key, &[]).map(|(plan, _)| plan), Then::Nobody),
-            Job::Stop => (Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
+        let (key, planned, then) = match job {
+            Job::Attach { request, attach } => {
+                (attach.key.clone(), self.plan_attach(&attach), Then::Attached(request))
+            }
+            Job::Restore { attachment } => {
+                (attachment.key.clone(), self.plan_restore(&attachment), Then::Restored)
+            }
+            Job::Detach { request, key, addresses } => {
+                let (plan, taken) = self.plan_detach(&key, &addresses);
+                (key, Ok(plan), Then::Detached(request, taken))
+            }
+            Job::Gone { key } => {
+                let plan = self.plan_detach(&key, &[]).0;
+                (key, Ok(plan), Then::Nobody)
+            }
+            Job::Leave { request } => {
+                (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
+            }
+            Job::Stop => (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
         };
         match planned {
             Ok(Plan { who, steps }) => {
                 self.advance(Work { who, steps: steps.into(), done: Vec::new(), failure: None, then })
             }
-            Err(why) => self.finish(&nobody(), Some(why), then),
+            Err(why) => self.finish(&Attachment { key, ..nobody() }, Some(why), then),
         }
     }
 
@@ -177,7 +222,10 @@ impl Node {
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {
-            Ok(HostAnswer::Done) => {
+            Ok(answer) => {
+                if let HostAnswer::Plugged(place) = answer {
+                    self.attachments.settled(&work.who.key, &place);
+                }
                 self.attachments.succeeded(&op);
                 work.done.push(op);
             }
@@ -201,7 +249,7 @@ impl Node {
             (Then::Attached(request), Some(why)) => self.refuse_request(request, why),
             (Then::Attached(request), None) => {
                 let attachment = self.attachments.get(&who.key).unwrap_or(who).clone();
-                self.out.push_back(Output::Reply { request, reply: Reply::Attached(attachment) });
+                self.reply_when_stored(request, Reply::Attached(attachment));
             }
             (Then::Restored, Some(why)) => {
                 self.unsaved = true;
@@ -213,6 +261,10 @@ impl Node {
             (Then::Detached(request, taken), _) => {
                 self.out.push_back(Output::Reply { request, reply: Reply::Attached(taken) });
             }
+            (Then::Left(request), _) => {
+                self.unsaved = true;
+                self.retire(request);
+            }
             (Then::Stopped, _) => {
                 let stoppers = std::mem::take(&mut self.jobs.stoppers).into_iter();
                 self.out.extend(stoppers.map(|request| Output::Reply { request, reply: Reply::Done }));
@@ -220,6 +272,7 @@ impl Node {
             }
             (Then::Restored, None) | (Then::Nobody, _) => {}
         }
+        self.reconcile(&who.key);
     }
 }
 

@@ -10,29 +10,35 @@
 //! tell     gossip with neighbours                                          jobs       changes to this machine, one at a time
 //! publish  our record, routes, the Fib                                     view       Status
 //! journal  log lines that a peer cannot flood
+//! addresses  addresses that rnet chooses                                 letters    messages over several links
+//! storing  what must be on the disk before somebody may hear of it
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
 //! Invariant: what the data plane sees is always a whole Fib, and no output is produced but through the queue.
 
+mod addresses;
 mod admit;
 mod attach;
 pub mod border;
 pub mod command;
 mod jobs;
 mod journal;
+mod letters;
 mod links;
 mod paths;
 mod publish;
 pub mod rekey;
 mod requests;
 pub mod status;
+mod storing;
 mod tell;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use crate::crypto::keys::public_key;
+use crate::ipam::IpamConfig;
 use crate::mesh::claims::{ClaimSet, Claims};
 use crate::mesh::dialer::Dialer;
 use crate::mesh::gossip::Gossip;
@@ -40,12 +46,17 @@ use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
 use crate::types::{Instant, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+pub use addresses::AddressConfig;
+pub use storing::STATE_VERSION;
+
+use addresses::Addresses;
 use attach::Attachments;
 use border::{Input, Level, Output, State};
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
 use publish::Published;
+use storing::Storing;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeSet, VecDeque};
@@ -77,8 +88,8 @@ pub struct NodeConfig {
     pub connection_limit: usize,
     /// MTU of attachments' interfaces, bytes.
     pub mtu: u16,
-    /// The address range of the mesh, compared as text.
-    pub range: String,
+    /// How addresses are handed out.
+    pub addresses: AddressConfig,
     /// What survived the last run.
     pub state: State,
     /// Version of rnet, for `Status`.
@@ -93,6 +104,8 @@ pub struct Node {
     config: NodeConfig,
     public: PublicKey,
     me: PeerName,
+    /// The address space, as peers compare it.
+    range: String,
     plane: Arc<Plane>,
     rng: StdRng,
     started: Instant,
@@ -108,11 +121,15 @@ pub struct Node {
     published: Published,
     attachments: Attachments,
     jobs: Jobs,
+    addresses: Addresses,
+    storing: Storing,
     journal: Journal,
     /// The state on disk may be older than ours; and what it was.
     unsaved: bool,
     saved: State,
     stopping: bool,
+    /// Everything was taken off for good.
+    leaving: bool,
     chores_at: Instant,
 }
 
@@ -132,10 +149,14 @@ impl Node {
             networks: Vec::new(),
             links: Vec::new(),
         };
-        let state = std::mem::take(&mut config.state);
+        let mut state = std::mem::take(&mut config.state);
+        let AddressConfig { ranges, default_subnet, init, reclaim } = config.addresses.clone();
+        let ipam = IpamConfig { me, uid: config.uid, ranges, default_subnet, init, reclaim, seed: rng.random() };
+        let addresses = Addresses::new(ipam, state.ipam.take(), now);
         let mut node = Node {
             public,
             me,
+            range: config.addresses.text(),
             plane,
             started: now,
             now,
@@ -149,10 +170,13 @@ impl Node {
             published: Published::default(),
             attachments: Attachments::default(),
             jobs: Jobs::default(),
+            addresses,
+            storing: Storing::default(),
             journal: Journal::default(),
             unsaved: false,
             saved: state.clone(),
             stopping: false,
+            leaving: false,
             chores_at: now + CHORES,
             config,
             rng,
@@ -161,6 +185,8 @@ impl Node {
         for target in state.targets {
             node.dialer.give(target, now);
         }
+        node.addresses.nicknames = state.nicknames;
+        node.restore_addresses(&state.attachments);
         node.restore(state.attachments);
         node
     }
@@ -184,6 +210,8 @@ impl Node {
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),
+            Input::Withdrawn { request } => self.withdrawn(request),
+            Input::Persisted { number } => self.persisted(number),
             Input::NetworkChanged => self.dialer.network_changed(self.now),
             Input::Tick => {}
         }
@@ -214,18 +242,14 @@ impl Node {
         if self.now >= self.chores_at {
             self.chores();
         }
+        self.publish();
+        self.tend_addresses();
         self.next_job();
         self.publish();
+        self.obey_allocator();
         self.gossip();
         self.flush_links();
-        // What is taken off because the router ends comes back when it starts again.
-        if std::mem::take(&mut self.unsaved) && !self.stopping {
-            let state = self.state();
-            if state != self.saved {
-                self.saved = state.clone();
-                self.out.push_back(Output::Persist(state));
-            }
-        }
+        self.save();
     }
 
     /// When `settle` has something to do.
@@ -236,6 +260,7 @@ impl Node {
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
             self.publish_at(),
+            if self.stopping { None } else { self.addresses.deadline() },
             // Alone in the world, there is nothing to forget.
             (self.peers.count() > 1 || !self.attachments.is_empty()).then_some(self.chores_at),
         ];
@@ -247,15 +272,9 @@ impl Node {
         let second = 1_000_000_000;
         self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
         self.collect();
+        self.hear_of_others();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
-    }
-
-    /// What must survive a restart.
-    fn state(&self) -> State {
-        let mut attachments = self.attachments.list();
-        attachments.extend(self.jobs.unrestored().cloned());
-        State { version: 1, targets: self.dialer.given().cloned().collect(), attachments }
     }
 
     fn log(&mut self, level: Level, line: String) {

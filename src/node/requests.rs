@@ -22,8 +22,17 @@ impl Node {
                 }
                 Reply::Done
             }
-            Command::Attach(attach) => return self.ask(request, Job::Attach { request, attach }),
-            Command::Detach { key, addresses } => return self.ask(request, Job::Detach { request, key, addresses }),
+            Command::Leave => return self.leave(request),
+            Command::Attach(_) if self.leaving => Reply::Refused("the router is leaving the mesh".to_string()),
+            Command::Attach(attach) => return self.attach(request, attach),
+            Command::Detach { key, addresses } => {
+                if addresses.is_empty() {
+                    self.give_up_waiting(Some(&key), &format!("attach {key}: it was detached"));
+                }
+                return self.ask(request, Job::Detach { request, key, addresses });
+            }
+            Command::Prime => return self.prime(request),
+            Command::Rmpeer { peers } => return self.rmpeer(request, &peers),
         };
         self.out.push_back(Output::Reply { request, reply });
     }
