@@ -212,8 +212,6 @@ fn commands_of_later_issues_say_so() {
         &["rmpeer", "host2"],
         &["prime"],
         &["run", "--docker", "--", "alpine"],
-        &["run", "--cidr", "net:10.2.1.0/24", "--", "true"],
-        &["attach", "net:default", "pid:1"],
     ] {
         a.rnet(command).refused(1, &["not"]);
     }
