@@ -29,7 +29,7 @@ fn neighbours_of_a_killed_router_flow_again_within_6_s_and_with_it_within_3_s_of
     for (seed, silently) in [(20, false), (21, true), (22, true), (23, true)] {
         let (mut world, hosts) = ring(seed);
         let [a, b, c, _] = hosts;
-        let flow = world.flow(a, c, NET, millis(50), secs(60));
+        let flow = world.flow((a, c), NET, millis(50), secs(60));
         // Back and forth is through b for some; a flow between b's neighbours either way must go on.
         world.run_for(secs(2));
         let killed = world.now;
@@ -88,7 +88,7 @@ fn wall_between_neighbours_is_walked_around() {
     world.launch(c, &[a]);
     attach_all(&mut world, &[a, b, c]);
     world.run_for(secs(5));
-    let flow = world.flow(b, c, NET, millis(50), secs(60));
+    let flow = world.flow((b, c), NET, millis(50), secs(60));
     world.wall(b, c);
     let cut = world.now;
     world.run_for(secs(10));
@@ -180,7 +180,7 @@ fn mesh_holds_with_30_percent_of_datagrams_lost_doubled_and_overtaken() {
     attach_all(&mut world, &hosts);
     world.run_for(secs(15));
     let (a, b) = (hosts[1], hosts[4]);
-    let flow = world.flow(a, b, NET, millis(100), secs(120));
+    let flow = world.flow((a, b), NET, millis(100), secs(120));
     let start = world.now;
     world.run_for(secs(121));
     let (sent, answered) = world.answered(flow, start, world.now);

@@ -133,7 +133,7 @@ impl World {
         let why = match self.host_at(to.ip()) {
             Some(there) if !self.passes(from, to.ip()) || self.hosts[there.0].nat.is_some() => "timed out",
             Some(there) if self.hosts[there.0].process.is_some() && to.port() == PORT => {
-                return self.connect(h, life, dial, there, to);
+                return self.connect(h, life, dial, to);
             }
             Some(_) => "connection refused",
             None => "no route to host",
@@ -141,7 +141,8 @@ impl World {
         self.after(Duration::ZERO, Event::DialFailed { h, life, dial, why: why.into() });
     }
 
-    fn connect(&mut self, h: H, life: u64, dial: DialId, there: H, to: SocketAddr) {
+    fn connect(&mut self, h: H, life: u64, dial: DialId, to: SocketAddr) {
+        let Some(there) = self.host_at(to.ip()) else { return };
         let number = self.next_connection;
         self.next_connection += 1;
         let from = self.outside(h, 40_000 + u16::try_from(number % 20_000).unwrap());

@@ -318,7 +318,7 @@ impl World {
     }
 
     /// Echo requests from now on, for `time`.
-    pub fn flow(&mut self, from: H, to: H, network: &str, every: Duration, time: Duration) -> usize {
+    pub fn flow(&mut self, (from, to): (H, H), network: &str, every: Duration, time: Duration) -> usize {
         let number = self.flows.len();
         self.flows.push(Flow { from, to, net: net(network), every, until: self.now + time, asked: Vec::new() });
         self.after(Duration::ZERO, Event::Flow { number });
