@@ -152,7 +152,7 @@ impl Gossip {
                     neighbour.pending.remove(&name);
                 }
             }
-            if merged.me_contested() {
+            if merged.news.contains(&replica.name()) {
                 neighbour.pending.insert(replica.name());
             }
         }

@@ -135,11 +135,15 @@ impl Why {
         match self {
             Why::Broken(why) => why.clone(),
             Why::Told(Ending::Ours(refusal)) => refusal.to_string(),
+            // Only where it matters whose limits and lists these are; the rest is the same on both sides.
             Why::Told(Ending::Theirs(refusal)) => match refusal {
-                Refusal::Ourselves | Refusal::Stopping | Refusal::AlreadyConnected | Refusal::NameCollision => {
-                    refusal.to_string()
-                }
-                refusal => format!("refused by peer: {refusal}"),
+                Refusal::ConnectionLimit { .. }
+                | Refusal::NotAllowed
+                | Refusal::Cloned
+                | Refusal::Malformed
+                | Refusal::TooSlow
+                | Refusal::Timeout => format!("refused by peer: {refusal}"),
+                refusal => refusal.to_string(),
             },
         }
     }

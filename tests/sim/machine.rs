@@ -53,11 +53,17 @@ pub struct Nic {
     pub mac: Mac,
     pub ip: Ipv4Addr,
     neighbours: BTreeMap<Ipv4Addr, Mac>,
+    /// Told its networks that it is there.
+    announced: bool,
 }
 
 pub struct Host {
     pub name: String,
     pub ip: IpAddr,
+    /// Behind a translator with this address, which maps its datagrams to this port and lets in only answers.
+    pub nat: Option<SocketAddr>,
+    /// Whom it sent datagrams to through the translator.
+    pub contacted: BTreeSet<SocketAddr>,
     pub key: StaticKey,
     pub uid: Uid,
     pub options: Options,
@@ -120,7 +126,7 @@ impl Host {
         for address in &interface.addresses {
             let IpAddr::V4(ip) = address.ip() else { continue };
             let (net, mac) = (interface.id, interface.mac);
-            self.nics.push(Nic { key: key.to_string(), net, mac, ip, neighbours: BTreeMap::new() });
+            self.nics.push(Nic { key: key.to_string(), net, mac, ip, neighbours: BTreeMap::new(), announced: false });
         }
     }
 }
@@ -258,6 +264,18 @@ impl World {
         };
         self.transmit(from, net, frame);
         token
+    }
+
+    /// Interfaces that came up say so by a gratuitous ARP.
+    pub fn announce(&mut self, h: H) {
+        let (host, mut frames) = (&mut self.hosts[h.0], Vec::new());
+        for nic in host.nics.iter_mut().filter(|nic| !nic.announced) {
+            nic.announced = true;
+            self.next_token += 1;
+            let target = (Mac::default(), nic.ip);
+            frames.push((nic.net, frames::arp((nic.mac, nic.ip), Mac::BROADCAST, target, false, self.next_token)));
+        }
+        frames.into_iter().for_each(|(net, frame)| self.transmit(h, net, frame));
     }
 
     /// Containers forget their neighbours' MACs.

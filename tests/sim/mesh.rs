@@ -144,6 +144,8 @@ fn flood_goes_only_where_the_network_is_and_through_who_must_relay() {
 #[test]
 fn keys_are_replaced_under_traffic_and_nothing_is_lost() {
     let mut world = World::new(8);
+    // Many datagrams are under way whenever keys change, and they overtake each other.
+    world.weather.jitter = millis(40);
     let [a, b, c] = world.hosts();
     world.only(&[(a, b), (b, c)]);
     world.launch(b, &[]);
@@ -155,7 +157,7 @@ fn keys_are_replaced_under_traffic_and_nothing_is_lost() {
     let (start, epoch) = (world.now, |world: &mut World, h| world.status(h).connections[0].path.as_ref().unwrap().epoch);
     let first = epoch(&mut world, a);
     let flow = world.flow(a, c, NET, millis(5), secs(400));
-    world.run_for(secs(402));
+    world.run_for(secs(401));
     assert!(epoch(&mut world, a) >= first + 3, "every 2 minutes");
     let (sent, answered) = world.answered(flow, start, world.now);
     assert_eq!((sent, answered), (80_000, 80_000));
@@ -215,4 +217,42 @@ fn moved_host_is_found_at_its_new_address() {
     let back = world.run_until(secs(10), |world| world.ping(a, b, NET));
     assert!(back.is_some(), "pings flow again");
     assert!(world.run_until(secs(30), |world| world.are_neighbours(a, b)).is_some());
+}
+
+#[test]
+fn hosts_behind_translators_meet_through_one_that_is_not() {
+    let mut world = World::new(13);
+    let [a, b, c] = world.hosts();
+    world.hosts[b.0].nat = Some("198.51.100.2:50002".parse().unwrap());
+    world.hosts[c.0].nat = Some("198.51.100.3:50003".parse().unwrap());
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    world.launch(c, &[a]);
+    attach_all(&mut world, &[a, b, c]);
+    assert!(world.run_until(secs(3), |world| world.ping(b, c, NET)).is_some());
+    assert!(all_ping(&mut world, &[a, b, c]));
+    let (start, flow) = (world.now, world.flow(c, b, NET, millis(50), secs(30)));
+    world.run_for(secs(5));
+    // The translator forgets, and gives the next datagram another port.
+    world.hosts[b.0].nat = Some("198.51.100.2:50777".parse().unwrap());
+    world.hosts[b.0].contacted.clear();
+    world.run_for(secs(10));
+    let (sent, answered) = world.answered(flow, start + secs(9), start + secs(14));
+    assert_eq!(sent, answered, "the path followed");
+}
+
+#[test]
+fn container_that_moved_to_another_host_is_found_there_at_once() {
+    let mut world = World::new(14);
+    let [a, b, c] = world.hosts();
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    world.launch(c, &[a]);
+    attach_all(&mut world, &[a, b]);
+    world.run_for(secs(3));
+    assert!(world.ping(b, a, NET));
+    let detach = rnet::node::command::Command::Detach { key: "10.2.1.1/24@host0".into(), addresses: vec![] };
+    world.command(a, detach);
+    assert!(world.run_until(secs(1), |world| world.try_attach(c, "10.2.1.1/24").is_ok()).is_some());
+    assert!(world.ping(b, c, NET), "its neighbours heard of it");
 }

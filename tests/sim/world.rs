@@ -152,6 +152,8 @@ impl World {
         self.hosts.push(Host {
             name: format!("host{n}"),
             ip,
+            nat: None,
+            contacted: BTreeSet::new(),
             key: generate_key(self.rng.random()),
             uid: Uid(self.rng.random()),
             options,
@@ -434,6 +436,7 @@ impl World {
             Event::Changed { h, life, host, why_not } if self.is_alive(h, life) => {
                 let result = why_not.map_or(Ok(HostAnswer::Done), Err);
                 self.feed(h, Input::HostDone { host, result });
+                self.announce(h);
             }
             Event::Transmit { h, life, net, frame } if self.is_alive(h, life) => self.transmit(h, net, frame),
             Event::Segment { number, end } => self.segment(number, end),
