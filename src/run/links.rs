@@ -326,7 +326,11 @@ mod tests {
             far.read_exact(&mut words).await.unwrap();
             assert_eq!(far.read(&mut words).await.unwrap(), 0);
             // It does not end its side: after a while it is reset though it sends nothing.
-            let reset = async { while far.take_error().unwrap().is_none() { sleep(Duration::from_millis(20)).await } };
+            let reset = async {
+                while far.take_error().unwrap().is_none() {
+                    sleep(Duration::from_millis(20)).await
+                }
+            };
             timeout(CLOSE_TIME * 3, reset).await.unwrap();
         });
     }
