@@ -12,6 +12,7 @@ crate::facts![
     replayed_datagrams_are_counted_and_not_delivered_twice,
     spoofed_datagrams_do_not_move_or_break_a_path,
     plain_datagrams_from_elsewhere_are_not_delivered,
+    datagrams_that_the_kernel_does_not_take_are_counted,
 ];
 
 const TOOL: [&str; 4] = ["python3", "-u", "-c", include_str!("wire.py")];
@@ -166,4 +167,18 @@ fn plain_datagrams_from_elsewhere_are_not_delivered() {
         !inside.stdout().lines().any(|line| line.starts_with("rnet0 0 ") && line.contains("0a0201020a020101")),
         "delivered"
     );
+}
+
+fn datagrams_that_the_kernel_does_not_take_are_counted() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    b.linked(1);
+    let (one, _two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    let _traffic = one.start(&["ping", "-q", "-i", "0.02", "10.2.1.2"]);
+    assert_eq!(drops(&a, &["send-"]), 0);
+    a.sh("ip address flush dev to-b");
+    until(SOON, "what could not be sent is counted", || drops(&a, &["send-unreachable"]) > 0);
 }
