@@ -362,6 +362,7 @@ mod tests {
             name: name.map(str::to_string),
             place: Place::Pid(7),
             interfaces,
+            unguarded: false,
         };
         Status {
             version: "0.1.0".into(),

@@ -108,7 +108,11 @@ pub fn socket(docker_host: Option<&str>) -> Result<PathBuf, DockerError> {
 pub async fn inspect(socket: &Path, name: &str) -> Result<Container, DockerError> {
     // What goes into the request line must not end it; these are all the characters that Docker allows.
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-');
-    if name.is_empty() || name.len() > 255 || !name.bytes().all(plain) || !name.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+    if name.is_empty()
+        || name.len() > 255
+        || !name.bytes().all(plain)
+        || !name.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
         return Err(DockerError::NotAName(name.chars().take(64).collect()));
     }
     let odd = |why: String| DockerError::Odd { name: name.to_string(), why };
@@ -117,16 +121,22 @@ pub async fn inspect(socket: &Path, name: &str) -> Result<Container, DockerError
     match status {
         StatusCode::OK => judge(name, serde_json::from_slice(&body).map_err(|e| odd(e.to_string()))?),
         StatusCode::NOT_FOUND => Err(DockerError::NoSuchContainer(name.to_string())),
-        other => Err(odd(format!("{other} {}", String::from_utf8_lossy(&body).trim().chars().take(200).collect::<String>()))),
+        other => {
+            Err(odd(format!("{other} {}", String::from_utf8_lossy(&body).trim().chars().take(200).collect::<String>())))
+        }
     }
 }
 
 async fn ask(socket: &Path, name: &str) -> Result<(StatusCode, Bytes), DockerError> {
     let odd = |why: String| DockerError::Odd { name: name.to_string(), why };
     let connected = UnixStream::connect(socket).await;
-    let stream =
-        connected.map_err(|source| DockerError::NoEngine { socket: socket.to_path_buf(), name: name.to_string(), source })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| odd(e.to_string()))?;
+    let stream = connected.map_err(|source| DockerError::NoEngine {
+        socket: socket.to_path_buf(),
+        name: name.to_string(),
+        source,
+    })?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| odd(e.to_string()))?;
     let connection = tokio::spawn(connection);
     let request = Request::get(format!("/containers/{name}/json")).header("Host", "docker").body(Empty::<Bytes>::new());
     let answer = sender.send_request(request.map_err(|e| odd(e.to_string()))?).await.map_err(|e| odd(e.to_string()))?;

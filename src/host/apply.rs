@@ -287,7 +287,9 @@ impl Host {
             match link {
                 Some(link) if link.forwarding => return Ok(()),
                 None => return Err(format!("{port} is gone")),
-                Some(_) if Instant::now() >= deadline => return Err(format!("{port}: the bridge does not pass its frames")),
+                Some(_) if Instant::now() >= deadline => {
+                    return Err(format!("{port}: the bridge does not pass its frames"));
+                }
                 Some(_) => sleep(Duration::from_millis(2)).await,
             }
         }

@@ -73,7 +73,17 @@ mod tests {
     use super::*;
 
     fn link(index: u32, name: &str, kind: &str, up: bool) -> Link {
-        Link { index, name: name.into(), kind: kind.into(), up, promiscuity: 0, master: None, forwarding: false, mtu: 1500, mac: None }
+        Link {
+            index,
+            name: name.into(),
+            kind: kind.into(),
+            up,
+            promiscuity: 0,
+            master: None,
+            forwarding: false,
+            mtu: 1500,
+            mac: None,
+        }
     }
 
     #[test]

@@ -96,7 +96,11 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                 ]),
             }
             let port_device = if kind == CaptureKind::Tap { tap } else { bridged };
-            steps.extend([Step::SetUp { name: bridge }, Step::AwaitForwarding { port: port_device }, Step::HandOver { port: *port }]);
+            steps.extend([
+                Step::SetUp { name: bridge },
+                Step::AwaitForwarding { port: port_device },
+                Step::HandOver { port: *port },
+            ]);
             steps
         }
         HostOp::CloseNetwork { id, port } => {

@@ -122,10 +122,14 @@ impl Sandbox {
         set.add(Signal::SIGCHLD);
         let failed = |what: &str, e: &dyn std::fmt::Display| Failure::new(125, format!("{what}: {e}"));
         set.thread_block().map_err(|e| failed("blocking signals", &e))?;
-        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).map_err(|e| failed("signalfd", &e))?;
+        let signals = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .map_err(|e| failed("signalfd", &e))?;
         if let Err(error) = self.contained.go() {
-            let status = if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 };
-            return Err(Failure::new(status, format!("{}: {error}", self.name)));
+            // The file was found before: what is missing is what its first line names.
+            return Err(match error.kind() {
+                std::io::ErrorKind::NotFound => Failure::new(127, format!("{}: its interpreter is missing", self.name)),
+                _ => Failure::new(126, format!("{}: {error}", self.name)),
+            });
         }
         loop {
             match self.contained.look().map_err(|e| failed("waitpid", &e))? {
@@ -138,7 +142,9 @@ impl Sandbox {
                 }
                 Outcome::Runs => {}
             }
-            let Some(received) = self.contained.wait_for(&signals).map_err(|e| failed("waiting", &e))? else { continue };
+            let Some(received) = self.contained.wait_for(&signals).map_err(|e| failed("waiting", &e))? else {
+                continue;
+            };
             let signal = i32::try_from(received.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok());
             // From a process (SI_USER, SI_TKILL, ...: not positive) and not from the terminal, which tells both of us.
             if let Some(signal) = signal.filter(|signal| *signal != Signal::SIGCHLD && received.ssi_code <= 0) {

@@ -107,7 +107,13 @@ impl Contained {
                 drop((go_read, report_write));
                 // Without it the child is given up: the go pipe closes and it ends.
                 let pidfd = Pidfd::open(child.as_raw())?;
-                Ok(Contained { pid: child, pidfd, go: Some(go_write.into()), report: report_read.into(), reaped: false })
+                Ok(Contained {
+                    pid: child,
+                    pidfd,
+                    go: Some(go_write.into()),
+                    report: report_read.into(),
+                    reaped: false,
+                })
             }
         }
     }
@@ -153,7 +159,8 @@ impl Contained {
 
     /// Waits until one of `signals` is there, or the child has ended.
     pub fn wait_for(&self, signals: &SignalFd) -> io::Result<Option<siginfo>> {
-        let mut fds = [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+        let mut fds =
+            [PollFd::new(signals.as_fd(), PollFlags::POLLIN), PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => Ok(signals.read_signal()?),
             Err(e) => Err(e.into()),

@@ -107,17 +107,21 @@ pub struct Dialer {
     dials: BTreeMap<u64, Target>,
     linked: BTreeSet<PeerName>,
     next_dial: u64,
+    /// When `poll` may next have something; nothing: to be computed.
+    due: Option<Option<Instant>>,
     rng: StdRng,
 }
 
 impl Dialer {
     /// A dialer without targets.
     pub fn new(seed: [u8; 32]) -> Dialer {
-        Dialer { entries: BTreeMap::new(), dials: BTreeMap::new(), linked: BTreeSet::new(), next_dial: 0, rng: StdRng::from_seed(seed) }
+        let (entries, dials, linked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Dialer { entries, dials, linked, next_dial: 0, due: None, rng: StdRng::from_seed(seed) }
     }
 
     /// Adds a target of the user, or wakes it if it is there already. False: there are too many.
     pub fn give(&mut self, target: Target, now: Instant) -> bool {
+        self.due = None;
         let given = self.entries.values().filter(|entry| entry.given).count();
         if given >= MAX_GIVEN && !self.entries.get(&target).is_some_and(|entry| entry.given) {
             return false;
@@ -132,6 +136,7 @@ impl Dialer {
 
     /// Forgets a target of the user; a dial under way is not stopped. False: it was not given.
     pub fn forget(&mut self, target: &Target) -> bool {
+        self.due = None;
         let Some(entry) = self.entries.get_mut(target) else { return false };
         let given = std::mem::take(&mut entry.given);
         if !entry.discovered {
@@ -153,6 +158,7 @@ impl Dialer {
     /// The whole set that the topology knows now, with the peer expected there. Those that vanished are forgotten, at most
     /// [`MAX_DISCOVERED`] are kept.
     pub fn discover(&mut self, found: &BTreeMap<Target, PeerName>, now: Instant) {
+        self.due = None;
         self.entries.retain(|target, entry| {
             entry.discovered = entry.discovered && found.contains_key(target);
             entry.given || entry.discovered || matches!(entry.attempt, Attempt::Dialling(_))
@@ -175,9 +181,10 @@ impl Dialer {
 
     /// The next dial that is due, numbered; never the same number twice.
     pub fn poll(&mut self, now: Instant) -> Option<(u64, Target)> {
-        if self.dials.len() >= MAX_DIALLING {
+        if self.deadline().is_none_or(|at| at > now) {
             return None;
         }
+        self.due = None;
         let due = |entry: &Entry| matches!(entry.attempt, Attempt::Waiting(at) | Attempt::Asleep(at) if at <= now);
         let busy = self.busy();
         let free = |entry: &Entry| entry.peer.is_none_or(|peer| !busy.contains(&peer));
@@ -198,13 +205,21 @@ impl Dialer {
     }
 
     /// When `poll` may next have something.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&mut self) -> Option<Instant> {
+        let due = self.due.unwrap_or_else(|| self.next_due());
+        self.due = Some(due);
+        due
+    }
+
+    fn next_due(&self) -> Option<Instant> {
         if self.dials.len() >= MAX_DIALLING {
             return None;
         }
         let busy = self.busy();
         let at = |entry: &Entry| match entry.attempt {
-            Attempt::Waiting(at) | Attempt::Asleep(at) if entry.peer.is_none_or(|peer| !busy.contains(&peer)) => Some(at),
+            Attempt::Waiting(at) | Attempt::Asleep(at) if entry.peer.is_none_or(|peer| !busy.contains(&peer)) => {
+                Some(at)
+            }
             _ => None,
         };
         self.entries.values().filter_map(at).min()
@@ -212,6 +227,7 @@ impl Dialer {
 
     /// The peer at the other end of a dial proved who it is.
     pub fn reached(&mut self, dial: u64, peer: PeerName) {
+        self.due = None;
         if let Some(entry) = self.dials.get(&dial).and_then(|target| self.entries.get_mut(target)) {
             entry.peer = Some(peer);
         }
@@ -219,6 +235,7 @@ impl Dialer {
 
     /// A peer is linked, whoever dialled: its targets rest.
     pub fn connected(&mut self, peer: PeerName) {
+        self.due = None;
         self.linked.insert(peer);
         for entry in self.entries.values_mut().filter(|entry| entry.peer == Some(peer)) {
             if let Attempt::Dialling(dial) = entry.attempt {
@@ -234,8 +251,11 @@ impl Dialer {
 
     /// A linked peer is gone: its targets are dialled soon.
     pub fn lost(&mut self, peer: PeerName, why: &str, now: Instant) {
+        self.due = None;
         self.linked.remove(&peer);
-        for entry in self.entries.values_mut().filter(|entry| entry.peer == Some(peer) && entry.attempt == Attempt::Idle) {
+        for entry in
+            self.entries.values_mut().filter(|entry| entry.peer == Some(peer) && entry.attempt == Attempt::Idle)
+        {
             entry.close_until = now + CLOSE_FOR;
             entry.why = why.to_string();
             entry.hurry(now + jitter(&mut self.rng, FIRST_DELAY / 4));
@@ -244,6 +264,7 @@ impl Dialer {
 
     /// A dial failed, or its connection ended before it was a link. Gives the target if the reason is news.
     pub fn failed(&mut self, dial: u64, why: &str, now: Instant) -> Option<Target> {
+        self.due = None;
         let target = self.dials.remove(&dial)?;
         let linked = &self.linked;
         let entry = self.entries.get_mut(&target)?;
@@ -268,6 +289,7 @@ impl Dialer {
 
     /// A dial led to where it must not lead (ourselves, a collision): it is not tried again. Gives the target if that is news.
     pub fn never(&mut self, dial: u64, why: &str) -> Option<Target> {
+        self.due = None;
         let target = self.dials.remove(&dial)?;
         let entry = self.entries.get_mut(&target)?;
         let news = entry.why != why;
@@ -277,6 +299,7 @@ impl Dialer {
 
     /// Addresses or routes of this machine changed: whatever waits or sleeps is tried at once.
     pub fn network_changed(&mut self, now: Instant) {
+        self.due = None;
         for entry in self.entries.values_mut() {
             if matches!(entry.attempt, Attempt::Waiting(_) | Attempt::Asleep(_)) {
                 entry.hurry(now);
@@ -286,6 +309,7 @@ impl Dialer {
 
     /// The topology tells that this peer (re)started or became reachable: its targets are tried at once.
     pub fn appeared(&mut self, peer: PeerName, now: Instant) {
+        self.due = None;
         for entry in self.entries.values_mut().filter(|entry| entry.peer == Some(peer)) {
             if matches!(entry.attempt, Attempt::Waiting(_) | Attempt::Asleep(_)) {
                 entry.hurry(now);
@@ -439,7 +463,9 @@ mod tests {
         for n in 0..2 * MAX_GIVEN {
             assert_eq!(dialer.give(target(&format!("host{n}")), at(0)), n < MAX_GIVEN);
         }
-        let found = (0..2 * MAX_DISCOVERED).map(|n| (target(&format!("other{n}")), peer(u8::try_from(n % 251).unwrap()))).collect();
+        let found = (0..2 * MAX_DISCOVERED)
+            .map(|n| (target(&format!("other{n}")), peer(u8::try_from(n % 251).unwrap())))
+            .collect();
         dialer.discover(&found, at(0));
         assert_eq!(dialer.entries().count(), MAX_GIVEN + MAX_DISCOVERED);
         let dials = std::iter::from_fn(|| dialer.poll(at(0))).count();

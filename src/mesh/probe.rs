@@ -246,7 +246,15 @@ impl Probe {
         }
         let held = u32::try_from((now - self.theirs_at).as_micros()).unwrap_or(u32::MAX);
         let proven = if self.alive(now) { PROVEN } else { 0 };
-        Body { flags: ask | proven, size: 0, sequence: self.sequence, acknowledged: self.theirs, held_us: held, seen: self.seen }.emit()
+        Body {
+            flags: ask | proven,
+            size: 0,
+            sequence: self.sequence,
+            acknowledged: self.theirs,
+            held_us: held,
+            seen: self.seen,
+        }
+        .emit()
     }
 
     fn wait_for_answer(&self, now: Instant) -> Duration {
@@ -480,7 +488,11 @@ mod tests {
                         }
                     }
                 }
-                let timers = self.ends.iter().map(|end| end.deadline(self.now)).map(|at| at.max(self.now + Duration::from_millis(1)));
+                let timers = self
+                    .ends
+                    .iter()
+                    .map(|end| end.deadline(self.now))
+                    .map(|at| at.max(self.now + Duration::from_millis(1)));
                 let next = timers.chain(self.flying.iter().map(|(at, ..)| *at)).min().unwrap();
                 if next > until {
                     self.now = until;

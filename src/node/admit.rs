@@ -108,7 +108,11 @@ mod tests {
         assert_eq!(introduced(&house(), &applicant(), None), Verdict::Accept);
         let full = House { links: 2, ..house() };
         assert_eq!(introduced(&full, &applicant(), None), Verdict::Refuse(Refusal::ConnectionLimit { limit: 2 }));
-        assert_eq!(introduced(&full, &applicant(), standing(2, 60)), Verdict::Replace, "one more does not make it more");
+        assert_eq!(
+            introduced(&full, &applicant(), standing(2, 60)),
+            Verdict::Replace,
+            "one more does not make it more"
+        );
     }
 
     #[test]

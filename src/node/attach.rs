@@ -60,7 +60,9 @@ impl Attachments {
     }
 
     fn interfaces(&self) -> impl Iterator<Item = (&Attachment, &Interface)> {
-        self.by_key.values().flat_map(|attachment| attachment.interfaces.iter().map(move |interface| (attachment, interface)))
+        self.by_key
+            .values()
+            .flat_map(|attachment| attachment.interfaces.iter().map(move |interface| (attachment, interface)))
     }
 
     /// Networks that have a port here.
@@ -246,16 +248,23 @@ impl Node {
     fn check_who(&self, attach: &Attach) -> Result<Attachment, String> {
         let place_text = if let Place::Path(path) = &attach.place { path.as_str() } else { "" };
         let texts = [attach.key.as_str(), attach.name.as_deref().unwrap_or(""), place_text];
-        if attach.key.is_empty() || texts.iter().any(|text| text.len() > MAX_TEXT || text.chars().any(char::is_control)) {
+        if attach.key.is_empty() || texts.iter().any(|text| text.len() > MAX_TEXT || text.chars().any(char::is_control))
+        {
             return Err(format!("attach: a key, name or path must have at most {MAX_TEXT} printable characters"));
         }
         let Attach { key, name, place, unguarded, .. } = attach.clone();
         if let Some(held) = self.attachments.get(&key) {
             if held.place != place {
-                return Err(format!("attach {key}: it is attached in another namespace ({}): detach it first", place_of(held)));
+                return Err(format!(
+                    "attach {key}: it is attached in another namespace ({}): detach it first",
+                    place_of(held)
+                ));
             }
             if held.unguarded != unguarded {
-                return Err(format!("attach {key}: it is attached with the guard {}: detach it first", on_off(!held.unguarded)));
+                return Err(format!(
+                    "attach {key}: it is attached with the guard {}: detach it first",
+                    on_off(!held.unguarded)
+                ));
             }
         }
         Ok(Attachment { key, name, place, interfaces: Vec::new(), unguarded })
@@ -274,7 +283,10 @@ impl Node {
         }
         let networks: BTreeSet<Network> = addresses.iter().map(|address| address.network()).collect();
         if let (Some(vni), [first, second, ..]) = (attach.vni, networks.into_iter().collect::<Vec<_>>().as_slice()) {
-            return Err(format!("attach {}: --vni {vni} is for one network, and {first} and {second} are two", attach.key));
+            return Err(format!(
+                "attach {}: --vni {vni} is for one network, and {first} and {second} are two",
+                attach.key
+            ));
         }
         Ok(addresses)
     }
@@ -287,21 +299,29 @@ impl Node {
     /// One id for each network, and one network for each id, here and in the mesh.
     fn check_network(&self, network: Network, id: NetId) -> Result<(), String> {
         let clash = |other: Network, whose: String| {
-            format!("network {network}: its id {id} is that of {other} {whose} already: give one of them another id with --vni")
+            format!(
+                "network {network}: its id {id} is that of {other} {whose} already: give one of them another id with --vni"
+            )
         };
         for (open_id, open) in &self.attachments.networks {
             if *open_id == id && open.network != network {
                 return Err(clash(open.network, "on this host".to_string()));
             }
             if open.network == network && *open_id != id {
-                return Err(format!("network {network}: it is open on this host under the id {open_id}: give --vni {open_id}"));
+                return Err(format!(
+                    "network {network}: it is open on this host under the id {open_id}: give --vni {open_id}"
+                ));
             }
         }
-        if let Some((peer, other)) = self.claims.clash(network, id).filter(|(peer, _)| self.published.linked.contains(*peer)) {
+        if let Some((peer, other)) =
+            self.claims.clash(network, id).filter(|(peer, _)| self.published.linked.contains(*peer))
+        {
             return Err(clash(other, format!("at {}", self.named(peer))));
         }
         for (peer, record) in self.peers.iter().filter(|(peer, _)| self.published.linked.contains(*peer)) {
-            if let Some((_, other)) = record.networks.iter().find(|(other_id, other)| *other_id == id && *other != network) {
+            if let Some((_, other)) =
+                record.networks.iter().find(|(other_id, other)| *other_id == id && *other != network)
+            {
                 return Err(clash(*other, format!("at {}", self.named(peer))));
             }
         }
@@ -310,10 +330,14 @@ impl Node {
 
     /// Nobody has that address on that network, here or at a peer that is reachable.
     fn check_free(&self, address: HostAddress, network: Network, id: NetId) -> Result<(), String> {
-        let holds = |interface: &Interface| interface.id == id && interface.addresses.iter().any(|held| held.ip() == address.ip());
+        let holds = |interface: &Interface| {
+            interface.id == id && interface.addresses.iter().any(|held| held.ip() == address.ip())
+        };
         if let Some((holder, _)) = self.attachments.interfaces().find(|(_, interface)| holds(interface)) {
             let holder = label(holder);
-            return Err(format!("address {address}: {holder} on this host has it on {network}: give another one, or detach {holder}"));
+            return Err(format!(
+                "address {address}: {holder} on this host has it on {network}: give another one, or detach {holder}"
+            ));
         }
         let others = self.claims.holders(address.ip(), id).into_iter();
         let mut reachable = others.filter(|(peer, _)| *peer != self.me && self.published.linked.contains(*peer));
@@ -336,7 +360,8 @@ impl Node {
     /// One interface for each network, in the order of the addresses; networks that are not open are opened first.
     fn plan_interfaces(&mut self, who: &Attachment, wanted: &[Wanted]) -> Vec<HostOp> {
         let held: Vec<Interface> = self.attachments.get(&who.key).map_or(Vec::new(), |held| held.interfaces.clone());
-        let mut free = (0..).map(|n| format!("rnet{n}")).filter(|name| held.iter().all(|interface| interface.name != *name));
+        let mut free =
+            (0..).map(|n| format!("rnet{n}")).filter(|name| held.iter().all(|interface| interface.name != *name));
         let (mut plugged, mut replaced): (Vec<Interface>, Vec<Interface>) = (Vec::new(), Vec::new());
         let mut opened: BTreeMap<NetId, Network> = BTreeMap::new();
         for Wanted { address, network, id } in wanted {
@@ -394,7 +419,13 @@ impl Node {
     pub(super) fn plan_detach(&self, key: &str, addresses: &[AddressRequest]) -> Result<(Plan, Attachment), String> {
         let Some(held) = self.attachments.get(key) else {
             // Not attached: nothing to take off, which is no error.
-            let who = Attachment { key: key.into(), name: None, place: Place::Pid(0), interfaces: Vec::new(), unguarded: false };
+            let who = Attachment {
+                key: key.into(),
+                name: None,
+                place: Place::Pid(0),
+                interfaces: Vec::new(),
+                unguarded: false,
+            };
             return Ok((Plan { who: who.clone(), steps: Vec::new() }, who));
         };
         let mut taken = Vec::new();

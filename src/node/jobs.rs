@@ -44,16 +44,21 @@ impl Then {
     }
 }
 
-/// A job under way.
-struct Running {
+/// A job between two operations.
+struct Work {
     who: Attachment,
-    /// The operation that the driver is at, then those that follow.
-    now: (HostId, HostOp),
     steps: VecDeque<HostOp>,
     done: Vec<HostOp>,
     /// Why it is being undone.
     failure: Option<String>,
     then: Then,
+}
+
+/// A job, and the operation that the driver is at.
+struct Running {
+    host: HostId,
+    op: HostOp,
+    work: Work,
 }
 
 /// See the head of this file.
@@ -69,7 +74,9 @@ pub(super) struct Jobs {
 impl Jobs {
     /// Attachments of the last run that are not plugged yet.
     pub fn unrestored(&self) -> impl Iterator<Item = &Attachment> {
-        self.waiting.iter().filter_map(|job| if let Job::Restore { attachment } = job { Some(attachment) } else { None })
+        self.waiting
+            .iter()
+            .filter_map(|job| if let Job::Restore { attachment } = job { Some(attachment) } else { None })
     }
 }
 
@@ -137,15 +144,17 @@ impl Node {
             Job::Stop => (Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
         };
         match planned {
-            Ok(Plan { who, steps }) => self.advance(who, steps.into(), Vec::new(), None, then),
+            Ok(Plan { who, steps }) => {
+                self.advance(Work { who, steps: steps.into(), done: Vec::new(), failure: None, then })
+            }
             Err(why) => self.finish(&nobody(), Some(why), then),
         }
     }
 
     /// Goes on to the next operation, or to the end.
-    fn advance(&mut self, who: Attachment, mut steps: VecDeque<HostOp>, done: Vec<HostOp>, failure: Option<String>, then: Then) {
-        let Some(op) = steps.pop_front() else { return self.finish(&who, failure, then) };
-        self.attachments.begin(&op, &who);
+    fn advance(&mut self, mut work: Work) {
+        let Some(op) = work.steps.pop_front() else { return self.finish(&work.who, work.failure, work.then) };
+        self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
             self.plane.forget_network(id);
         }
@@ -155,7 +164,7 @@ impl Node {
         self.jobs.next_host += 1;
         let host = HostId(self.jobs.next_host);
         self.out.push_back(Output::Host { host, op: op.clone() });
-        self.jobs.running = Some(Running { who, now: (host, op), steps, done, failure, then });
+        self.jobs.running = Some(Running { host, op, work });
     }
 
     fn tables_changed(&mut self) {
@@ -165,26 +174,26 @@ impl Node {
 
     /// The driver carried out an operation, or could not.
     pub(super) fn host_done(&mut self, host: HostId, result: Result<HostAnswer, String>) {
-        let Some(running) = self.jobs.running.take_if(|running| running.now.0 == host) else { return };
-        let Running { who, now: (_, op), mut steps, mut done, mut failure, then } = running;
+        let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
+        let Running { op, mut work, .. } = running;
         match result {
             Ok(HostAnswer::Done) => {
                 self.attachments.succeeded(&op);
-                done.push(op);
+                work.done.push(op);
             }
             Err(why) => {
                 self.attachments.failed(&op);
-                if then.is_strict() && failure.is_none() {
+                if work.then.is_strict() && work.failure.is_none() {
                     let mtu = self.config.mtu;
-                    steps = done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu)).collect();
-                    failure = Some(why);
+                    work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu)).collect();
+                    work.failure = Some(why);
                 } else {
                     self.log(Level::Warn, format!("{} could not be taken off this machine: {why}", what(&op)));
                 }
             }
         }
         self.tables_changed();
-        self.advance(who, steps, done, failure, then);
+        self.advance(work);
     }
 
     fn finish(&mut self, who: &Attachment, failure: Option<String>, then: Then) {
@@ -196,7 +205,10 @@ impl Node {
             }
             (Then::Restored, Some(why)) => {
                 self.unsaved = true;
-                self.log(Level::Warn, format!("{} is not attached again: {why}", who.name.as_ref().unwrap_or(&who.key)));
+                self.log(
+                    Level::Warn,
+                    format!("{} is not attached again: {why}", who.name.as_ref().unwrap_or(&who.key)),
+                );
             }
             (Then::Detached(request, taken), _) => {
                 self.out.push_back(Output::Reply { request, reply: Reply::Attached(taken) });

@@ -35,7 +35,8 @@ impl Journal {
         }
         let all = take(self.together.get_or_insert(Window { since: now, lines: 0 }), TOGETHER, now);
         let known = self.windows.contains_key(&remote) || self.windows.len() < ADDRESSES;
-        let one = known && take(self.windows.entry(remote).or_insert(Window { since: now, lines: 0 }), PER_ADDRESS, now);
+        let one =
+            known && take(self.windows.entry(remote).or_insert(Window { since: now, lines: 0 }), PER_ADDRESS, now);
         if all && one {
             return Some(std::mem::take(&mut self.hidden));
         }

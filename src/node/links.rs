@@ -46,9 +46,19 @@ impl Connected {
     /// Address at which the peer can be dialled, as far as we can know.
     pub fn dialable(&self) -> SocketAddr {
         match (self.dial, self.link.theirs()) {
-            (None, Some(intro)) => SocketAddr::new(self.remote.ip(), intro.port),
+            (None, Some(intro)) => {
+                let mut address = self.remote;
+                address.set_port(intro.port);
+                address
+            }
             _ => self.remote,
         }
+    }
+
+    /// When something is to be done for it.
+    fn deadline(&self, now: Instant) -> Option<Instant> {
+        let path = self.tended.as_ref().map(|tended| tended.deadline(now));
+        self.link.deadline().into_iter().chain(path).min()
     }
 
     /// What people call the peer.
@@ -98,6 +108,14 @@ impl Links {
     }
 }
 
+/// An IPv4 address as such, though the socket speaks IPv6. Other addresses keep their scope.
+pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        ip if ip == address.ip() => address,
+        ip => SocketAddr::new(ip, address.port()),
+    }
+}
+
 /// Why a connection ended.
 enum Why {
     Told(Ending),
@@ -118,7 +136,9 @@ impl Why {
             Why::Broken(why) => why.clone(),
             Why::Told(Ending::Ours(refusal)) => refusal.to_string(),
             Why::Told(Ending::Theirs(refusal)) => match refusal {
-                Refusal::Ourselves | Refusal::Stopping | Refusal::AlreadyConnected | Refusal::NameCollision => refusal.to_string(),
+                Refusal::Ourselves | Refusal::Stopping | Refusal::AlreadyConnected | Refusal::NameCollision => {
+                    refusal.to_string()
+                }
                 refusal => format!("refused by peer: {refusal}"),
             },
         }
@@ -144,10 +164,13 @@ impl Node {
     }
 
     pub(super) fn link_up(&mut self, id: LinkId, dial: Option<DialId>, remote: SocketAddr) {
-        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let remote = canonical(remote);
         if self.stopping || (dial.is_none() && !self.links.has_room(remote.ip())) {
             if !self.stopping {
-                self.log_about(remote.ip(), format!("too many connections that do not introduce themselves: {remote} is turned away"));
+                self.log_about(
+                    remote.ip(),
+                    format!("too many connections that do not introduce themselves: {remote} is turned away"),
+                );
             }
             return self.out.push_back(Output::Close { link: id });
         }
@@ -161,7 +184,8 @@ impl Node {
             range: self.config.range.clone(),
         };
         let role = if dial.is_some() { Role::Dialer } else { Role::Listener };
-        let setup = Setup { role, key: &self.config.key, psk: self.config.psk.as_ref(), seed: self.rng.random(), intro };
+        let setup =
+            Setup { role, key: &self.config.key, psk: self.config.psk.as_ref(), seed: self.rng.random(), intro };
         let link = Link::new(setup, self.now);
         let dial = dial.map(|dial| dial.0);
         self.links.all.insert(id, Connected { link, dial, remote, peer: None, waits_for: None, tended: None });
@@ -223,7 +247,10 @@ impl Node {
 
     fn decide(&mut self, id: LinkId) {
         let Some(connected) = self.links.all.get(&id) else { return };
-        let (Some(peer), Some(key), Some(intro)) = (connected.peer, connected.link.key(), connected.link.theirs()) else { return };
+        let (Some(peer), Some(key), Some(intro)) = (connected.peer, connected.link.key(), connected.link.theirs())
+        else {
+            return;
+        };
         let old = self.links.by_peer.get(&peer).copied().filter(|old| *old != id);
         let standing = old.and_then(|old| self.links.all.get(&old)).and_then(|old| {
             let uid = old.link.theirs()?.uid;
@@ -384,7 +411,11 @@ impl Node {
 
     /// Time passed for all links and paths.
     pub(super) fn tend_links(&mut self) {
-        let ids: Vec<LinkId> = self.links.all.keys().copied().collect();
+        let due = |connected: &Connected| {
+            connected.link.is_closed() || connected.deadline(self.now).is_some_and(|at| at <= self.now)
+        };
+        let ids: Vec<LinkId> =
+            self.links.all.iter().filter(|(_, connected)| due(connected)).map(|(id, _)| *id).collect();
         for id in ids {
             let Some(connected) = self.links.all.get_mut(&id) else { continue };
             connected.link.handle(self.now);
@@ -408,11 +439,7 @@ impl Node {
 
     /// When `tend_links` has something to do.
     pub(super) fn links_deadline(&self) -> Option<Instant> {
-        let deadlines = self.links.all.values().flat_map(|connected| {
-            let path = connected.tended.as_ref().map(|tended| tended.deadline(self.now));
-            [connected.link.deadline(), path]
-        });
-        deadlines.flatten().min()
+        self.links.all.values().filter_map(|connected| connected.deadline(self.now)).min()
     }
 
     /// Asks the driver for the dials that are due.

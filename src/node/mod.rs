@@ -109,8 +109,9 @@ pub struct Node {
     attachments: Attachments,
     jobs: Jobs,
     journal: Journal,
-    /// The state on disk is older than ours.
+    /// The state on disk may be older than ours; and what it was.
     unsaved: bool,
+    saved: State,
     stopping: bool,
     chores_at: Instant,
 }
@@ -150,6 +151,7 @@ impl Node {
             jobs: Jobs::default(),
             journal: Journal::default(),
             unsaved: false,
+            saved: state.clone(),
             stopping: false,
             chores_at: now + CHORES,
             config,
@@ -218,12 +220,16 @@ impl Node {
         self.flush_links();
         // What is taken off because the router ends comes back when it starts again.
         if std::mem::take(&mut self.unsaved) && !self.stopping {
-            self.out.push_back(Output::Persist(self.state()));
+            let state = self.state();
+            if state != self.saved {
+                self.saved = state.clone();
+                self.out.push_back(Output::Persist(state));
+            }
         }
     }
 
     /// When `settle` has something to do.
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&mut self) -> Option<Instant> {
         let all = [
             self.links_deadline(),
             if self.stopping { None } else { self.dialer.deadline() },
@@ -237,7 +243,9 @@ impl Node {
     }
 
     fn chores(&mut self) {
-        self.chores_at = self.now + CHORES;
+        // On the grid of the other timers, to share their wake-ups.
+        let second = 1_000_000_000;
+        self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
         self.collect();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);

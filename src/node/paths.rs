@@ -91,7 +91,9 @@ impl Node {
     /// A message about keys.
     pub(super) fn key_message(&mut self, id: LinkId, message: &Message) -> Result<(), Refusal> {
         let used = self.used_indexes();
-        let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return Ok(()) };
+        let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else {
+            return Ok(());
+        };
         let steps = tended.rekey.receive(message, || fresh(&mut self.rng, &used), self.now)?;
         self.key_steps(id, steps);
         Ok(())
@@ -156,34 +158,44 @@ impl Node {
     /// Tells the data plane and the mesh whether data may flow.
     fn judge_path(&mut self, id: LinkId) {
         let Some(connected) = self.links.all.get_mut(&id) else { return };
-        let nickname = connected.nickname();
-        let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
-        let whom = format_args!("{peer}({nickname})").to_string();
-        let endpoint = tended.path.endpoint().map_or(String::new(), |endpoint| endpoint.to_string());
-        tended.path.set_mtu(tended.probe.mtu());
-        let proven = tended.probe.proven(self.now);
-        let mut line = None;
-        if proven != tended.proven {
-            (tended.proven, tended.warned) = (proven, false);
-            let since = std::mem::replace(&mut tended.since, self.now);
+        let Some(tended) = connected.tended.as_mut() else { return };
+        let (mtu, proven) = (tended.probe.mtu(), tended.probe.proven(self.now));
+        if tended.path.mtu() != mtu && mtu != 0 {
+            tended.path.set_mtu(mtu);
+        }
+        let changed = proven != tended.proven;
+        let lasted = self.now - tended.since;
+        if changed {
+            (tended.proven, tended.warned, tended.since) = (proven, false, self.now);
             tended.path.set_ready(proven);
-            line = Some(if proven {
-                (Level::Info, format!("path to {whom} at {endpoint} is up"))
-            } else {
-                let lasted = (self.now - since).as_secs();
-                (Level::Warn, format!("path to {whom} at {endpoint} is down after {lasted} s: no heartbeat for 3 s"))
-            });
-        } else if !proven && !tended.warned && self.now - tended.since >= SLOW_PROOF {
+        } else if !proven && !tended.warned && lasted >= SLOW_PROOF {
             tended.warned = true;
-            line = Some((Level::Warn, format!("path to {whom}: {}", no_proof(tended.path.endpoint()))));
+        } else {
+            self.published.rtt_moved |= proven && rtt_moved(tended.published_rtt_us, tended.probe.quality().rtt_us);
+            return;
         }
-        let moved = proven && rtt_moved(tended.published_rtt_us, tended.probe.quality().rtt_us);
-        if let Some((level, line)) = line {
-            self.log(level, line);
-            self.refresh_record();
-        } else if moved {
-            self.published.rtt_moved = true;
-        }
+        self.tell_path(id, changed, lasted);
+        self.refresh_record();
+    }
+
+    /// A path came up or went down, or does not come up at all.
+    fn tell_path(&mut self, id: LinkId, changed: bool, lasted: Duration) {
+        let Some(connected) = self.links.all.get(&id) else { return };
+        let (Some(tended), Some(peer), nickname) = (connected.tended.as_ref(), connected.peer, connected.nickname())
+        else {
+            return;
+        };
+        let to = tended.path.endpoint();
+        let at = to.map_or(String::new(), |to| format!(" at {to}"));
+        let (level, line) = match (changed, tended.proven) {
+            (true, true) => (Level::Info, format!("path to {peer}({nickname}){at} is up")),
+            (true, false) => {
+                let seconds = lasted.as_secs();
+                (Level::Warn, format!("path to {peer}({nickname}){at} is down after {seconds} s: no heartbeat for 3 s"))
+            }
+            (false, _) => (Level::Warn, format!("path to {peer}({nickname}): {}", no_proof(to))),
+        };
+        self.log(level, line);
     }
 
     /// The data plane opened a probe.

@@ -12,7 +12,7 @@ use crate::mesh::claims::Claim;
 use crate::mesh::peers::LinkRecord;
 use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
-use crate::plane::fib::{Fib, Floods};
+use crate::plane::fib::{Fib, Floods, PathId};
 use crate::plane::path::Path;
 use crate::types::{Instant, NetId, PeerName, ShortId, Target};
 use smallvec::SmallVec;
@@ -24,6 +24,8 @@ use std::time::Duration;
 const SPACING: Duration = Duration::from_millis(100);
 /// Round-trip times are not told more often than this.
 const RTT_SPACING: Duration = Duration::from_secs(10);
+/// More peers than that coming and going at once are told in one line.
+const MANY_LINES: usize = 8;
 /// Addresses of one peer that discovery dials.
 const ADDRESSES_OF_A_PEER: usize = 4;
 
@@ -67,6 +69,11 @@ impl Floods for Trees {
         let hops = self.routes.flood(origin, net).iter();
         hops.filter_map(|hop| self.paths.get(usize::from(*hop)).cloned().flatten()).collect()
     }
+
+    fn upstream(&self, origin: ShortId) -> Option<PathId> {
+        let hop = self.routes.upstream(origin)?;
+        Some(self.paths.get(usize::from(hop))?.as_ref()?.id())
+    }
 }
 
 impl Node {
@@ -103,7 +110,8 @@ impl Node {
 
     /// When `publish` has something to do.
     pub(super) fn publish_at(&self) -> Option<Instant> {
-        let routes = self.published.routes_changed.then(|| self.published.routes_at.map_or(self.now, |at| at + SPACING));
+        let routes =
+            self.published.routes_changed.then(|| self.published.routes_at.map_or(self.now, |at| at + SPACING));
         let rtt = self.published.rtt_moved.then(|| self.published.rtt_at.map_or(self.now, |at| at + RTT_SPACING));
         routes.into_iter().chain(rtt).min()
     }
@@ -158,13 +166,14 @@ impl Node {
                 self.plane.forget_peer(*short);
             }
         }
-        let came = |(_, peer): &(&ShortId, &PeerName)| !self.published.reached.values().any(|old| old == *peer);
-        let lines: Vec<String> = if reached.len() > self.published.reached.len() + 8 {
-            vec![format!("{} peers are reachable", reached.len())]
-        } else {
-            reached.iter().filter(came).filter_map(|(_, peer)| self.came_line(*peer)).collect()
-        };
+        let names = |reached: &BTreeMap<ShortId, PeerName>| reached.values().copied().collect::<BTreeSet<PeerName>>();
+        let (before, after) = (names(&self.published.reached), names(&reached));
         self.published.reached = reached;
+        let mut lines: Vec<String> = after.difference(&before).filter_map(|peer| self.came_line(*peer)).collect();
+        lines.extend(before.difference(&after).filter_map(|peer| self.went_line(*peer)));
+        if lines.len() > MANY_LINES {
+            lines = vec![format!("{} peers are reachable, of {} before", after.len(), before.len())];
+        }
         for line in lines {
             self.log(Level::Info, line);
         }
@@ -173,8 +182,11 @@ impl Node {
     /// Neighbours have lines of their own.
     fn came_line(&self, peer: PeerName) -> Option<String> {
         let via = self.published.routes.next_hop(peer).filter(|via| *via != peer)?;
-        let nickname = self.peers.get(peer).map(|record| record.nickname.clone()).unwrap_or_default();
-        Some(format!("{peer}({nickname}) is reachable by way of {via}"))
+        Some(format!("{} is reachable by way of {}", self.named(peer), self.named(via)))
+    }
+
+    fn went_line(&self, peer: PeerName) -> Option<String> {
+        self.links.up(peer).is_none().then(|| format!("{} is not reachable any more", self.named(peer)))
     }
 
     /// Tells the dialer where the mesh says that peers are.
@@ -187,9 +199,14 @@ impl Node {
         // Beyond the limit of links there is no use in knowing more places.
         if self.links.by_peer.len() < self.config.connection_limit {
             for (name, record) in self.peers.iter().filter(|(name, _)| self.published.linked.contains(*name)) {
-                for link in record.links.iter().filter(|link| name != self.me && link.peer != self.me) {
+                let may_dial = |link: &&LinkRecord| {
+                    link.peer != self.me && link.address.port() != 0 && !link.address.ip().is_unspecified()
+                };
+                for link in record.links.iter().filter(|_| name != self.me).filter(may_dial) {
                     let count = per_peer.entry(link.peer).or_default();
-                    if *count < ADDRESSES_OF_A_PEER && found.insert(Target::from_addr(link.address), link.peer).is_none() {
+                    if *count < ADDRESSES_OF_A_PEER
+                        && found.insert(Target::from_addr(link.address), link.peer).is_none()
+                    {
                         *count += 1;
                     }
                 }
@@ -197,5 +214,4 @@ impl Node {
         }
         self.dialer.discover(&found, self.now);
     }
-
 }

@@ -61,9 +61,15 @@ pub struct Fresh {
 enum Exchange {
     None,
     /// Dialer: offered, not answered.
-    Offered { ephemeral: Ephemeral, index: u32, since: Instant },
+    Offered {
+        ephemeral: Ephemeral,
+        index: u32,
+        since: Instant,
+    },
     /// Listener: answered, not ready.
-    Answered { since: Instant },
+    Answered {
+        since: Instant,
+    },
 }
 
 /// The machine of one path. See the head of this file.
@@ -99,7 +105,12 @@ impl Rekey {
     }
 
     /// Time passed; `sealed`: datagrams in the active epoch. `Err`: the link is to be closed.
-    pub fn handle(&mut self, sealed: u64, fresh: impl FnOnce() -> Fresh, now: Instant) -> Result<Vec<KeyStep>, Refusal> {
+    pub fn handle(
+        &mut self,
+        sealed: u64,
+        fresh: impl FnOnce() -> Fresh,
+        now: Instant,
+    ) -> Result<Vec<KeyStep>, Refusal> {
         let mut steps = Vec::new();
         if let Some((epoch, at)) = self.retire
             && now >= at
@@ -130,12 +141,21 @@ impl Rekey {
             Exchange::Offered { since, .. } | Exchange::Answered { since } => since + EXCHANGE_TIMEOUT,
         };
         // A listener waits for the other side's offer, without a time of its own.
-        let at = if self.role == Role::Listener && matches!(self.exchange, Exchange::None) { Instant::from_nanos(u64::MAX) } else { at };
+        let at = if self.role == Role::Listener && matches!(self.exchange, Exchange::None) {
+            Instant::from_nanos(u64::MAX)
+        } else {
+            at
+        };
         self.retire.map_or(at, |(_, retire)| at.min(retire))
     }
 
     /// A message about keys from the other side. `Err`: the link is to be closed.
-    pub fn receive(&mut self, message: &Message, fresh: impl FnOnce() -> Fresh, now: Instant) -> Result<Vec<KeyStep>, Refusal> {
+    pub fn receive(
+        &mut self,
+        message: &Message,
+        fresh: impl FnOnce() -> Fresh,
+        now: Instant,
+    ) -> Result<Vec<KeyStep>, Refusal> {
         match (self.role, message) {
             (Role::Listener, Message::PathOffer(offer)) => self.offered(offer, fresh, now),
             (Role::Dialer, Message::PathAnswer(answer)) => self.answered(answer, now),
@@ -144,7 +164,12 @@ impl Rekey {
         }
     }
 
-    fn offered(&mut self, offer: &PathOffer, fresh: impl FnOnce() -> Fresh, now: Instant) -> Result<Vec<KeyStep>, Refusal> {
+    fn offered(
+        &mut self,
+        offer: &PathOffer,
+        fresh: impl FnOnce() -> Fresh,
+        now: Instant,
+    ) -> Result<Vec<KeyStep>, Refusal> {
         let early = self.active != 0 && now - self.active_since < OFFER_SPACING;
         if !matches!(self.exchange, Exchange::None) || offer.epoch != self.next_epoch() || early {
             return Err(Refusal::Malformed);
@@ -240,8 +265,16 @@ mod tests {
     fn both_ends_agree_on_keys_and_indexes() {
         let (mut dialer, mut listener) = pair();
         let [mine, theirs] = exchange(&mut dialer, &mut listener, 0, at(0));
-        let (KeyStep::Install { keys: a, our_index: 1, their_index: 2, .. }, KeyStep::Activate(1)) = (&mine[0], &mine[1]) else { panic!() };
-        let (KeyStep::Install { keys: b, our_index: 2, their_index: 1, .. }, KeyStep::Activate(1)) = (&theirs[0], &theirs[1]) else { panic!() };
+        let (KeyStep::Install { keys: a, our_index: 1, their_index: 2, .. }, KeyStep::Activate(1)) =
+            (&mine[0], &mine[1])
+        else {
+            panic!()
+        };
+        let (KeyStep::Install { keys: b, our_index: 2, their_index: 1, .. }, KeyStep::Activate(1)) =
+            (&theirs[0], &theirs[1])
+        else {
+            panic!()
+        };
         assert!(a.seal == b.open && a.open == b.seal && a.seal != a.open);
         assert_eq!((dialer.active(), listener.active()), (1, 1));
     }

@@ -17,7 +17,9 @@ impl Node {
             _ if self.stopping => Reply::Refused("the router is stopping".to_string()),
             Command::Connect { targets, replace } => self.connect(targets, replace),
             Command::Forget { targets } => {
-                self.unsaved |= targets.iter().fold(false, |any, target| self.dialer.forget(target) || any);
+                for target in &targets {
+                    self.unsaved |= self.dialer.forget(target);
+                }
                 Reply::Done
             }
             Command::Attach(attach) => return self.ask(request, Job::Attach { request, attach }),
@@ -36,7 +38,9 @@ impl Node {
         self.unsaved = true;
         for target in targets {
             if !self.dialer.give(target.clone(), self.now) {
-                return Reply::Refused(format!("connect {target}: there are {MAX_GIVEN} targets already: forget some first"));
+                return Reply::Refused(format!(
+                    "connect {target}: there are {MAX_GIVEN} targets already: forget some first"
+                ));
             }
         }
         Reply::Done

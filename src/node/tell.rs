@@ -11,6 +11,10 @@ use crate::mesh::replica::Merged;
 use crate::mesh::short;
 use crate::types::{PeerName, Refusal};
 use crate::wire::message::{Channel, Message, decode_body, encode_body};
+use std::time::Duration;
+
+/// For this long after a start others may remember an earlier run.
+const RESTARTED: Duration = Duration::from_secs(60);
 
 /// Both channels.
 pub(super) struct Tell {
@@ -48,7 +52,8 @@ impl Node {
             }
             Channel::Claims => {
                 let body = decode_body(body).map_err(|_| Refusal::Malformed)?;
-                self.tell.claims.receive(from, body, &mut self.claims, &self.published.linked, self.now);
+                let merged = self.tell.claims.receive(from, body, &mut self.claims, &self.published.linked, self.now);
+                self.claims_merged(&merged);
             }
         }
         Ok(())
@@ -72,7 +77,9 @@ impl Node {
         for name in &merged.collisions {
             self.log_once(format!("name collision: two keys have the name {name}; remove the identity of one of them"));
         }
-        if merged.contested_by.is_some_and(|uid| uid != self.config.uid) {
+        // Soon after a start it is our own earlier run that others remember.
+        let late = self.now - self.started > RESTARTED;
+        if late && merged.contested_by.is_some_and(|uid| uid != self.config.uid) {
             self.published.contested = self.published.contested.saturating_add(1);
             if self.published.contested > 3 {
                 self.log_once(format!("another router runs with the key of {}: remove its identity", self.me));
@@ -83,6 +90,23 @@ impl Node {
             self.tell.topology.spread(&[me], None, self.now);
             self.published.fib_changed = true;
         }
+    }
+
+    /// Two hosts that took one address at the same moment both have it: people must know.
+    fn claims_merged(&mut self, merged: &Merged) {
+        if merged.news.is_empty() || self.attachments.is_empty() {
+            return;
+        }
+        let rivals = self.claims.rivals();
+        let lines: Vec<String> = rivals
+            .into_iter()
+            .filter(|(peer, _)| merged.news.contains(peer) && self.published.linked.contains(*peer))
+            .map(|(peer, claim)| {
+                let (address, network, label) = (claim.address, claim.network, claim.label());
+                format!("address {address} on {network} is used twice: here, and by {label} at {}", self.named(peer))
+            })
+            .collect();
+        lines.into_iter().for_each(|line| self.log_once(line));
     }
 
     /// A warning that the mesh may cause again and again.

@@ -48,7 +48,8 @@ impl Node {
     }
 
     fn connections(&self) -> Vec<Connection> {
-        let mut all: Vec<Connection> = self.links.neighbours().map(|(peer, connected)| self.standing(peer, connected)).collect();
+        let mut all: Vec<Connection> =
+            self.links.neighbours().map(|(peer, connected)| self.standing(peer, connected)).collect();
         all.extend(self.dialer.entries().filter_map(|(target, entry)| self.attempt(target, entry)));
         all.extend(self.links.refused.values().map(|refused| Connection {
             address: refused.remote.to_string(),

@@ -88,8 +88,9 @@ fn terminal_passes_through() {
     assert!(outcome.stdout.contains("33 77"), "{outcome:?}");
     assert!(outcome.stdout.contains('+'), "the command is not in the terminal's foreground: {outcome:?}");
     // Ctrl-C at the terminal ends the command, and the run says so.
+    // `exec`, because a shell in between would end by the same Ctrl-C.
     let read = format!(
-        "{RNET} run --cidr 10.2.1.1/24 -- sh -c 'trap \"exit 9\" INT; echo ready; while :; do sleep 0.05; done'"
+        "exec {RNET} run --cidr 10.2.1.1/24 -- sh -c 'trap \"exit 9\" INT; echo ready; while :; do sleep 0.05; done'"
     );
     let mut terminal = a.start_with(&["script", "-qec", &read, "/dev/null"], Stdio::piped());
     until(SOON, "the command is ready", || terminal.stdout().contains("ready"));

@@ -81,7 +81,8 @@ fn recorded(a: &Host, traffic: impl FnOnce()) -> Vec<String> {
     let ours = frames.filter(|hex| {
         hex.get(24..28) == Some("0800") && hex.get(46..48) == Some("11") && hex.get(72..76) == Some("1a7f")
     });
-    ours.map(str::to_string).collect()
+    // A veth carries UDP checksums that are not finished yet; 0 means none, and is taken by everybody over IPv4.
+    ours.filter_map(|hex| Some(format!("{}0000{}", hex.get(..80)?, hex.get(84..)?))).collect()
 }
 
 fn replayed_datagrams_are_counted_and_not_delivered_twice() {

@@ -35,9 +35,13 @@ fn frame(to: &str, from: &str, source: &str, destination: &str) -> String {
 }
 
 fn packet(source: &str, destination: &str) -> String {
-    let hex = |text: &str| format!("{:08x}", u32::from(text.parse::<Ipv4Addr>().unwrap()));
-    // Total length 60, no fragments, TTL 64; nobody here checks the header's checksum but the receiver's IP, which packet sockets precede.
-    format!("4500003c0000000040fd0000{}{}{MARKER}{}", hex(source), hex(destination), "00".repeat(40 - MARKER.len() / 2))
+    let address = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());
+    let (from, to) = (address(source), address(destination));
+    // Total length 60, no fragments, TTL 64. The header's checksum must hold: where the kernel filters what bridges carry
+    // (bridge-nf-call-iptables), it drops others.
+    let sum = 0x4500 + 0x003c + 0x40fd + (from >> 16) + (from & 0xffff) + (to >> 16) + (to & 0xffff);
+    let sum = !((sum & 0xffff) + (sum >> 16)) & 0xffff;
+    format!("4500003c0000000040fd{sum:04x}{from:08x}{to:08x}{MARKER}{}", "00".repeat(40 - MARKER.len() / 2))
 }
 
 fn send(from: &Container, frames: &[&str]) {

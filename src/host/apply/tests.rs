@@ -86,7 +86,12 @@ fn in_fresh_namespace(test: impl AsyncFnOnce() + Send) {
 const ID: u32 = 0x8312a4;
 
 fn open() -> HostOp {
-    HostOp::OpenNetwork { network: "10.2.1.0/24".parse().unwrap(), id: NetId::new(ID).unwrap(), port: PortId(3), mtu: 1410 }
+    HostOp::OpenNetwork {
+        network: "10.2.1.0/24".parse().unwrap(),
+        id: NetId::new(ID).unwrap(),
+        port: PortId(3),
+        mtu: 1410,
+    }
 }
 
 fn close() -> HostOp {
@@ -95,7 +100,13 @@ fn close() -> HostOp {
 
 fn interface(name: &str, last: u8, addresses: &[&str]) -> Interface {
     let addresses: Vec<HostAddress> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-    Interface { name: name.into(), network: addresses[0].network(), id: NetId::new(ID).unwrap(), mac: Mac([2, 0, 0, 0, 0, last]), addresses }
+    Interface {
+        name: name.into(),
+        network: addresses[0].network(),
+        id: NetId::new(ID).unwrap(),
+        mac: Mac([2, 0, 0, 0, 0, last]),
+        addresses,
+    }
 }
 
 fn place(namespace: &Netns) -> Place {
@@ -137,8 +148,12 @@ async fn captured(capture: &mut Capture, wanted: impl Fn(&[u8]) -> bool) -> Vec<
 
 /// A whole UDP frame, checksums complete.
 fn udp_frame(from: (Mac, &str), to: (Mac, SocketAddr), body: &[u8]) -> Vec<u8> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.1.parse().unwrap(), to.1.ip()) else { panic!("IPv4 only") };
-    let builder = etherparse::PacketBuilder::ethernet2(from.0.0, to.0.0).ipv4(source.octets(), destination.octets(), 64).udp(7, to.1.port());
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.1.parse().unwrap(), to.1.ip()) else {
+        panic!("IPv4 only")
+    };
+    let builder = etherparse::PacketBuilder::ethernet2(from.0.0, to.0.0)
+        .ipv4(source.octets(), destination.octets(), 64)
+        .udp(7, to.1.port());
     let mut frame = Vec::new();
     builder.write(&mut frame, body).unwrap();
     frame
@@ -194,7 +209,11 @@ fn frames_travel_between_attachments_and_the_capture_port() {
         captured(&mut capture, asks([10, 2, 1, 2])).await;
 
         // What we write reaches the attachment.
-        let frame = udp_frame((Mac([2, 0, 0, 0, 0, 9]), "10.2.1.9"), (first.mac, "10.2.1.1:5000".parse().unwrap()), b"from the mesh");
+        let frame = udp_frame(
+            (Mac([2, 0, 0, 0, 0, 9]), "10.2.1.9"),
+            (first.mac, "10.2.1.1:5000".parse().unwrap()),
+            b"from the mesh",
+        );
         capture.write(&frame).unwrap();
         let (length, from) = at_web.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..length], from), (&b"from the mesh"[..], "10.2.1.9:7".parse().unwrap()));
@@ -207,7 +226,8 @@ fn an_interface_has_its_mac_mtu_addresses_and_settings_before_it_is_used() {
         let mut bench = Bench::new(CaptureKind::Tap).await;
         let _capture = bench.open().await;
         let inside = Netns::create().unwrap();
-        let interfaces = [interface("rnet0", 1, &["10.2.1.1/24"]), interface("rnet1", 2, &["fd00:1::1/64", "fd00:1::2/64"])];
+        let interfaces =
+            [interface("rnet0", 1, &["10.2.1.1/24"]), interface("rnet1", 2, &["fd00:1::1/64", "fd00:1::2/64"])];
         bench.host.apply(plug("web", &place(&inside), &interfaces)).await.unwrap();
         let netlink = Netlink::open_in(&inside).unwrap();
         for interface in &interfaces {
@@ -287,7 +307,11 @@ fn a_real_failure_names_the_device_and_leaves_nothing() {
     in_fresh_namespace(async || {
         let mut bench = Bench::new(CaptureKind::Tap).await;
         let inside = Netns::create().unwrap();
-        let error = bench.host.apply(plug("web", &place(&inside), &[interface("rnet0", 1, &["10.2.1.1/24"])])).await.unwrap_err();
+        let error = bench
+            .host
+            .apply(plug("web", &place(&inside), &[interface("rnet0", 1, &["10.2.1.1/24"])]))
+            .await
+            .unwrap_err();
         assert!(error.contains("on the bridge rnb8312a4: No such device"), "{error}");
         assert_eq!(bench.names().await, bench.before);
         let _capture = bench.open().await;
@@ -313,13 +337,18 @@ fn refuses_the_hosts_own_namespace_and_places_that_are_none() {
             (Place::Path("/run/netns/no-such".into()), "no such network namespace"),
             (Place::Path("/etc/hostname".into()), "not a network namespace"),
         ] {
-            let error = bench.host.apply(plug("web", &place, &[interface("rnet0", 1, &["10.2.1.1/24"])])).await.unwrap_err();
+            let error =
+                bench.host.apply(plug("web", &place, &[interface("rnet0", 1, &["10.2.1.1/24"])])).await.unwrap_err();
             assert!(error.contains(why), "{place:?}: {error}");
         }
         here.kill().unwrap();
         let dead = nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(pid));
         nix::sys::wait::waitid(dead, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-        let error = bench.host.apply(plug("web", &Place::Pid(pid), &[interface("rnet0", 1, &["10.2.1.1/24"])])).await.unwrap_err();
+        let error = bench
+            .host
+            .apply(plug("web", &Place::Pid(pid), &[interface("rnet0", 1, &["10.2.1.1/24"])]))
+            .await
+            .unwrap_err();
         assert!(error.contains("no such process") || error.contains("has ended"), "a zombie: {error}");
         here.wait().unwrap();
         assert_eq!(bench.names().await, opened);
@@ -364,7 +393,8 @@ fn sweeps_what_is_ours_by_name_and_kind_and_nothing_else() {
     in_fresh_namespace(async || {
         let bench = Bench::new(CaptureKind::Tap).await;
         let netlink = &bench.host.shared.netlink;
-        let pair = async |name, peer| netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: 1500 }).await.unwrap();
+        let pair =
+            async |name, peer| netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: 1500 }).await.unwrap();
         netlink.add_bridge("rnb8312a4", 1500).await.unwrap();
         pair("rnv01234567", "left0").await;
         pair("rnp8312a4", "rnq8312a4").await;
@@ -445,7 +475,9 @@ fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {
         });
         let got = got.await;
         let packet = etherparse::SlicedPacket::from_ethernet(&got).unwrap();
-        let (Some(etherparse::NetSlice::Ipv4(ip)), Some(etherparse::TransportSlice::Udp(udp))) = (packet.net, packet.transport) else {
+        let (Some(etherparse::NetSlice::Ipv4(ip)), Some(etherparse::TransportSlice::Udp(udp))) =
+            (packet.net, packet.transport)
+        else {
             panic!("not UDP over IPv4")
         };
         assert_eq!(udp.payload(), b"to the mesh");

@@ -70,7 +70,10 @@ fn a_further_address_joins_the_interface_of_its_network() {
     let after = attached(world.attach(0, "web", &["10.2.1.2/24", "10.2.2.1/24"]));
     assert_eq!(kinds(&mut world, 0), ["open", "unplug", "plug"]);
     assert_eq!((after.interfaces.len(), after.interfaces[0].addresses.len()), (2, 2));
-    assert_eq!((after.interfaces[0].mac, &after.interfaces[0].name), (before.interfaces[0].mac, &before.interfaces[0].name));
+    assert_eq!(
+        (after.interfaces[0].mac, &after.interfaces[0].name),
+        (before.interfaces[0].mac, &before.interfaces[0].name)
+    );
     let taken = attached(detach(&mut world, 0, "web", &["10.2.1.1/24"]));
     assert_eq!(taken.interfaces[0].addresses, ["10.2.1.1/24".parse().unwrap()]);
     assert_eq!(kinds(&mut world, 0), ["unplug", "plug"]);
@@ -116,6 +119,19 @@ fn an_address_in_use_elsewhere_is_refused_naming_peer_and_holder() {
 }
 
 #[test]
+fn an_address_of_a_peer_that_is_gone_can_be_taken() {
+    let mut world = World::of(2);
+    world.connect(0, 1);
+    world.seconds(1);
+    attached(world.attach(1, "web", &["10.2.1.1/24"]));
+    world.seconds(1);
+    world.ask(1, Command::Stop);
+    world.seconds(1);
+    assert_eq!(world.hosts[0].node.claims.count(), 2, "it is remembered for a while");
+    attached(world.attach(0, "web", &["10.2.1.1/24"]));
+}
+
+#[test]
 fn network_ids_that_collide_are_refused_naming_both() {
     let mut world = World::of(2);
     world.connect(0, 1);
@@ -124,12 +140,18 @@ fn network_ids_that_collide_are_refused_naming_both() {
     attached(world.ask(1, Command::Attach(Attach { vni, ..attach("web", &["10.2.1.1/24"]) })));
     world.seconds(1);
     let why_remote = why(world.ask(0, Command::Attach(Attach { vni, ..attach("db", &["10.2.2.1/24"]) })));
-    assert!(why_remote.contains("network 10.2.2.0/24: its id 7 is that of 10.2.1.0/24 at ") && why_remote.contains("(host2)"), "{why_remote}");
+    assert!(
+        why_remote.contains("network 10.2.2.0/24: its id 7 is that of 10.2.1.0/24 at ")
+            && why_remote.contains("(host2)"),
+        "{why_remote}"
+    );
     let why_here = why(world.ask(1, Command::Attach(Attach { vni, ..attach("db", &["10.2.2.1/24"]) })));
     assert!(why_here.contains("its id 7 is that of 10.2.1.0/24 on this host"), "{why_here}");
     let why_other = why(world.attach(1, "db", &["10.2.1.9/24"]));
     assert!(why_other.contains("it is open on this host under the id 7: give --vni 7"), "{why_other}");
-    let why_two = why(world.ask(1, Command::Attach(Attach { vni: NetId::new(8), ..attach("db", &["10.2.5.1/24", "10.2.6.1/24"]) })));
+    let why_two =
+        why(world
+            .ask(1, Command::Attach(Attach { vni: NetId::new(8), ..attach("db", &["10.2.5.1/24", "10.2.6.1/24"]) })));
     assert!(why_two.contains("--vni 8 is for one network"), "{why_two}");
 }
 
@@ -164,18 +186,6 @@ fn a_network_that_cannot_be_opened_leaves_nothing() {
     assert_eq!(kinds(&mut world, 0), ["open"]);
     world.hosts[0].fails = Box::new(|_| false);
     attached(world.attach(0, "web", &["10.2.1.1/24"]));
-}
-
-#[test]
-fn permits_are_in_place_before_the_interface_is() {
-    let mut world = World::of(1);
-    let request = RequestId(world.number());
-    world.input(0, Input::Command { request, command: Command::Attach(attach("web", &["10.2.1.1/24"])) });
-    while !world.hosts[0].ops.iter().any(|op| matches!(op, HostOp::Plug { .. })) {
-        world.run_for(LATENCY);
-    }
-    assert!(world.hosts[0].replies.is_empty(), "it is under way");
-    assert_eq!(world.hosts[0].plane.fib().networks.values().next().unwrap().permits.len(), 1);
 }
 
 #[test]
@@ -234,7 +244,11 @@ fn requests_wait_in_bounded_number() {
         world.input(0, Input::Command { request: RequestId(10_000 + n), command: Command::Attach(attach) });
     }
     world.seconds(2);
-    let refused = world.hosts[0].replies.values().filter(|reply| matches!(reply, Reply::Refused(why) if why.contains("too many"))).count();
+    let refused = world.hosts[0]
+        .replies
+        .values()
+        .filter(|reply| matches!(reply, Reply::Refused(why) if why.contains("too many")))
+        .count();
     assert_eq!(world.hosts[0].replies.len(), 300);
     assert!((30..=60).contains(&refused), "{refused}");
 }

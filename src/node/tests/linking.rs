@@ -1,6 +1,9 @@
 //! Links: who is linked, who is refused and how both sides hear of it, duplicates, clones, ends.
 
 use super::*;
+use crate::crypto::session::Role;
+use crate::mesh::link::{Link, LinkEvent, Setup};
+use crate::wire::message::{Channel, Intro, Message, PathOffer};
 
 /// Two routers of which the first dials the second; after two seconds, what the first shows of it.
 fn refused(a: NodeConfig, b: NodeConfig) -> (World, Connection) {
@@ -8,7 +11,10 @@ fn refused(a: NodeConfig, b: NodeConfig) -> (World, Connection) {
     world.connect(0, 1);
     world.seconds(2);
     assert_eq!(world.established(0) + world.established(1), 0);
-    let failed = world.connections(0, ConnectionState::Failed).pop().unwrap_or_else(|| panic!("{:?}", world.status(0).connections));
+    let failed = world
+        .connections(0, ConnectionState::Failed)
+        .pop()
+        .unwrap_or_else(|| panic!("{:?}", world.status(0).connections));
     (world, failed)
 }
 
@@ -25,7 +31,10 @@ fn two_routers_link_and_prove_their_path_within_a_second() {
     for at in 0..2 {
         let connections = world.status(at).connections;
         assert_eq!(connections.len(), 1, "{connections:?}");
-        assert_eq!((connections[0].state, connections[0].outbound, connections[0].encrypted), (ConnectionState::Established, at == 0, true));
+        assert_eq!(
+            (connections[0].state, connections[0].outbound, connections[0].encrypted),
+            (ConnectionState::Established, at == 0, true)
+        );
         assert_eq!(connections[0].path.as_ref().unwrap().epoch, 1);
         assert_eq!(world.logged(at, "linked with"), 1);
         assert_eq!(world.hosts[at].plane.fib().next_hops.len(), 1);
@@ -278,6 +287,7 @@ fn a_stopping_router_is_gone_at_once_for_its_neighbours() {
     assert_eq!(world.logged(0, "peer is stopping"), 1);
     let shown = world.connections(0, ConnectionState::Retrying);
     assert_eq!(shown[0].info, "peer is stopping");
+    assert_eq!(world.hosts[0].node.tell.topology.deadline(), None, "nothing is to be told to it");
 }
 
 #[test]
@@ -322,5 +332,106 @@ fn an_idle_router_seldom_wakes() {
         world.run_for(wait - world.now);
         ticks += 1;
     }
-    assert!(ticks <= 10 * 5, "{ticks} timers in ten seconds");
+    assert!(ticks <= 10 * 3, "{ticks} timers in ten seconds");
+}
+
+/// A member of the mesh that does not follow the protocol: only its link is ours.
+struct Rogue {
+    link: Link,
+    id: LinkId,
+}
+
+impl Rogue {
+    fn joins(world: &mut World) -> Rogue {
+        let intro = Intro {
+            nickname: Nickname::new("rogue"),
+            uid: Uid(66),
+            connection: 1,
+            port: 6783,
+            aes: true,
+            password: true,
+            range: "10.32.0.0/12".to_string(),
+        };
+        let (key, psk) = (generate_key([66; 32]), Psk([7; 32]));
+        let setup = Setup { role: Role::Dialer, key: &key, psk: Some(&psk), seed: [66; 32], intro };
+        let mut rogue = Rogue { link: Link::new(setup, world.now), id: LinkId(world.number()) };
+        let remote = SocketAddr::from(([10, 6, 6, 6], 6666));
+        world.pipes.push([(0, rogue.id), (usize::MAX, rogue.id)]);
+        world.input(0, Input::LinkUp { link: rogue.id, dial: None, remote, local: address_of(0) });
+        for _ in 0..5 {
+            rogue.exchange(world);
+        }
+        assert!(rogue.link.is_up());
+        rogue
+    }
+
+    /// Bytes both ways; what was on its way to the rogue is taken out of the world.
+    fn exchange(&mut self, world: &mut World) {
+        let bytes = self.link.take_output();
+        world.input(0, Input::LinkBytes { link: self.id, bytes: &bytes });
+        let (mine, others) = std::mem::take(&mut world.flying).into_iter().partition(|(_, to, _)| *to == usize::MAX);
+        world.flying = others;
+        let mine: VecDeque<(Instant, usize, Flying)> = mine;
+        for (_, _, what) in mine {
+            if let Flying::Bytes { bytes, .. } = what {
+                self.link.receive(&bytes, world.now);
+            }
+        }
+        while let Some(event) = self.link.poll_event() {
+            if let LinkEvent::Introduced(_) = event {
+                self.link.accept(world.now);
+            }
+        }
+    }
+
+    fn says(&mut self, world: &mut World, message: Message) {
+        self.link.send(&message);
+        self.exchange(world);
+    }
+}
+
+#[test]
+fn a_member_that_talks_nonsense_loses_its_link_and_nobody_else_does() {
+    let offer = |epoch| Message::PathOffer(PathOffer { epoch, index: 1, ephemeral: [9; 32] });
+    let nonsense = [
+        vec![Message::Gossip { channel: Channel::Topology, body: vec![0xff; 100] }],
+        vec![Message::Gossip { channel: Channel::Claims, body: Vec::new() }],
+        vec![offer(7)],
+        vec![offer(1), offer(1)],
+        vec![Message::PathReady { epoch: 1 }],
+        vec![offer(1), Message::PathReady { epoch: 1 }, offer(2)],
+    ];
+    for messages in nonsense {
+        let mut world = World::of(2);
+        world.connect(0, 1);
+        world.seconds(1);
+        let mut rogue = Rogue::joins(&mut world);
+        assert_eq!(world.hosts[0].node.links.all.len(), 2);
+        for message in &messages {
+            rogue.says(&mut world, message.clone());
+        }
+        assert!(rogue.link.is_closed(), "{messages:?}");
+        assert_eq!(world.hosts[0].node.links.all.len(), 1);
+        assert_eq!(world.logged(0, "malformed message"), 1);
+        world.seconds(1);
+        assert_eq!(world.established(0), 1);
+        assert_eq!(world.hosts[0].plane.fib().paths.len(), 1);
+    }
+}
+
+#[test]
+fn what_a_member_says_about_us_is_overruled() {
+    let mut world = World::of(2);
+    world.connect(0, 1);
+    world.seconds(1);
+    let mut rogue = Rogue::joins(&mut world);
+    let mut lie = world.hosts[0].node.peers.me().clone();
+    (lie.version, lie.links) = (1000, Vec::new());
+    let body = crate::wire::message::encode_body(&crate::mesh::gossip::Body::Items(vec![lie]));
+    rogue.says(&mut world, Message::Gossip { channel: Channel::Topology, body });
+    assert_eq!(world.hosts[0].node.peers.me().links.len(), 2);
+    assert!(world.hosts[0].node.peers.me().version > 1000);
+    world.seconds(1);
+    let told = world.hosts[1].node.peers.get(public(1).name()).unwrap();
+    assert_eq!(told.version, world.hosts[0].node.peers.me().version);
 }

@@ -146,7 +146,8 @@ impl World {
 
     /// The router of a host dies without a word and another begins; its connections are reset if `reset`.
     fn replace(&mut self, at: usize, config: NodeConfig, reset: bool) {
-        let ends: Vec<[(usize, LinkId); 2]> = self.pipes.iter().copied().filter(|pipe| pipe.iter().any(|end| end.0 == at)).collect();
+        let ends: Vec<[(usize, LinkId); 2]> =
+            self.pipes.iter().copied().filter(|pipe| pipe.iter().any(|end| end.0 == at)).collect();
         self.pipes.retain(|pipe| pipe.iter().all(|end| end.0 != at));
         for (host, link) in ends.into_iter().flatten().filter(|(host, _)| *host != at && reset) {
             self.fly(host, Flying::Down { link });
@@ -204,7 +205,13 @@ impl World {
             }
             Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
             Output::Host { host, op } => {
-                let result = if (self.hosts[at].fails)(&op) { Err("no permission".to_string()) } else { Ok(HostAnswer::Done) };
+                let result =
+                    if (self.hosts[at].fails)(&op) { Err("no permission".to_string()) } else { Ok(HostAnswer::Done) };
+                if let HostOp::Plug { interfaces, .. } = &op {
+                    let fib = self.hosts[at].plane.fib();
+                    let permitted = interfaces.iter().all(|i| fib.networks[&i.id].permits.contains_key(&i.mac));
+                    assert!(permitted, "the first frame of an interface would be dropped");
+                }
                 self.hosts[at].ops.push(op);
                 self.fly(at, Flying::Host { host, result });
             }
@@ -247,7 +254,7 @@ impl World {
     }
 
     fn arrive(&mut self, at: usize, what: Flying) {
-        let local = self.hosts[at].address;
+        let Some(local) = self.hosts.get(at).map(|host| host.address) else { return };
         match what {
             Flying::Up { link, dial, remote } => self.input(at, Input::LinkUp { link, dial, remote, local }),
             Flying::Bytes { link, bytes } => self.input(at, Input::LinkBytes { link, bytes: &bytes }),
@@ -257,7 +264,9 @@ impl World {
                     self.input(at, Input::LinkDown { link, why: "closed by the other side".to_string() });
                 }
             }
-            Flying::DialFailed { dial } => self.input(at, Input::DialFailed { dial, why: "connection refused".to_string() }),
+            Flying::DialFailed { dial } => {
+                self.input(at, Input::DialFailed { dial, why: "connection refused".to_string() })
+            }
             Flying::Host { host, result } => self.input(at, Input::HostDone { host, result }),
             Flying::Event(event) => self.input(at, Input::Plane(event)),
             Flying::Datagram { from, mut bytes } => {

@@ -57,7 +57,26 @@ fn frames_cross_a_relay_that_has_no_port_on_their_network() {
     world.seconds(1);
     assert_eq!(delivered(&mut world, 0), vec![answer]);
     assert!(delivered(&mut world, 1).is_empty());
-    assert_eq!(world.status(0).peers.iter().find(|peer| peer.name == public(3).name()).unwrap().via, Some(public(2).name()));
+    assert_eq!(
+        world.status(0).peers.iter().find(|peer| peer.name == public(3).name()).unwrap().via,
+        Some(public(2).name())
+    );
+}
+
+#[test]
+fn macs_behind_a_peer_that_is_gone_are_forgotten() {
+    let mut world = chain();
+    plug(&mut world, 0);
+    let (c, port_c) = plug(&mut world, 2);
+    world.seconds(1);
+    world.capture(2, port_c, &frame(c, Mac::BROADCAST, [10, 2, 1, 3]));
+    world.seconds(1);
+    let macs = world.status(0).macs;
+    assert_eq!((macs.len(), macs[0].mac, macs[0].peer), (1, c, Some(public(3).name())));
+    world.ask(2, Command::Stop);
+    world.seconds(1);
+    assert!(world.status(0).macs.is_empty());
+    assert_eq!(world.logged(0, "(host3) is not reachable any more"), 1);
 }
 
 #[test]
