@@ -138,9 +138,10 @@ pub struct Probe {
     ask_at: Instant,
     answer: bool,
     size_answers: SmallVec<[u16; 4]>,
-    rtt_us: Option<f32>,
-    last_rtt_us: f32,
-    jitter_us: f32,
+    rtt_us: Option<u32>,
+    last_rtt_us: u32,
+    /// Sixteen times the jitter, so that small changes are not rounded away.
+    jitter_us_16: u32,
     search: Search,
 }
 
@@ -163,8 +164,8 @@ impl Probe {
             answer: false,
             size_answers: SmallVec::new(),
             rtt_us: None,
-            last_rtt_us: 0.0,
-            jitter_us: 0.0,
+            last_rtt_us: 0,
+            jitter_us_16: 0,
             search: Search::new(),
         }
     }
@@ -187,16 +188,14 @@ impl Probe {
     /// What was measured.
     pub fn quality(&self) -> Quality {
         let loss = |newest: u32, bits: u64| {
-            let total = newest.min(64);
-            if total == 0 {
-                return 0.0;
-            }
-            let mask = if total >= 64 { u64::MAX } else { (1 << total) - 1 };
-            100.0 * (1.0 - (bits & mask).count_ones() as f32 / total as f32)
+            let total = u8::try_from(newest.min(64)).unwrap_or(64);
+            let mask = 1_u64.checked_shl(total.into()).map_or(u64::MAX, |bit| bit - 1);
+            let arrived = u8::try_from((bits & mask).count_ones()).unwrap_or(total);
+            100.0 * f32::from(total.saturating_sub(arrived)) / f32::from(total.max(1))
         };
         Quality {
-            rtt_us: self.rtt_us.unwrap_or(0.0) as u32,
-            jitter_us: self.jitter_us as u32,
+            rtt_us: self.rtt_us.unwrap_or(0),
+            jitter_us: self.jitter_us_16 / 16,
             loss_out: loss(self.acknowledged, self.arrived),
             loss_in: loss(self.theirs, self.seen),
         }
@@ -261,7 +260,7 @@ impl Probe {
         if !self.alive(now) {
             return UNPROVEN_PERIOD;
         }
-        let rtt = Duration::from_micros(self.rtt_us.unwrap_or(0.0) as u64);
+        let rtt = Duration::from_micros(self.rtt_us.unwrap_or(0).into());
         REPEAT.max(2 * rtt).min(PERIOD)
     }
 
@@ -323,10 +322,12 @@ impl Probe {
             if now - *at < DEAD_AFTER {
                 self.acknowledged_at = Some(now);
             }
-            let rtt = ((now - *at).as_micros() as f32 - body.held_us as f32).max(1.0);
-            let smooth = self.rtt_us.map_or(rtt, |old| old + (rtt - old) / 8.0);
+            let whole = u32::try_from((now - *at).as_micros()).unwrap_or(u32::MAX);
+            let rtt = whole.saturating_sub(body.held_us).max(1);
+            let smooth = self.rtt_us.map_or(rtt, |old| old - old / 8 + rtt / 8);
             if self.rtt_us.is_some() {
-                self.jitter_us += ((rtt - self.last_rtt_us).abs() - self.jitter_us) / 16.0;
+                let step = rtt.abs_diff(self.last_rtt_us);
+                self.jitter_us_16 = (self.jitter_us_16 - self.jitter_us_16 / 16).saturating_add(step);
             }
             (self.rtt_us, self.last_rtt_us) = (Some(smooth), rtt);
         }

@@ -2,8 +2,8 @@
 //!
 //! Items are joined by a total order (`Item::rank`: in the end the version, then the uid), so that merging is commutative,
 //! associative and idempotent, and replicas that have seen the same items are equal. Our own item is the exception:
-//! nobody else's word replaces it. When somebody holds a newer one about us (we restarted and lost our version), we bump
-//! past it, and the owner's word wins again everywhere.
+//! nobody else's word replaces it. When somebody holds a newer one about us (we restarted and lost our version), we outbid
+//! its version, and the owner's word wins again everywhere.
 //!
 //! Whether a peer is still worth telling about is the topology's matter (`Linked`): items of peers that no chain of links
 //! reaches are left out of digests, so that they are not resurrected by those who have not collected them yet, and
@@ -25,6 +25,9 @@ pub const MAX_PEERS: usize = 16_384;
 pub const MAX_WEIGHT: usize = 64 << 20;
 /// Largest version that is believed: leaves room to bump past it.
 pub const MAX_VERSION: u64 = 1 << 62;
+/// How often in a row, and once a second after that, we outbid somebody's word about us. Two routers with one key would
+/// otherwise keep the whole mesh busy.
+const OUTBIDS: u8 = 3;
 /// How long a peer that no chain of links reaches is remembered.
 pub const GRACE: Duration = Duration::from_secs(30);
 
@@ -122,7 +125,7 @@ pub struct Diff {
 /// What [`Replica::merge`] did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Merged {
-    /// Whose items changed here: to be passed on. Ourselves too if we had to bump past somebody's word about us.
+    /// Whose items changed here: to be passed on. Ourselves too if we outbid somebody's word about us.
     pub news: Vec<PeerName>,
     /// Somebody held a newer item about us, or another one of the same stamp, written by this run. Now and then after a
     /// restart; if it keeps coming with a uid that is not ours, another router runs with our key.
@@ -154,13 +157,17 @@ pub struct Replica<T> {
     others: BTreeMap<PeerName, Held<T>>,
     weight: usize,
     refused: u64,
+    outbids: u8,
+    /// A version about us that others hold and we have not outbid yet.
+    outbid: Option<u64>,
 }
 
 impl<T: Item> Replica<T> {
     /// A replica that knows only us.
     pub fn new(mut me: T) -> Replica<T> {
         me.tidy();
-        Replica { name: me.name(), mine: me, others: BTreeMap::new(), weight: 0, refused: 0 }
+        let name = me.name();
+        Replica { name, mine: me, others: BTreeMap::new(), weight: 0, refused: 0, outbids: OUTBIDS, outbid: None }
     }
 
     /// Our name.
@@ -181,9 +188,15 @@ impl<T: Item> Replica<T> {
         if changed == self.mine {
             return false;
         }
-        changed.set_version(self.mine.stamp().version.saturating_add(1));
         self.mine = changed;
+        self.bump();
         true
+    }
+
+    /// Makes our item the newest about us that we know of.
+    fn bump(&mut self) {
+        let known = self.outbid.take().unwrap_or_default().max(self.mine.stamp().version);
+        self.mine.set_version(known.saturating_add(1));
     }
 
     /// All items, ourselves first, then by name.
@@ -232,8 +245,12 @@ impl<T: Item> Replica<T> {
             merged.collisions.push(self.name);
         } else if item.stamp() > self.mine.stamp() || (item.stamp() == self.mine.stamp() && *item != self.mine) {
             merged.contested_by = Some(item.stamp().uid);
-            merged.news.push(self.name);
-            self.mine.set_version(item.stamp().version.saturating_add(1));
+            self.outbid = self.outbid.max(Some(item.stamp().version));
+            if self.outbids > 0 {
+                self.outbids -= 1;
+                self.bump();
+                merged.news.push(self.name);
+            }
         }
     }
 
@@ -275,8 +292,13 @@ impl<T: Item> Replica<T> {
     }
 
     /// Forgets the items of peers that have not been `linked` for longer than [`GRACE`], and names them. To be called about
-    /// once a second.
+    /// once a second. Outbids what was not outbid at once; the next round of gossip tells.
     pub fn collect(&mut self, linked: &Linked, now: Instant) -> Vec<PeerName> {
+        if self.outbid.is_some() {
+            self.bump();
+        } else {
+            self.outbids = self.outbids.saturating_add(1).min(OUTBIDS);
+        }
         let mut gone = Vec::new();
         for (name, held) in &mut self.others {
             if linked.contains(*name) {
@@ -339,6 +361,27 @@ mod tests {
         assert_eq!((merged.collisions, merged.news.len()), (vec![PeerName(Mac([2; 6]))], 0));
         let merged = replica.merge(vec![Toy { name: 2, key: 4, version: 0 }]);
         assert_eq!((merged.collisions.len(), merged.news.len()), (1, 1), "the lower key keeps the name");
+    }
+
+    #[test]
+    fn two_routers_with_one_key_outbid_each_other_once_a_second_only() {
+        let toy = |version| Toy { name: 1, key: 5, version };
+        let mut replica = Replica::new(toy(1));
+        let bid = |replica: &mut Replica<Toy>| {
+            let other = toy(replica.me().version + 1);
+            let merged = replica.merge(vec![other]);
+            assert!(merged.me_contested());
+            merged.news.len()
+        };
+        let told: usize = (0..100).map(|_| bid(&mut replica)).sum();
+        assert_eq!((told, replica.me().version), (3, 7));
+        replica.collect(&Linked::default(), Instant::ZERO);
+        assert_eq!(replica.me().version, 9, "the owner's word wins in the end");
+        assert_eq!(bid(&mut replica), 0);
+        for _ in 0..9 {
+            replica.collect(&Linked::default(), Instant::ZERO);
+        }
+        assert_eq!((bid(&mut replica), bid(&mut replica), bid(&mut replica), bid(&mut replica)), (1, 1, 1, 0));
     }
 
     #[test]

@@ -39,7 +39,7 @@ use crate::mesh::dialer::Dialer;
 use crate::mesh::gossip::Gossip;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
-use crate::plane::{Event, Plane};
+use crate::plane::Plane;
 use crate::types::{Instant, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
 use attach::Attachments;
 use border::{Input, Level, Output, State};
@@ -184,7 +184,7 @@ impl Node {
             Input::LinkDrained { link } => self.link_drained(link),
             Input::LinkDown { link, why } => self.link_down(link, why),
             Input::DialFailed { dial, why } => self.dial_failed(dial.0, &why),
-            Input::Plane(Event::Probe { path, from, body, size, at: _ }) => self.probed(path, from, &body, size),
+            Input::Plane(event) => self.probed(event),
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),

@@ -10,6 +10,7 @@ use super::rekey::{Fresh, KeyStep, Rekey};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
 use crate::mesh::probe::Probe;
+use crate::plane::Event;
 use crate::plane::fib::PathId;
 use crate::plane::path::{Epoch, Path};
 use crate::types::{Instant, Refusal, ShortId};
@@ -23,7 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that sealing adds to a probe's body.
-const PROBE_OVERHEAD: u16 = (OUTER_LEN + TAG_LEN) as u16;
+const PROBE_OVERHEAD: u16 = 32;
+const _: () = assert!(PROBE_OVERHEAD as usize == OUTER_LEN + TAG_LEN);
 /// After this long without a proof the log and the status say what to look at.
 pub(super) const SLOW_PROOF: Duration = Duration::from_secs(5);
 
@@ -199,13 +201,14 @@ impl Node {
     }
 
     /// The data plane opened a probe.
-    pub(super) fn probed(&mut self, path: PathId, from: SocketAddr, body: &[u8], size: u16) {
+    pub(super) fn probed(&mut self, event: Event) {
+        let Event::Probe { path, from, body, size, at } = event;
         let of_path = |tended: &Tended| tended.path.id() == path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
         let Some((id, connected)) = found else { return };
         let (id, nickname) = (*id, connected.nickname());
         let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
-        let Ok(heard) = tended.probe.handle(body, size, self.now) else { return };
+        let Ok(heard) = tended.probe.handle(&body, size, at.min(self.now)) else { return };
         let old = tended.path.endpoint();
         if heard.newest && old != Some(from) {
             tended.path.set_endpoint(from);

@@ -14,7 +14,7 @@ use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
 use crate::plane::fib::{Fib, Floods, PathId};
 use crate::plane::path::Path;
-use crate::types::{Instant, NetId, PeerName, ShortId, Target};
+use crate::types::{Instant, NetId, PeerName, ShortId, Target, Uid};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,8 +37,8 @@ pub(super) struct Published {
     pub rtt_moved: bool,
     pub routes: Arc<Routes>,
     pub linked: Linked,
-    /// How often others held a newer record of us than we.
-    pub contested: u32,
+    /// The run that last wrote a newer record of us than we, and how often it did.
+    pub contested: (Uid, u32),
     /// Warnings given once.
     pub warned: BTreeSet<String>,
     routes_at: Option<Instant>,

@@ -9,12 +9,11 @@ use crate::mesh::gossip::{Body, Gossip};
 use crate::mesh::peers::Record;
 use crate::mesh::replica::Merged;
 use crate::mesh::short;
-use crate::types::{PeerName, Refusal};
+use crate::types::{PeerName, Refusal, Uid};
 use crate::wire::message::{Channel, Message, decode_body, encode_body};
-use std::time::Duration;
 
-/// For this long after a start others may remember an earlier run.
-const RESTARTED: Duration = Duration::from_secs(60);
+/// After a restart others remember our earlier run and tell of it a few times. Who is told of more often still runs.
+const CONTESTS_OF_A_CLONE: u32 = 6;
 
 /// Both channels.
 pub(super) struct Tell {
@@ -46,13 +45,12 @@ impl Node {
             Channel::Topology => {
                 let body: Body<Record> = decode_body(body).map_err(|_| Refusal::Malformed)?;
                 let newcomers = self.newcomers(&body);
-                let linked = &self.published.linked;
-                let merged = self.tell.topology.receive(from, body, &mut self.peers, linked, self.now);
+                let merged = self.tell.topology.receive(from, body, &mut self.peers, self.now);
                 self.topology_merged(&merged, &newcomers);
             }
             Channel::Claims => {
                 let body = decode_body(body).map_err(|_| Refusal::Malformed)?;
-                let merged = self.tell.claims.receive(from, body, &mut self.claims, &self.published.linked, self.now);
+                let merged = self.tell.claims.receive(from, body, &mut self.claims, self.now);
                 self.claims_merged(&merged);
             }
         }
@@ -67,7 +65,7 @@ impl Node {
     }
 
     fn topology_merged(&mut self, merged: &Merged, newcomers: &[PeerName]) {
-        if merged.news.is_empty() && merged.collisions.is_empty() {
+        if merged.news.is_empty() && merged.collisions.is_empty() && !merged.me_contested() {
             return;
         }
         self.published.routes_changed = true;
@@ -77,18 +75,25 @@ impl Node {
         for name in &merged.collisions {
             self.log_once(format!("name collision: two keys have the name {name}; remove the identity of one of them"));
         }
-        // Soon after a start it is our own earlier run that others remember.
-        let late = self.now - self.started > RESTARTED;
-        if late && merged.contested_by.is_some_and(|uid| uid != self.config.uid) {
-            self.published.contested = self.published.contested.saturating_add(1);
-            if self.published.contested > 3 {
-                self.log_once(format!("another router runs with the key of {}: remove its identity", self.me));
-            }
-        }
+        self.contested(merged.contested_by);
         if short::settle(&mut self.peers, &mut self.rng) {
             let me = self.me;
             self.tell.topology.spread(&[me], None, self.now);
             self.published.fib_changed = true;
+        }
+    }
+
+    /// Somebody holds a newer record of us, written by another run.
+    fn contested(&mut self, by: Option<Uid>) {
+        let Some(uid) = by.filter(|uid| *uid != self.config.uid) else { return };
+        let (known, times) = &mut self.published.contested;
+        *times = if *known == uid { times.saturating_add(1) } else { 1 };
+        *known = uid;
+        if *times >= CONTESTS_OF_A_CLONE {
+            self.log_once(format!(
+                "another router runs with the key of {}: remove the identity of one of them",
+                self.me
+            ));
         }
     }
 

@@ -171,11 +171,11 @@ impl Worker {
                     WAKE if !self.obey() => return,
                     WAKE => {}
                     NET => {
-                        if let Err(why) = self.from_net(&mut ingress) {
+                        if let Err(why) = self.take_from_net(&mut ingress) {
                             return tracing::error!("data path: UDP socket: {why}: no frame will pass");
                         }
                     }
-                    port => self.from_bridge(PortId(u32::try_from(port - PORTS).unwrap_or(u32::MAX)), &mut buffer),
+                    port => self.take_from_bridge(PortId(u32::try_from(port - PORTS).unwrap_or(u32::MAX)), &mut buffer),
                 }
             }
         }
@@ -203,7 +203,7 @@ impl Worker {
         }
     }
 
-    fn from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
+    fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, socket, clock, outlet, .. } = self;
         let mut batch = plane.batch();
         for _ in 0..ROUNDS {
@@ -222,7 +222,7 @@ impl Worker {
         Ok(())
     }
 
-    fn from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
+    fn take_from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
         let Worker { plane, socket, clock, readable, outlet, .. } = self;
         let mut batch = plane.batch();
         let now = clock.now();

@@ -57,7 +57,12 @@ fn half_open_connections_are_ended_and_do_not_keep_peers_out() {
     until(SOON, "they hold their connections", || held.iter().all(|process| process.stdout().contains("ready")));
     x.launch(&[&a.toward(&x)]);
     x.linked(1);
-    let sockets = || a.sh("cat /proc/net/tcp /proc/net/tcp6").lines().filter(|line| line.contains(":1A7F")).count();
+    let sockets = || {
+        a.sh("cat /proc/net/tcp /proc/net/tcp6")
+            .lines()
+            .filter(|line| line.contains(":1A7F") && line.contains(" 01 "))
+            .count()
+    };
     until(3 * SOON, "the router ends them itself", || sockets() < 40);
     held.iter_mut().for_each(Process::close_input);
     stream.unharmed();
@@ -91,13 +96,13 @@ fn replayed_datagrams_are_counted_and_not_delivered_twice() {
     one.reaches("10.2.1.2");
     let frames = recorded(&a, || drop(two.run(&["ping", "-c20", "-i0.02", "10.2.1.1"]).ok()));
     assert!(frames.len() >= 20, "{} frames recorded", frames.len());
-    let before = drops(&a, &["replay"]);
+    let before = drops(&a, &["replayed"]);
     let stream = one.stream("10.2.1.2");
     let inside = listening(one.start(&[&SNIFF[..], &["rnet0"]].concat()));
     // The very frames again, on the line, as if b had sent them.
     let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
     b.run(&[&TOOL[..], &["send", "to-a", "2"], &frames].concat()).ok();
-    until(SOON, "they are counted", || drops(&a, &["replay"]) >= before + 40);
+    until(SOON, "they are counted", || drops(&a, &["replayed"]) >= before + 40);
     // Echo requests (ICMP type 8) came to a's container only by the replay.
     let requests = inside
         .stdout()

@@ -53,11 +53,17 @@ pub struct Nic {
     pub mac: Mac,
     pub ip: Ipv4Addr,
     neighbours: BTreeMap<Ipv4Addr, Mac>,
+    /// Told its networks that it is there.
+    announced: bool,
 }
 
 pub struct Host {
     pub name: String,
     pub ip: IpAddr,
+    /// Behind a translator with this address, which maps its datagrams to this port and lets in only answers.
+    pub nat: Option<SocketAddr>,
+    /// Whom it sent datagrams to through the translator.
+    pub contacted: BTreeSet<SocketAddr>,
     pub key: StaticKey,
     pub uid: Uid,
     pub options: Options,
@@ -102,7 +108,11 @@ impl Host {
                 assert!(self.ports.insert(port, id).is_none(), "{}: {port:?} is used again", self.name);
             }
             HostOp::CloseNetwork { id, port } => {
-                assert!(self.nics.iter().all(|nic| nic.net != id), "{}: network {id} is closed while in use", self.name);
+                assert!(
+                    self.nics.iter().all(|nic| nic.net != id),
+                    "{}: network {id} is closed while in use",
+                    self.name
+                );
                 assert_eq!(self.ports.remove(&port), Some(id), "{}: closes what is not open", self.name);
             }
             HostOp::Plug { key, interfaces, .. } => interfaces.iter().for_each(|interface| self.plug(&key, interface)),
@@ -120,7 +130,7 @@ impl Host {
         for address in &interface.addresses {
             let IpAddr::V4(ip) = address.ip() else { continue };
             let (net, mac) = (interface.id, interface.mac);
-            self.nics.push(Nic { key: key.to_string(), net, mac, ip, neighbours: BTreeMap::new() });
+            self.nics.push(Nic { key: key.to_string(), net, mac, ip, neighbours: BTreeMap::new(), announced: false });
         }
     }
 }
@@ -186,7 +196,10 @@ impl World {
         }
         for (port, frame) in outcome.delivered {
             let host = &self.hosts[h.0];
-            let net = *host.ports.get(&port).unwrap_or_else(|| panic!("{}: frame for {port:?}, which is not open", host.name));
+            let net = *host
+                .ports
+                .get(&port)
+                .unwrap_or_else(|| panic!("{}: frame for {port:?}, which is not open", host.name));
             self.came_out(h, net, &frame);
             self.hear(h, net, &frame);
         }
@@ -258,6 +271,18 @@ impl World {
         };
         self.transmit(from, net, frame);
         token
+    }
+
+    /// Interfaces that came up say so by a gratuitous ARP.
+    pub fn announce(&mut self, h: H) {
+        let (host, mut frames) = (&mut self.hosts[h.0], Vec::new());
+        for nic in host.nics.iter_mut().filter(|nic| !nic.announced) {
+            nic.announced = true;
+            self.next_token += 1;
+            let target = (Mac::default(), nic.ip);
+            frames.push((nic.net, frames::arp((nic.mac, nic.ip), Mac::BROADCAST, target, false, self.next_token)));
+        }
+        frames.into_iter().for_each(|(net, frame)| self.transmit(h, net, frame));
     }
 
     /// Containers forget their neighbours' MACs.

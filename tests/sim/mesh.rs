@@ -111,7 +111,11 @@ fn floods_reach_everybody_once_in_any_stable_shape() {
             1 => (0..7).map(|n| edge(n, (n + 1) % 7)).collect(),
             2 => (1..7).map(|n| edge(0, n)).collect(),
             3 => vec![edge(0, 1), edge(0, 2), edge(1, 2), edge(2, 3), edge(3, 4), edge(3, 5), edge(4, 5), edge(5, 6)],
-            4 => (0..7).flat_map(|n| (0..n).map(move |m| (n, m))).filter(|(n, m)| (n + m) % 2 == 1).map(|(n, m)| edge(n, m)).collect(),
+            4 => (0..7)
+                .flat_map(|n| (0..n).map(move |m| (n, m)))
+                .filter(|(n, m)| (n + m) % 2 == 1)
+                .map(|(n, m)| edge(n, m))
+                .collect(),
             _ => (1..7).flat_map(|n| [edge(n, n / 2), edge(n, n % 3)]).filter(|(a, b)| a != b).collect(),
         };
         world.only(&edges);
@@ -144,6 +148,8 @@ fn flood_goes_only_where_the_network_is_and_through_who_must_relay() {
 #[test]
 fn keys_are_replaced_under_traffic_and_nothing_is_lost() {
     let mut world = World::new(8);
+    // Many datagrams are under way whenever keys change, and they overtake each other.
+    world.weather.jitter = millis(40);
     let [a, b, c] = world.hosts();
     world.only(&[(a, b), (b, c)]);
     world.launch(b, &[]);
@@ -152,10 +158,11 @@ fn keys_are_replaced_under_traffic_and_nothing_is_lost() {
     attach_all(&mut world, &[a, b, c]);
     world.run_for(secs(3));
     assert!(all_ping(&mut world, &[a, b, c]));
-    let (start, epoch) = (world.now, |world: &mut World, h| world.status(h).connections[0].path.as_ref().unwrap().epoch);
+    let (start, epoch) =
+        (world.now, |world: &mut World, h| world.status(h).connections[0].path.as_ref().unwrap().epoch);
     let first = epoch(&mut world, a);
-    let flow = world.flow(a, c, NET, millis(5), secs(400));
-    world.run_for(secs(402));
+    let flow = world.flow((a, c), NET, millis(5), secs(400));
+    world.run_for(secs(401));
     assert!(epoch(&mut world, a) >= first + 3, "every 2 minutes");
     let (sent, answered) = world.answered(flow, start, world.now);
     assert_eq!((sent, answered), (80_000, 80_000));
@@ -185,7 +192,9 @@ fn path_mtu_is_found_where_the_underlay_is_ordinary() {
     let [a, b] = world.hosts();
     world.launch(a, &[]);
     world.launch(b, &[a]);
-    let found = |world: &mut World| world.status(a).connections.iter().any(|c| c.path.as_ref().is_some_and(|path| path.mtu == 1472));
+    let found = |world: &mut World| {
+        world.status(a).connections.iter().any(|c| c.path.as_ref().is_some_and(|path| path.mtu == 1472))
+    };
     assert!(world.run_until(secs(5), found).is_some());
 }
 
@@ -215,4 +224,42 @@ fn moved_host_is_found_at_its_new_address() {
     let back = world.run_until(secs(10), |world| world.ping(a, b, NET));
     assert!(back.is_some(), "pings flow again");
     assert!(world.run_until(secs(30), |world| world.are_neighbours(a, b)).is_some());
+}
+
+#[test]
+fn hosts_behind_translators_meet_through_one_that_is_not() {
+    let mut world = World::new(13);
+    let [a, b, c] = world.hosts();
+    world.hosts[b.0].nat = Some("198.51.100.2:50002".parse().unwrap());
+    world.hosts[c.0].nat = Some("198.51.100.3:50003".parse().unwrap());
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    world.launch(c, &[a]);
+    attach_all(&mut world, &[a, b, c]);
+    assert!(world.run_until(secs(3), |world| world.ping(b, c, NET)).is_some());
+    assert!(all_ping(&mut world, &[a, b, c]));
+    let (start, flow) = (world.now, world.flow((c, b), NET, millis(50), secs(30)));
+    world.run_for(secs(5));
+    // The translator forgets, and gives the next datagram another port.
+    world.hosts[b.0].nat = Some("198.51.100.2:50777".parse().unwrap());
+    world.hosts[b.0].contacted.clear();
+    world.run_for(secs(10));
+    let (sent, answered) = world.answered(flow, start + secs(9), start + secs(14));
+    assert_eq!(sent, answered, "the path followed");
+}
+
+#[test]
+fn container_that_moved_to_another_host_is_found_there_at_once() {
+    let mut world = World::new(14);
+    let [a, b, c] = world.hosts();
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    world.launch(c, &[a]);
+    attach_all(&mut world, &[a, b]);
+    world.run_for(secs(3));
+    assert!(world.ping(b, a, NET));
+    let detach = rnet::node::command::Command::Detach { key: "10.2.1.1/24@host0".into(), addresses: vec![] };
+    world.command(a, detach);
+    assert!(world.run_until(secs(1), |world| world.try_attach(c, "10.2.1.1/24").is_ok()).is_some());
+    assert!(world.ping(b, c, NET), "its neighbours heard of it");
 }

@@ -4,7 +4,7 @@
 //! other end's process died is reset; one whose other end vanished with its machine stays silent until something
 //! is sent to the machine that came back. Datagrams are lost, late, doubled, overtaken, and dropped when too big.
 
-use super::machine::Outcome;
+use super::machine::{Host, Outcome};
 use super::world::{Event, H, World, millis};
 use rand::RngExt;
 use rnet::node::border::{DialId, Input, LinkId};
@@ -93,7 +93,14 @@ impl World {
     }
 
     pub fn host_at(&self, ip: IpAddr) -> Option<H> {
-        self.hosts.iter().position(|host| host.ip == ip).map(H)
+        let is = |host: &Host| host.ip == ip || host.nat.is_some_and(|nat| nat.ip() == ip);
+        self.hosts.iter().position(is).map(H)
+    }
+
+    /// As others see where `h` sends from.
+    fn outside(&self, h: H, port: u16) -> SocketAddr {
+        let host = &self.hosts[h.0];
+        SocketAddr::new(host.nat.map_or(host.ip, |nat| nat.ip()), port)
     }
 
     fn latency(&mut self, a: IpAddr, b: IpAddr) -> Duration {
@@ -124,9 +131,9 @@ impl World {
     pub fn dialled(&mut self, h: H, life: u64, dial: DialId, to: SocketAddr) {
         let from = self.hosts[h.0].ip;
         let why = match self.host_at(to.ip()) {
-            Some(_) if !self.passes(from, to.ip()) => "timed out",
+            Some(there) if !self.passes(from, to.ip()) || self.hosts[there.0].nat.is_some() => "timed out",
             Some(there) if self.hosts[there.0].process.is_some() && to.port() == PORT => {
-                return self.connect(h, life, dial, there, to);
+                return self.connect(h, life, dial, to);
             }
             Some(_) => "connection refused",
             None => "no route to host",
@@ -134,14 +141,15 @@ impl World {
         self.after(Duration::ZERO, Event::DialFailed { h, life, dial, why: why.into() });
     }
 
-    fn connect(&mut self, h: H, life: u64, dial: DialId, there: H, to: SocketAddr) {
+    fn connect(&mut self, h: H, life: u64, dial: DialId, to: SocketAddr) {
+        let Some(there) = self.host_at(to.ip()) else { return };
         let number = self.next_connection;
         self.next_connection += 1;
-        let from = SocketAddr::new(self.hosts[h.0].ip, 40_000 + u16::try_from(number % 20_000).unwrap());
+        let from = self.outside(h, 40_000 + u16::try_from(number % 20_000).unwrap());
         let (ours, theirs) = (self.new_link(h), self.new_link(there));
         let their_life = self.hosts[there.0].life;
         let ends = [
-            Socket::new(h, life, ours, from.ip(), self.now),
+            Socket::new(h, life, ours, self.hosts[h.0].ip, self.now),
             Socket::new(there, their_life, theirs, to.ip(), self.now),
         ];
         self.connections.insert(number, Connection(ends));
@@ -280,10 +288,11 @@ impl World {
     }
 
     pub fn send_datagram(&mut self, h: H, to: SocketAddr, bytes: Vec<u8>) {
-        let from = SocketAddr::new(self.hosts[h.0].ip, PORT);
+        let from = self.hosts[h.0].nat.unwrap_or_else(|| self.outside(h, PORT));
+        self.hosts[h.0].contacted.insert(to);
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
-        if bytes.len() + 28 > self.weather.mtu || self.udp_blocked.contains(&h) || self.rng.random_bool(self.weather.lost) {
+        if bytes.len() + 28 > self.weather.mtu || self.rng.random_bool(self.weather.lost) {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.doubled));
@@ -296,7 +305,10 @@ impl World {
 
     pub fn datagram(&mut self, from: SocketAddr, to: SocketAddr, mut bytes: Vec<u8>) {
         let Some(h) = self.host_at(to.ip()) else { return };
-        if !self.passes(from.ip(), to.ip()) || to.port() != PORT || self.udp_blocked.contains(&h) {
+        let host = &self.hosts[h.0];
+        let is_let_in = host.nat.map_or(to.port() == PORT, |nat| nat == to && host.contacted.contains(&from));
+        let is_filtered = self.host_at(from.ip()).is_some_and(|from| self.no_udp.contains(&pair(from, h)));
+        if !self.passes(from.ip(), to.ip()) || !is_let_in || is_filtered {
             return;
         }
         if let Some(wiretap) = &mut self.wiretap {
@@ -339,7 +351,9 @@ impl World {
         let runs = |h: &H| self.hosts[h.0].process.is_some();
         let (mut seen, mut queue) = (BTreeSet::from([from]), vec![from]);
         while let Some(at) = queue.pop() {
-            let next = (0..self.hosts.len()).map(H).filter(|h| runs(h) && self.passes(self.hosts[at.0].ip, self.hosts[h.0].ip));
+            let next = (0..self.hosts.len())
+                .map(H)
+                .filter(|h| runs(h) && self.passes(self.hosts[at.0].ip, self.hosts[h.0].ip));
             for h in next.collect::<Vec<_>>() {
                 if seen.insert(h) {
                     queue.push(h);
@@ -350,6 +364,6 @@ impl World {
     }
 }
 
-fn pair(a: H, b: H) -> (H, H) {
+pub fn pair(a: H, b: H) -> (H, H) {
     (a.min(b), a.max(b))
 }

@@ -97,8 +97,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub weather: Weather,
     pub walls: BTreeSet<(H, H)>,
-    /// Hosts whose firewall lets no UDP pass.
-    pub udp_blocked: BTreeSet<H>,
+    /// Between these a firewall lets TCP pass and UDP not.
+    pub no_udp: BTreeSet<(H, H)>,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
     pub sent: BTreeMap<u64, Sent>,
@@ -125,7 +125,7 @@ impl World {
             hosts: Vec::new(),
             weather: Weather::default(),
             walls: BTreeSet::new(),
-            udp_blocked: BTreeSet::new(),
+            no_udp: BTreeSet::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
@@ -152,6 +152,8 @@ impl World {
         self.hosts.push(Host {
             name: format!("host{n}"),
             ip,
+            nat: None,
+            contacted: BTreeSet::new(),
             key: generate_key(self.rng.random()),
             uid: Uid(self.rng.random()),
             options,
@@ -202,8 +204,15 @@ impl World {
             version: "sim".into(),
         };
         let node = Node::new(config, plane.clone(), now);
-        host.process =
-            Some(Process { node, plane, wake_at: None, wakes: 0, next_link: 0, replies: BTreeMap::new(), stopped: false });
+        host.process = Some(Process {
+            node,
+            plane,
+            wake_at: None,
+            wakes: 0,
+            next_link: 0,
+            replies: BTreeMap::new(),
+            stopped: false,
+        });
         self.pump(h);
     }
 
@@ -309,7 +318,7 @@ impl World {
     }
 
     /// Echo requests from now on, for `time`.
-    pub fn flow(&mut self, from: H, to: H, network: &str, every: Duration, time: Duration) -> usize {
+    pub fn flow(&mut self, (from, to): (H, H), network: &str, every: Duration, time: Duration) -> usize {
         let number = self.flows.len();
         self.flows.push(Flow { from, to, net: net(network), every, until: self.now + time, asked: Vec::new() });
         self.after(Duration::ZERO, Event::Flow { number });
@@ -430,10 +439,13 @@ impl World {
                 }
             }
             Event::Dialled { h, life, dial, to } if self.is_alive(h, life) => self.dialled(h, life, dial, to),
-            Event::DialFailed { h, life, dial, why } if self.is_alive(h, life) => self.feed(h, Input::DialFailed { dial, why }),
+            Event::DialFailed { h, life, dial, why } if self.is_alive(h, life) => {
+                self.feed(h, Input::DialFailed { dial, why })
+            }
             Event::Changed { h, life, host, why_not } if self.is_alive(h, life) => {
                 let result = why_not.map_or(Ok(HostAnswer::Done), Err);
                 self.feed(h, Input::HostDone { host, result });
+                self.announce(h);
             }
             Event::Transmit { h, life, net, frame } if self.is_alive(h, life) => self.transmit(h, net, frame),
             Event::Segment { number, end } => self.segment(number, end),

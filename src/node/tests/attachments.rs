@@ -132,6 +132,19 @@ fn an_address_of_a_peer_that_is_gone_can_be_taken() {
 }
 
 #[test]
+fn an_address_that_two_took_at_once_is_said_on_both_hosts() {
+    let mut world = World::of(2);
+    attached(world.attach(0, "web", &["10.2.1.1/24"]));
+    attached(world.attach(1, "db", &["10.2.1.1/24"]));
+    world.connect(0, 1);
+    world.seconds(30);
+    for (at, other) in [(0, "db"), (1, "web")] {
+        let line = format!("address 10.2.1.1/24 on 10.2.1.0/24 is used twice: here, and by {other} at");
+        assert_eq!(world.logged(at, &line), 1, "{:?}", world.hosts[at].log);
+    }
+}
+
+#[test]
 fn network_ids_that_collide_are_refused_naming_both() {
     let mut world = World::of(2);
     world.connect(0, 1);

@@ -308,6 +308,18 @@ fn targets_are_saved_and_dialled_by_the_next_run() {
 }
 
 #[test]
+fn a_change_of_the_network_dials_at_once() {
+    let mut world = World::of(2);
+    world.no_tcp.insert((0, 1));
+    world.connect(0, 1);
+    world.seconds(120);
+    world.no_tcp.clear();
+    world.input(0, Input::NetworkChanged);
+    world.run_for(Duration::from_millis(1200));
+    assert_eq!(world.established(0), 1);
+}
+
+#[test]
 fn discovered_peers_are_linked_and_undiscovered_ones_are_not() {
     for discovery in [true, false] {
         let mut world = World::new((1..=3).map(|n| NodeConfig { discovery, ..config(n) }).collect());
