@@ -128,6 +128,11 @@ impl Plane {
         self.batch().from_net(from, datagram, now, out);
     }
 
+    /// Adds what the caller lost after the plane had handed it over: what the kernel did not take.
+    pub fn count(&self, lost: &Tally) {
+        self.counters.add(lost);
+    }
+
     /// What was counted so far, but for batches under way.
     pub fn counters(&self) -> Tally {
         self.counters.read()

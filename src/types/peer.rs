@@ -149,7 +149,11 @@ mod tests {
     fn key_parses_what_it_prints() {
         let key = PublicKey([0xa7; 32]);
         assert_eq!(key.to_string().parse(), Ok(key));
-        assert_eq!(serde_json::to_string(&key).unwrap(), format!("\"{key}\""), "a report is where --allow is copied from");
+        assert_eq!(
+            serde_json::to_string(&key).unwrap(),
+            format!("\"{key}\""),
+            "a report is where --allow is copied from"
+        );
         assert_eq!(serde_json::from_str::<PublicKey>(&format!("\"{key}\"")).unwrap(), key);
         assert!("a7".parse::<PublicKey>().is_err());
         assert!("+7".repeat(32).parse::<PublicKey>().is_err());
