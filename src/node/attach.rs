@@ -70,6 +70,11 @@ impl Attachments {
         self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network)).collect()
     }
 
+    /// Its port here and the network, if the id is that of one that is open.
+    pub fn open_port(&self, id: NetId) -> Option<(PortId, Network)> {
+        self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))
+    }
+
     /// How many interfaces are on a network.
     pub fn users(&self, id: NetId) -> usize {
         self.interfaces().filter(|(_, interface)| interface.id == id).count()

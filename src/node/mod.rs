@@ -22,6 +22,7 @@ pub mod command;
 mod jobs;
 mod journal;
 mod links;
+mod neighbours;
 mod paths;
 mod publish;
 pub mod rekey;
@@ -45,6 +46,7 @@ use border::{Input, Level, Output, State};
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
+use neighbours::Neighbourhood;
 use publish::Published;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -106,6 +108,7 @@ pub struct Node {
     claims: Claims,
     tell: Tell,
     published: Published,
+    neighbourhood: Neighbourhood,
     attachments: Attachments,
     jobs: Jobs,
     journal: Journal,
@@ -147,6 +150,7 @@ impl Node {
             claims: Claims::new(ClaimSet::empty(me, config.uid)),
             tell: Tell { topology: Gossip::new(rng.random(), now), claims: Gossip::new(rng.random(), now) },
             published: Published::default(),
+            neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
             jobs: Jobs::default(),
             journal: Journal::default(),
@@ -236,6 +240,7 @@ impl Node {
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
             self.publish_at(),
+            self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
             (self.peers.count() > 1 || !self.attachments.is_empty()).then_some(self.chores_at),
         ];

@@ -102,6 +102,7 @@ impl Node {
         if merged.news.is_empty() || self.attachments.is_empty() {
             return;
         }
+        self.neighbourhood.changed = true;
         let rivals = self.claims.rivals();
         let lines: Vec<String> = rivals
             .into_iter()

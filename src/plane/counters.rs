@@ -46,6 +46,8 @@ reasons! {
     GuardTagged = "guard-tagged",
     /// Guard: a router advertisement or redirect.
     GuardRouter = "guard-router",
+    /// A question for the address of a known attachment elsewhere: it was answered here.
+    Suppressed = "suppressed",
     /// From the bridge to a MAC on the same bridge: it has arrived already.
     Local = "local",
     /// A flood of a network that nobody else is on.

@@ -4,7 +4,7 @@
 //! epoll(7) over: wake-up, UDP socket, capture ports
 //!   capture readable   up to BURST frames > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > flush
-//!   wake-up            orders of control: a port is open, a port is closed, end
+//!   wake-up            orders of control: a port is open, a port is closed, a frame for a bridge, end
 //! ```
 //!
 //! No frame touches an async runtime, no memory is allocated for one, and the thread sleeps while there is nothing to
@@ -35,6 +35,7 @@ pub const EVENTS_MAX: usize = 1024;
 enum Order {
     Open(PortId, Capture),
     Close(PortId),
+    Deliver(PortId, Vec<u8>),
     End,
 }
 
@@ -60,6 +61,11 @@ impl Hands {
     /// The port is closed and its capture with it.
     pub fn close(&self, port: PortId) {
         self.order(Order::Close(port));
+    }
+
+    /// Writes a frame to the bridge behind `port`; it is gone if that is closed.
+    pub fn deliver(&self, port: PortId, frame: Vec<u8>) {
+        self.order(Order::Deliver(port, frame));
     }
 
     fn order(&self, order: Order) {
@@ -211,6 +217,7 @@ impl Worker {
         loop {
             match self.waiting.try_recv() {
                 Ok(Order::Open(id, capture)) => self.open(Port { id, capture }),
+                Ok(Order::Deliver(id, frame)) => self.outlet.deliver(id, &frame),
                 Ok(Order::Close(id)) => self.outlet.ports.retain(|port| port.id != id),
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Ok(Order::End) | Err(mpsc::TryRecvError::Disconnected) => return false,

@@ -30,6 +30,7 @@ mod isolation;
 mod launch;
 mod leftovers;
 mod limits;
+mod neighbours;
 mod refusals;
 mod room;
 mod scenario;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
         attach::facts(),
         isolation::facts(),
         hostile::facts(),
+        neighbours::facts(),
         leftovers::facts(),
         demo::facts(),
         limits::facts(),

@@ -1,7 +1,7 @@
 //! Time, the queue of events, and what a story can do and ask.
 
 use super::frames;
-use super::machine::{Host, Options, Process, Sent};
+use super::machine::{Host, Options, Outcome, Process, Sent};
 use super::wires::{Connection, PORT, Weather};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -497,6 +497,9 @@ impl World {
                 Output::Send { link, bytes } => self.send_stream(h, link, bytes),
                 Output::Close { link } => self.close_stream(h, link),
                 Output::Datagram { to, bytes } => self.send_datagram(h, to, bytes),
+                Output::Deliver { port, frame } => {
+                    self.carry_out(h, Outcome { delivered: vec![(port, frame)], ..Outcome::default() });
+                }
                 Output::Host { host, op } => {
                     let why_not = self.hosts[h.0].change(op).err();
                     self.after(millis(3), Event::Changed { h, life, host, why_not });

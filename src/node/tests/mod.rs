@@ -6,6 +6,7 @@
 
 mod attachments;
 mod linking;
+mod neighbours;
 mod traffic;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
@@ -204,6 +205,7 @@ impl World {
                 self.pipes.retain(|pipe| !pipe.contains(&(at, link)));
             }
             Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
+            Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
             Output::Host { host, op } => {
                 let result =
                     if (self.hosts[at].fails)(&op) { Err("no permission".to_string()) } else { Ok(HostAnswer::Done) };
