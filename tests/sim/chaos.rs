@@ -20,7 +20,8 @@ fn happen(world: &mut World, hosts: &[H]) {
         0 if runs => world.kill(a),
         1 if runs => world.power_off(a),
         0..=3 if !runs => {
-            let keep = [KEPT, Keep { uid: true, ..KEPT }, Keep { state: false, ..KEPT }, Keep { identity: false, ..KEPT }];
+            let keep =
+                [KEPT, Keep { uid: true, ..KEPT }, Keep { state: false, ..KEPT }, Keep { identity: false, ..KEPT }];
             let keep = keep[world.rng.random_range(0..keep.len())];
             world.restart(a, keep);
         }
@@ -103,7 +104,8 @@ fn whatever_happened_all_that_can_reach_each_other_do_in_the_end() {
             let expected: BTreeMap<H, usize> = could.map(|h| (*h, 1)).collect();
             assert_eq!(world.flood(*from, NET), expected, "seed {seed}: broadcast of {from:?}");
         }
-        let links: usize = hosts.iter().map(|h| world.status(*h).connections.iter().filter(|c| c.path.is_some()).count()).sum();
+        let links: usize =
+            hosts.iter().map(|h| world.status(*h).connections.iter().filter(|c| c.path.is_some()).count()).sum();
         let sockets = world.connections.values().filter(|connection| connection.is_open()).count();
         assert_eq!(links, 2 * sockets, "seed {seed}: no connection is left over");
     }

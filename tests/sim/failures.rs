@@ -32,14 +32,20 @@ fn neighbours_of_a_killed_router_flow_again_within_6_s_and_with_it_within_3_s_of
         // Back and forth is through b for some; a flow between b's neighbours either way must go on.
         world.run_for(secs(2));
         let killed = world.now;
-        if silently { world.power_off(b) } else { world.kill(b) }
+        if silently {
+            world.power_off(b)
+        } else {
+            world.kill(b)
+        }
         world.run_for(secs(10));
         let (sent, answered) = world.answered(flow, killed + secs(6), killed + secs(10));
         assert_eq!(sent, answered, "seed {seed}: after 6 s everything flows");
         world.restart(b, KEPT);
         world.attach(b, "10.2.1.2/24");
         let returned = world.now;
-        world.run_until(secs(3), |world| world.ping(b, c, NET) && world.ping(b, a, NET)).expect("within 3 s of its return");
+        world
+            .run_until(secs(3), |world| world.ping(b, c, NET) && world.ping(b, a, NET))
+            .expect("within 3 s of its return");
         assert!(world.now - returned < secs(3));
         world.run_for(secs(3));
         let (sent, answered) = world.answered(flow, returned, returned + millis(2500));
@@ -114,7 +120,11 @@ fn restart_is_told_from_a_clone_whatever_was_kept() {
             world.launch(d, &[b]);
             attach_all(&mut world, &hosts);
             world.run_for(secs(5));
-            if silently { world.power_off(c) } else { world.kill(c) }
+            if silently {
+                world.power_off(c)
+            } else {
+                world.kill(c)
+            }
             world.run_for(millis(500));
             world.restart(c, keep);
             if !keep.state {
@@ -128,7 +138,9 @@ fn restart_is_told_from_a_clone_whatever_was_kept() {
             hosts.iter().for_each(|h| world.forget_arp(*h));
             let back = world.run_until(secs(12), |world| all_ping(world, &hosts));
             assert!(back.is_some(), "{keep:?}, silently: {silently}");
-            let cloned = hosts.iter().any(|h| world.hosts[h.0].has_logged("clone") || world.hosts[h.0].has_logged("another router"));
+            let cloned = hosts
+                .iter()
+                .any(|h| world.hosts[h.0].has_logged("clone") || world.hosts[h.0].has_logged("another router"));
             assert!(!cloned, "{keep:?}, silently: {silently}");
             world.run_for(secs(5));
             assert_floods_once(&mut world, &hosts);
@@ -173,7 +185,8 @@ fn mesh_holds_with_30_percent_of_datagrams_lost_doubled_and_overtaken() {
     let (sent, answered) = world.answered(flow, start, world.now);
     // 49 % of echoes survive both ways if a path always stands.
     assert!(answered * 100 >= sent * 40, "{answered} of {sent}");
-    let views: Vec<usize> = hosts.iter().map(|h| world.status(*h).peers.iter().filter(|peer| peer.reachable).count()).collect();
+    let views: Vec<usize> =
+        hosts.iter().map(|h| world.status(*h).peers.iter().filter(|peer| peer.reachable).count()).collect();
     assert_eq!(views, [5; 5], "gossip converged");
 }
 
@@ -224,6 +237,7 @@ fn slow_link_takes_a_whole_topology_without_dying() {
     let start: Instant = world.now;
     assert!(all_ping(&mut world, &hosts));
     world.run_for(secs(30));
-    let ended = hosts.iter().flat_map(|h| &world.hosts[h.0].log).filter(|(at, _, line)| *at > start && line.contains("ended"));
+    let ended =
+        hosts.iter().flat_map(|h| &world.hosts[h.0].log).filter(|(at, _, line)| *at > start && line.contains("ended"));
     assert_eq!(ended.count(), 0);
 }

@@ -155,7 +155,8 @@ fn clone_that_joins_elsewhere_in_the_mesh_is_noticed() {
     // Within its first minute it may be a restart.
     world.run_for(secs(120));
     let noticed = [a, b, c, clone].iter().any(|h| {
-        world.hosts[h.0].has_logged("cloned identity") || world.hosts[h.0].has_logged("another router runs with the key")
+        world.hosts[h.0].has_logged("cloned identity")
+            || world.hosts[h.0].has_logged("another router runs with the key")
     });
     assert!(noticed);
     // The two must not drive each other and the mesh to say more and more.
@@ -340,6 +341,12 @@ fn forged_sources_do_not_pass_the_port() {
         world.transmit_raw(a, id, forged);
     }
     world.run_for(secs(1));
-    let drops: u64 = world.status(a).drops.iter().filter(|(reason, _)| reason.contains("guard") || reason.contains("source") || reason.contains("tag")).map(|(_, n)| n).sum();
+    let drops: u64 = world
+        .status(a)
+        .drops
+        .iter()
+        .filter(|(reason, _)| reason.contains("guard") || reason.contains("source") || reason.contains("tag"))
+        .map(|(_, n)| n)
+        .sum();
     assert!(drops >= 6, "{:?}", world.status(a).drops);
 }

@@ -291,7 +291,10 @@ impl World {
         self.hosts[h.0].contacted.insert(to);
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
-        if bytes.len() + 28 > self.weather.mtu || self.udp_blocked.contains(&h) || self.rng.random_bool(self.weather.lost) {
+        if bytes.len() + 28 > self.weather.mtu
+            || self.udp_blocked.contains(&h)
+            || self.rng.random_bool(self.weather.lost)
+        {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.doubled));
@@ -349,7 +352,9 @@ impl World {
         let runs = |h: &H| self.hosts[h.0].process.is_some();
         let (mut seen, mut queue) = (BTreeSet::from([from]), vec![from]);
         while let Some(at) = queue.pop() {
-            let next = (0..self.hosts.len()).map(H).filter(|h| runs(h) && self.passes(self.hosts[at.0].ip, self.hosts[h.0].ip));
+            let next = (0..self.hosts.len())
+                .map(H)
+                .filter(|h| runs(h) && self.passes(self.hosts[at.0].ip, self.hosts[h.0].ip));
             for h in next.collect::<Vec<_>>() {
                 if seen.insert(h) {
                     queue.push(h);

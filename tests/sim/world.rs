@@ -204,8 +204,15 @@ impl World {
             version: "sim".into(),
         };
         let node = Node::new(config, plane.clone(), now);
-        host.process =
-            Some(Process { node, plane, wake_at: None, wakes: 0, next_link: 0, replies: BTreeMap::new(), stopped: false });
+        host.process = Some(Process {
+            node,
+            plane,
+            wake_at: None,
+            wakes: 0,
+            next_link: 0,
+            replies: BTreeMap::new(),
+            stopped: false,
+        });
         self.pump(h);
     }
 
@@ -262,6 +269,9 @@ impl World {
             addresses: vec![address.parse().unwrap()],
             unguarded: false,
             vni: None,
+            gateway: false,
+            masquerade: false,
+            publish: Vec::new(),
         };
         match self.command(h, Command::Attach(attach)) {
             Reply::Attached(_) => Ok(()),
@@ -432,7 +442,9 @@ impl World {
                 }
             }
             Event::Dialled { h, life, dial, to } if self.is_alive(h, life) => self.dialled(h, life, dial, to),
-            Event::DialFailed { h, life, dial, why } if self.is_alive(h, life) => self.feed(h, Input::DialFailed { dial, why }),
+            Event::DialFailed { h, life, dial, why } if self.is_alive(h, life) => {
+                self.feed(h, Input::DialFailed { dial, why })
+            }
             Event::Changed { h, life, host, why_not } if self.is_alive(h, life) => {
                 let result = why_not.map_or(Ok(HostAnswer::Done), Err);
                 self.feed(h, Input::HostDone { host, result });

@@ -5,6 +5,7 @@
 //! told to fail. Larger stories (loss, partitions, many routers) are the simulator's.
 
 mod attachments;
+mod edge;
 mod linking;
 mod traffic;
 
@@ -371,6 +372,9 @@ fn attach(key: &str, addresses: &[&str]) -> Attach {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         unguarded: false,
         vni: None,
+        gateway: false,
+        masquerade: false,
+        publish: Vec::new(),
     }
 }
 
