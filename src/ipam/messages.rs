@@ -59,21 +59,74 @@ pub(super) enum Message {
     Digest(Digest),
     Fetch,
     Full(Arc<Ring>),
-    Part { slot: Slot, number: u16, of: u16, bytes: Vec<u8> },
+    Part {
+        slot: Slot,
+        number: u16,
+        of: u16,
+        bytes: Vec<u8>,
+    },
     Ask(Request),
-    Prepare { slot: Slot, ballot: Ballot, reclaim: Vec<PeerName> },
-    Promise { slot: Slot, ballot: Ballot, life: Life, boot: u64, accepted: Option<(Ballot, Step)>, agrees: Vec<PeerName> },
-    Accept { slot: Slot, ballot: Ballot, step: Step },
-    Accepted { slot: Slot, ballot: Ballot, life: Life },
-    Nack { slot: Slot, ballot: Ballot, promised: Ballot },
-    Decided { slot: Slot, step: Step },
-    Need { want: Want, life: Life },
-    Deny { want: Want },
-    Evict { peers: Vec<(PeerName, u64)> },
-    Knock { into: u64, guest: Box<Guest> },
-    Answered { guest: u64, attempt: u32, why: String },
-    Vacate { guest: u64, attempt: u32, items: Vec<(Run, Owner)> },
-    Occupied { guest: u64, attempt: u32, position: u128 },
+    Prepare {
+        slot: Slot,
+        ballot: Ballot,
+        reclaim: Vec<PeerName>,
+    },
+    Promise {
+        slot: Slot,
+        ballot: Ballot,
+        life: Life,
+        boot: u64,
+        accepted: Option<(Ballot, Step)>,
+        agrees: Vec<PeerName>,
+    },
+    Accept {
+        slot: Slot,
+        ballot: Ballot,
+        step: Step,
+    },
+    Accepted {
+        slot: Slot,
+        ballot: Ballot,
+        life: Life,
+    },
+    Nack {
+        slot: Slot,
+        ballot: Ballot,
+        promised: Ballot,
+    },
+    Decided {
+        slot: Slot,
+        step: Step,
+    },
+    Need {
+        want: Want,
+        life: Life,
+    },
+    Deny {
+        want: Want,
+    },
+    Evict {
+        peers: Vec<(PeerName, u64)>,
+    },
+    Knock {
+        into: u64,
+        guest: Box<Guest>,
+    },
+    Answered {
+        guest: u64,
+        attempt: u32,
+        why: String,
+    },
+    Vacate {
+        guest: u64,
+        attempt: u32,
+        items: Vec<(Run, Owner)>,
+    },
+    Occupied {
+        guest: u64,
+        attempt: u32,
+        position: u128,
+    },
 }
 
 /// Any value's bytes; empty if it cannot be encoded, which none of ours does.

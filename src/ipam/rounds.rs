@@ -265,7 +265,8 @@ impl Ipam {
     }
 
     /// A proposer asks for our promise.
-    pub(super) fn hear_prepare(&mut self, from: PeerName, slot: Slot, ballot: Ballot, reclaim: &[PeerName], now: Instant) {
+    pub(super) fn hear_prepare(&mut self, from: PeerName, message: Message, now: Instant) {
+        let Message::Prepare { slot, ballot, reclaim } = message else { return };
         if !self.in_step(from, &slot) || !self.may_vote(self.config.me, self.state.life) {
             return;
         }
@@ -283,7 +284,8 @@ impl Ipam {
     }
 
     /// A proposer asks us to accept.
-    pub(super) fn hear_accept(&mut self, from: PeerName, slot: Slot, ballot: Ballot, step: Step, now: Instant) {
+    pub(super) fn hear_accept(&mut self, from: PeerName, message: Message, now: Instant) {
+        let Message::Accept { slot, ballot, step } = message else { return };
         if !self.in_step(from, &slot) || !self.may_vote(self.config.me, self.state.life) {
             return;
         }
@@ -326,8 +328,9 @@ impl Ipam {
     }
 
     /// A voter accepted.
-    pub(super) fn hear_accepted(&mut self, from: PeerName, slot: &Slot, ballot: &Ballot, life: Life, now: Instant) {
-        let fits = |round: &&mut Round| round.slot == *slot && round.ballot == *ballot && round.step.is_some();
+    pub(super) fn hear_accepted(&mut self, from: PeerName, message: Message, now: Instant) {
+        let Message::Accepted { slot, ballot, life } = message else { return };
+        let fits = |round: &&mut Round| round.slot == slot && round.ballot == ballot && round.step.is_some();
         let Some(round) = self.rounds.round.as_mut().filter(fits) else { return };
         round.accepted.insert(from);
         round.promises.entry(from).or_insert(Promised { life, boot: 0, accepted: None, agrees: BTreeSet::new() });
