@@ -36,6 +36,8 @@ const CONTACT: Duration = Duration::from_secs(40);
 /// Most contacts and most pieces in one `Vacate`.
 const CONTACTS_MAX: usize = 16;
 const PIECES_MAX: usize = 512;
+/// Most other rings that a ring remembers; further ones stay apart.
+const GUESTS_MAX: usize = 1024;
 
 struct Visit {
     guest: Guest,
@@ -125,6 +127,7 @@ impl Ring {
     /// Whether an attempt of a guest has no answer yet.
     fn is_open(&self, ring: u64, attempt: u32) -> bool {
         ring != self.slot.ring
+            && (self.guests.len() < GUESTS_MAX || self.guests.contains_key(&ring))
             && self.guests.get(&ring).is_none_or(|outcome| !outcome.absorbed && outcome.attempt < attempt)
     }
 

@@ -319,6 +319,9 @@ impl Ipam {
     /// A voter's promise.
     pub(super) fn hear_promise(&mut self, from: PeerName, message: Message, now: Instant) {
         let Message::Promise { slot, ballot, life, boot, accepted, agrees } = message else { return };
+        if !self.may_vote(from, life) {
+            return;
+        }
         let fits = |round: &&mut Round| round.slot == slot && round.ballot == ballot && round.step.is_none();
         let Some(round) = self.rounds.round.as_mut().filter(fits) else { return };
         round.promises.insert(from, Promised { life, boot, accepted, agrees: agrees.into_iter().collect() });
@@ -330,6 +333,9 @@ impl Ipam {
     /// A voter accepted.
     pub(super) fn hear_accepted(&mut self, from: PeerName, message: Message, now: Instant) {
         let Message::Accepted { slot, ballot, life } = message else { return };
+        if !self.may_vote(from, life) {
+            return;
+        }
         let fits = |round: &&mut Round| round.slot == slot && round.ballot == ballot && round.step.is_some();
         let Some(round) = self.rounds.round.as_mut().filter(fits) else { return };
         round.accepted.insert(from);

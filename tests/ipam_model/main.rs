@@ -136,17 +136,17 @@ fn run_world(seed: u64) -> (World, Result<(), String>) {
 
 /// Everybody wants something at once and believes to be the one to propose it; answers are late, and hosts die meanwhile.
 fn one_duel(seed: u64) -> Result<(), String> {
-    let hosts = 3 + (seed % 3) as usize;
+    let hosts = 3 + (seed % 2) as usize;
     let inits = vec![Init::Seed((0..hosts).map(name).collect()); hosts];
     let mut world = World::new(seed, inits, vec![net("10.32.0.0/20")], None);
     (world.one_founding, world.lag, world.loss, world.blind) = (true, 30, 5, 30);
-    for n in 0..25u32 {
+    for n in 0..12u32 {
         world.look_around();
         for host in 0..hosts {
             if world.hosts[host].machine.is_none() {
                 world.start(host);
             }
-            let subnet = net(&format!("10.32.{}.0/28", world.rng.random_range(0..16u32)));
+            let subnet = net(&format!("10.32.{}.0/28", world.rng.random_range(0..4u32)));
             world.allocate(host, &format!("k{n}"), subnet);
         }
         if world.rng.random_range(0..4u32) == 0 {
@@ -238,7 +238,7 @@ fn no_address_is_held_twice_in_any_world_of_an_odd_seed() {
 
 #[test]
 fn duels_of_proposers_end_in_one_ring() {
-    many(one_duel, 0..runs() / 10);
+    many(one_duel, 0..runs() / 25);
 }
 
 #[test]
