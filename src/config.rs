@@ -1,1 +1,561 @@
-//! (room not furnished yet)
+//! The options of `rnet launch` as one valid value.
+//!
+//! Options come from three layers: command line, environment, file, in this order of precedence. Each layer is texts by
+//! option name, whatever it was read from, so that one parser serves all three and every fault names its layer. Nothing
+//! here reads a file or the environment: the caller gives the texts, and a reader for the files that options name.
+//!
+//! Invariant: a `Config` is valid as a whole. All bad values are reported at once, before anything is done.
+//!
+//! The default MTU of attachments lets a sealed frame pass a 1500-byte underlay whole, over IPv6 too:
+//!
+//! ```text
+//! 1500 - 40 IPv6 - 8 UDP - 16 outer header - 8 inner header - 16 tag - 14 Ethernet = 1398
+//! ```
+
+use crate::types::{Nickname, Password, PublicKey, Target};
+use crate::wire::datagram::{INNER_LEN, OUTER_LEN, TAG_LEN};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use zeroize::Zeroize;
+
+/// Bytes that rnet's framing, UDP and the inner Ethernet header take of an underlay packet, the IP header excluded.
+const OVERHEAD: usize = 8 + OUTER_LEN + INNER_LEN + TAG_LEN + 14;
+/// Attachment MTU that needs no fragmenting on a 1500-byte underlay; see the head of this file.
+pub const DEFAULT_MTU: u16 = low_half(1500 - 40 - OVERHEAD);
+/// Largest attachment MTU: its frame still fits one UDP datagram (65,535 less the IPv4 header).
+pub const MAX_MTU: u16 = low_half(65_535 - 20 - OVERHEAD);
+/// Smallest attachment MTU: IPv6 requires it (RFC 8200 section 5).
+pub const MIN_MTU: u16 = 1280;
+/// TCP and UDP port of a mesh, unless told otherwise (Weave's).
+pub const DEFAULT_PORT: u16 = 6783;
+/// Links at most, unless told otherwise (Weave's since 2.6).
+pub const DEFAULT_CONNECTION_LIMIT: usize = 200;
+/// Control socket and lock live here, unless told otherwise.
+pub const DEFAULT_RUN_DIR: &str = "/run/rnet";
+/// Identity, state and log live here, unless told otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/rnet";
+/// Longest path of the control socket (`sun_path` is 108 bytes with its end, unix(7)) less `/rnet.sock`.
+const MAX_RUN_DIR: usize = 107 - "/rnet.sock".len();
+
+/// `bytes` as the 16 bits that it fits in; a constant one that does not is caught by the tests below.
+const fn low_half(bytes: usize) -> u16 {
+    let [.., high, low] = bytes.to_be_bytes();
+    u16::from_be_bytes([high, low])
+}
+
+/// How an option is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// Present or not; in environment and file `true` or `false`.
+    Flag,
+    /// One value.
+    Value,
+    /// Any number of values; separated by spaces in the environment, an array in the file.
+    List,
+}
+
+/// One option of `launch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// Its name: `--port` on the command line, `port` in the file.
+    pub name: &'static str,
+    /// Its environment variable.
+    pub env: &'static str,
+    /// How it is written.
+    pub form: Form,
+}
+
+const fn spec(name: &'static str, env: &'static str, form: Form) -> Spec {
+    Spec { name, env, form }
+}
+
+/// Every option of `launch`, for all three layers. `peers` stands on the command line without a name.
+pub const OPTIONS: [Spec; 19] = [
+    spec("peers", "RNET_PEERS", Form::List),
+    spec("port", "RNET_PORT", Form::Value),
+    spec("host", "RNET_HOST", Form::Value),
+    spec("nickname", "RNET_NICKNAME", Form::Value),
+    spec("password", "RNET_PASSWORD", Form::Value),
+    spec("password-file", "RNET_PASSWORD_FILE", Form::Value),
+    spec("run-dir", "RNET_RUN_DIR", Form::Value),
+    spec("data-dir", "RNET_DATA_DIR", Form::Value),
+    spec("no-discovery", "RNET_NO_DISCOVERY", Form::Flag),
+    spec("conn-limit", "RNET_CONN_LIMIT", Form::Value),
+    spec("allow", "RNET_ALLOW", Form::List),
+    spec("allow-file", "RNET_ALLOW_FILE", Form::Value),
+    spec("mtu", "RNET_MTU", Form::Value),
+    spec("capture", "RNET_CAPTURE", Form::Value),
+    spec("no-guard", "RNET_NO_GUARD", Form::Flag),
+    spec("log-level", "RNET_LOG_LEVEL", Form::Value),
+    spec("foreground", "RNET_FOREGROUND", Form::Flag),
+    spec("resume", "RNET_RESUME", Form::Flag),
+    spec("config", "RNET_CONFIG", Form::Value),
+];
+
+/// Where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    /// Arguments.
+    CommandLine,
+    /// Variables `RNET_*`.
+    Environment,
+    /// The file of `--config`.
+    File(String),
+}
+
+/// The values of one layer by option name; a flag's value is `true` or `false`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Layer {
+    /// Where they came from.
+    pub origin: Origin,
+    /// Texts as they were given. Unknown names are faults.
+    pub values: BTreeMap<String, Vec<String>>,
+}
+
+impl Layer {
+    /// A layer without values.
+    pub fn new(origin: Origin) -> Layer {
+        Layer { origin, values: BTreeMap::new() }
+    }
+
+    /// Adds `text` to the values of `name`.
+    pub fn add(&mut self, name: &str, text: String) {
+        self.values.entry(name.to_string()).or_default().push(text);
+    }
+
+    /// How a fault in `name` is introduced: `--port`, `RNET_PORT`, `port in /etc/rnet.toml`.
+    fn label(&self, name: &str) -> String {
+        match &self.origin {
+            Origin::CommandLine if name == "peers" => "PEER".to_string(),
+            Origin::CommandLine => format!("--{name}"),
+            Origin::Environment => OPTIONS
+                .iter()
+                .find(|spec| spec.name == name)
+                .map_or_else(|| name.to_string(), |spec| spec.env.to_string()),
+            Origin::File(path) => format!("{name} in {path}"),
+        }
+    }
+}
+
+/// A password among the values does not outlive the layer.
+impl Drop for Layer {
+    fn drop(&mut self) {
+        self.values.get_mut("password").into_iter().flatten().for_each(Zeroize::zeroize);
+    }
+}
+
+/// What the machine tells: given, so that this file stays pure.
+pub struct Ambient<'a> {
+    /// The host's name: nickname by default.
+    pub hostname: &'a str,
+    /// Reads a file that an option names whole, or standard input for `-`; an error is one line.
+    pub read: &'a dyn Fn(&str) -> Result<String, String>,
+}
+
+/// What captures frames of a network's bridge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CaptureKind {
+    /// A TAP device (needs /dev/net/tun).
+    Tap,
+    /// libpcap on a veth.
+    Pcap,
+}
+
+/// How much is logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Broken things only.
+    Error,
+    /// And what is not as it should be.
+    Warn,
+    /// And what changed.
+    Info,
+    /// And what developers ask for.
+    Debug,
+}
+
+/// Valid options. See the head of this file.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Addresses to dial.
+    pub targets: Vec<Target>,
+    /// TCP and UDP.
+    pub port: u16,
+    /// Address to listen on; none: all.
+    pub host: Option<IpAddr>,
+    /// What people call this peer.
+    pub nickname: Nickname,
+    /// The mesh's password, if it has one.
+    pub password: Option<Password>,
+    /// Control socket and lock.
+    pub run_dir: PathBuf,
+    /// Identity, state, log.
+    pub data_dir: PathBuf,
+    /// Dial peers that other peers tell of.
+    pub discovery: bool,
+    /// Links at most.
+    pub connection_limit: usize,
+    /// Who may join; none: whoever has the password.
+    pub allow: Option<Vec<PublicKey>>,
+    /// MTU of attachments, bytes.
+    pub mtu: u16,
+    /// How frames are captured.
+    pub capture: CaptureKind,
+    /// Attachments may send only from the addresses given to them.
+    pub guard: bool,
+    /// How much is logged.
+    pub log_level: LogLevel,
+    /// Stay in the foreground, log to standard error.
+    pub foreground: bool,
+    /// Take the targets of the last run.
+    pub resume: bool,
+}
+
+/// One bad value: where it was given and why it is bad.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// `--port`, `RNET_PORT`, `port in FILE`.
+    pub option: String,
+    /// One line.
+    pub why: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.option, self.why)
+    }
+}
+
+impl Config {
+    /// Makes one valid configuration of the layers, highest precedence first; the highest layer that has an option wins
+    /// it whole (lists are not joined). Every fault of a value that would be used, and every unknown name, is reported.
+    pub fn resolve(layers: &[Layer], ambient: &Ambient<'_>) -> Result<Config, Vec<Fault>> {
+        let mut reader = Reader { layers, faults: Vec::new() };
+        reader.refuse_unknown();
+        let password = reader.password(ambient);
+        let config = Config {
+            targets: reader.list("peers"),
+            port: reader.number("port", 1..=u16::MAX.into()).and_then(|n| n.try_into().ok()).unwrap_or(DEFAULT_PORT),
+            host: reader.value("host", |text| text.parse().map_err(|_| expected(text, "an IP address of this host"))),
+            nickname: Nickname::new(&reader.text("nickname").unwrap_or_else(|| ambient.hostname.to_string())),
+            password,
+            run_dir: reader.directory("run-dir", DEFAULT_RUN_DIR),
+            data_dir: reader.directory("data-dir", DEFAULT_DATA_DIR),
+            discovery: !reader.flag("no-discovery"),
+            connection_limit: reader
+                .number("conn-limit", 1..=65_535)
+                .and_then(|n| n.try_into().ok())
+                .unwrap_or(DEFAULT_CONNECTION_LIMIT),
+            allow: reader.allow(ambient),
+            mtu: reader
+                .number("mtu", MIN_MTU.into()..=MAX_MTU.into())
+                .and_then(|n| n.try_into().ok())
+                .unwrap_or(DEFAULT_MTU),
+            capture: reader.choice("capture", CAPTURES).unwrap_or(CaptureKind::Tap),
+            guard: !reader.flag("no-guard"),
+            log_level: reader.choice("log-level", LEVELS).unwrap_or(LogLevel::Info),
+            foreground: reader.flag("foreground"),
+            resume: reader.flag("resume"),
+        };
+        reader.check_whole(&config);
+        if reader.faults.is_empty() { Ok(config) } else { Err(reader.faults) }
+    }
+}
+
+const CAPTURES: &[(&str, CaptureKind)] = &[("tap", CaptureKind::Tap), ("pcap", CaptureKind::Pcap)];
+const LEVELS: &[(&str, LogLevel)] = &[
+    ("error", LogLevel::Error),
+    ("warning", LogLevel::Warn),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+];
+
+fn expected(given: &str, what: &str) -> String {
+    let given: String = given.chars().take(64).collect();
+    format!("{given:?} is not {what}")
+}
+
+/// Takes values out of the layers and keeps the faults it meets.
+struct Reader<'a> {
+    layers: &'a [Layer],
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn fault(&mut self, option: String, why: String) {
+        self.faults.push(Fault { option, why });
+    }
+
+    fn refuse_unknown(&mut self) {
+        for layer in self.layers {
+            for name in layer.values.keys() {
+                if !OPTIONS.iter().any(|spec| spec.name == name) {
+                    self.fault(layer.label(name), "is not an option; `rnet launch --help` lists them".to_string());
+                }
+            }
+        }
+    }
+
+    /// The texts of the highest layer that has `name`, and how that layer calls it.
+    fn texts(&self, name: &str) -> Option<(String, Vec<String>)> {
+        self.layers.iter().find_map(|layer| layer.values.get(name).map(|texts| (layer.label(name), texts.clone())))
+    }
+
+    fn text(&mut self, name: &str) -> Option<String> {
+        self.value(name, |text| Ok(text.to_string()))
+    }
+
+    fn value<T>(&mut self, name: &str, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        let (label, texts) = self.texts(name)?;
+        let result = match texts.as_slice() {
+            [text] if !text.is_empty() => parse(text),
+            [] | [_] => Err("has no value".to_string()),
+            _ => Err("takes one value".to_string()),
+        };
+        result.map_err(|why| self.fault(label, why)).ok()
+    }
+
+    fn list<T: FromStr<Err = crate::types::Invalid>>(&mut self, name: &str) -> Vec<T> {
+        let Some((label, texts)) = self.texts(name) else { return Vec::new() };
+        let mut values = Vec::new();
+        for word in texts.iter().flat_map(|text| text.split_whitespace()) {
+            match word.parse::<T>() {
+                Ok(value) => values.push(value),
+                Err(why) => self.fault(label.clone(), why.to_string()),
+            }
+        }
+        values
+    }
+
+    fn number(&mut self, name: &str, range: std::ops::RangeInclusive<u64>) -> Option<u64> {
+        let what = format!("a number from {} to {}", range.start(), range.end());
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        self.value(name, |text| {
+            text.parse().ok().filter(|n| digits(text) && range.contains(n)).ok_or_else(|| expected(text, &what))
+        })
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        let parse = |text: &str| match text.to_ascii_lowercase().as_str() {
+            "1" | "true" | "yes" | "on" => Ok(true),
+            "0" | "false" | "no" | "off" => Ok(false),
+            _ => Err(expected(text, "true or false")),
+        };
+        self.value(name, parse).unwrap_or(false)
+    }
+
+    fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        let find = |text: &str| choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+        self.value(name, |text| find(text).ok_or_else(|| expected(text, &format!("one of {}", names.join(", ")))))
+    }
+
+    fn directory(&mut self, name: &str, default: &str) -> PathBuf {
+        let parse = |text: &str| {
+            if !text.starts_with('/') {
+                return Err(expected(text, "an absolute path"));
+            }
+            let text = text.trim_end_matches('/');
+            if text.is_empty() { Err("must not be the root directory".to_string()) } else { Ok(PathBuf::from(text)) }
+        };
+        self.value(name, parse).unwrap_or_else(|| PathBuf::from(default))
+    }
+
+    /// The password of the highest layer that names one, by value or by file. The value `-` means standard input.
+    fn password(&mut self, ambient: &Ambient<'_>) -> Option<Password> {
+        for layer in self.layers {
+            let (value, file) = (layer.values.get("password"), layer.values.get("password-file"));
+            let label = |name| layer.label(name);
+            let (option, text) = match (value.map(Vec::as_slice), file.map(Vec::as_slice)) {
+                (None, None) => continue,
+                (Some(_), Some(_)) => {
+                    let why = format!("cannot stand beside {}: give one of them", label("password-file"));
+                    self.fault(label("password"), why);
+                    return None;
+                }
+                (Some(_), None) if matches!(layer.origin, Origin::File(_)) => {
+                    let why = "a password does not belong into this file: give `password-file`".to_string();
+                    self.fault(label("password"), why);
+                    return None;
+                }
+                (Some([text]), None) if text == "-" => (label("password"), (ambient.read)("-")),
+                (Some([text]), None) => (label("password"), Ok(text.clone())),
+                (None, Some([path])) => (label("password-file"), (ambient.read)(path)),
+                _ => (label("password"), Err("takes one value".to_string())),
+            };
+            let password = text.and_then(|mut text| {
+                // Only the first line of a file counts, as for most tools; a password with a line end could not be typed.
+                let first = text.lines().next().unwrap_or_default().to_string();
+                text.zeroize();
+                Password::new(first).ok_or_else(|| "the password is empty".to_string())
+            });
+            return password.map_err(|why| self.fault(option, why)).ok();
+        }
+        None
+    }
+
+    /// Keys of `--allow` and of the lines of `--allow-file` (`#` begins a comment).
+    fn allow(&mut self, ambient: &Ambient<'_>) -> Option<Vec<PublicKey>> {
+        let mut keys: Vec<PublicKey> = self.list("allow");
+        let mut given = self.texts("allow").is_some();
+        if let Some(path) = self.text("allow-file") {
+            given = true;
+            match (ambient.read)(&path) {
+                Err(why) => self.fault(self.texts("allow-file").map(|(label, _)| label).unwrap_or_default(), why),
+                Ok(text) => self.allow_lines(&path, &text, &mut keys),
+            }
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        given.then_some(keys)
+    }
+
+    fn allow_lines(&mut self, path: &str, text: &str, keys: &mut Vec<PublicKey>) {
+        for (number, line) in text.lines().enumerate() {
+            let line = line.split('#').next().unwrap_or_default();
+            // What follows the key is a comment too, as in authorized_keys(5).
+            let Some(word) = line.split_whitespace().next() else { continue };
+            match word.parse() {
+                Ok(key) => keys.push(key),
+                Err(why) => self.fault(format!("{path} line {}", number.saturating_add(1)), why.to_string()),
+            }
+        }
+    }
+
+    /// Faults that only the values together have.
+    fn check_whole(&mut self, config: &Config) {
+        if config.resume && !config.targets.is_empty() {
+            let why = "takes the peers of the last run: give no others (`rnet connect` adds some later)";
+            self.fault("--resume".to_string(), why.to_string());
+        }
+        if config.run_dir.as_os_str().len() > MAX_RUN_DIR {
+            self.fault("--run-dir".to_string(), format!("is longer than {MAX_RUN_DIR} bytes"));
+        }
+        if config.run_dir == config.data_dir {
+            let why = "must not be the data directory: what is in it is removed at stop";
+            self.fault("--run-dir".to_string(), why.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layer(origin: Origin, values: &[(&str, &[&str])]) -> Layer {
+        let texts = |v: &[&str]| v.iter().map(|text| text.to_string()).collect();
+        Layer { origin, values: values.iter().map(|(name, v)| (name.to_string(), texts(v))).collect() }
+    }
+
+    fn cli(values: &[(&str, &[&str])]) -> Layer {
+        layer(Origin::CommandLine, values)
+    }
+
+    fn resolve(layers: &[Layer]) -> Result<Config, Vec<String>> {
+        let read = |path: &str| match path {
+            "-" => Ok("from stdin\n".to_string()),
+            "/pw" => Ok("secret\nsecond line\n".to_string()),
+            "/empty" => Ok("\n".to_string()),
+            "/keys" => Ok(format!("# who\n{} host1\n\nnonsense\n", "ab".repeat(32))),
+            _ => Err(format!("cannot read {path}: no such file")),
+        };
+        Config::resolve(layers, &Ambient { hostname: "box", read: &read })
+            .map_err(|faults| faults.iter().map(Fault::to_string).collect())
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_manual() {
+        let config = resolve(&[]).unwrap();
+        assert_eq!((config.port, config.mtu, config.connection_limit), (6783, 1398, 200));
+        assert_eq!(config.nickname.as_str(), "box");
+        assert_eq!(config.run_dir, PathBuf::from("/run/rnet"));
+        assert!(config.discovery && config.guard && !config.foreground && !config.resume);
+        assert!(config.password.is_none() && config.allow.is_none() && config.targets.is_empty());
+    }
+
+    #[test]
+    fn default_mtu_fits_a_1500_byte_underlay_over_ipv6() {
+        assert_eq!(usize::from(DEFAULT_MTU) + 14 + TAG_LEN + INNER_LEN + OUTER_LEN + 8 + 40, 1500);
+    }
+
+    #[test]
+    fn higher_layer_wins_an_option_whole() {
+        let file = layer(Origin::File("/f".into()), &[("port", &["1"]), ("peers", &["a", "b"]), ("mtu", &["1300"])]);
+        let env = layer(Origin::Environment, &[("port", &["2"]), ("nickname", &["n"])]);
+        let config = resolve(&[cli(&[("port", &["3"]), ("peers", &["c"])]), env, file]).unwrap();
+        assert_eq!((config.port, config.mtu, config.nickname.as_str()), (3, 1300, "n"));
+        assert_eq!(config.targets, ["c".parse().unwrap()]);
+    }
+
+    #[test]
+    fn reports_every_bad_value_at_once_with_its_layer() {
+        let file = layer(Origin::File("/f".into()), &[("mtu", &["12"]), ("colour", &["red"]), ("capture", &["x"])]);
+        let env = layer(Origin::Environment, &[("log-level", &["loud"]), ("no-discovery", &["maybe"])]);
+        let bad_cli = cli(&[
+            ("port", &["0"]),
+            ("host", &["nowhere"]),
+            ("peers", &["ok", "10.0.0.256", "a:b:c"]),
+            ("allow", &["abc"]),
+            ("run-dir", &["here"]),
+            ("conn-limit", &["+5"]),
+            ("password-file", &["/nope"]),
+            ("nickname", &["a", "b"]),
+        ]);
+        insta::assert_snapshot!(resolve(&[bad_cli, env, file]).unwrap_err().join("\n"), @r#"
+        colour in /f: is not an option; `rnet launch --help` lists them
+        --password-file: cannot read /nope: no such file
+        PEER: "10.0.0.256" is not a peer's address such as 192.0.2.7, host2, host2:6783 or [fd00::7]:6783
+        PEER: "a:b:c" is not a peer's address such as 192.0.2.7, host2, host2:6783 or [fd00::7]:6783
+        --port: "0" is not a number from 1 to 65535
+        --host: "nowhere" is not an IP address of this host
+        --nickname: takes one value
+        --run-dir: "here" is not an absolute path
+        RNET_NO_DISCOVERY: "maybe" is not true or false
+        --conn-limit: "+5" is not a number from 1 to 65535
+        --allow: "abc" is not a public key: 64 hexadecimal digits, as `rnet report` shows it
+        mtu in /f: "12" is not a number from 1280 to 65453
+        capture in /f: "x" is not one of tap, pcap
+        RNET_LOG_LEVEL: "loud" is not one of error, warning, warn, info, debug
+        "#);
+    }
+
+    #[test]
+    fn password_comes_from_the_highest_layer_that_names_one() {
+        let secret = |layers: &[Layer]| resolve(layers).unwrap().password.map(|p| p.expose().to_vec());
+        let env = layer(Origin::Environment, &[("password", &["of env"])]);
+        assert_eq!(secret(&[cli(&[("password-file", &["/pw"])]), env.clone()]), Some(b"secret".to_vec()));
+        assert_eq!(secret(&[cli(&[]), env]), Some(b"of env".to_vec()));
+        assert_eq!(secret(&[cli(&[("password", &["-"])])]), Some(b"from stdin".to_vec()));
+        assert_eq!(secret(&[cli(&[])]), None);
+    }
+
+    #[test]
+    fn refuses_an_ambiguous_empty_or_exposed_password() {
+        let both = resolve(&[cli(&[("password", &["x"]), ("password-file", &["/pw"])])]).unwrap_err();
+        assert_eq!(both, ["--password: cannot stand beside --password-file: give one of them"]);
+        assert_eq!(resolve(&[cli(&[("password-file", &["/empty"])])]).unwrap_err().len(), 1);
+        assert_eq!(resolve(&[cli(&[("password", &[""])])]).unwrap_err(), ["--password: the password is empty"]);
+        assert_eq!(resolve(&[layer(Origin::File("/f".into()), &[("password", &["x"])])]).unwrap_err().len(), 1);
+    }
+
+    #[test]
+    fn allow_list_joins_options_and_file_and_names_the_bad_line() {
+        let faults = resolve(&[cli(&[("allow-file", &["/keys"])])]).unwrap_err();
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].starts_with("/keys line 4: \"nonsense\""), "{faults:?}");
+        let key = "cd".repeat(32);
+        assert_eq!(resolve(&[cli(&[("allow", &[&key, &key])])]).unwrap().allow.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn resume_takes_no_peers_and_directories_differ() {
+        assert!(resolve(&[cli(&[("resume", &["true"])])]).unwrap().resume);
+        assert_eq!(resolve(&[cli(&[("resume", &["true"]), ("peers", &["a"])])]).unwrap_err().len(), 1);
+        assert_eq!(resolve(&[cli(&[("run-dir", &["/x"]), ("data-dir", &["/x/"])])]).unwrap_err().len(), 1);
+        assert_eq!(resolve(&[cli(&[("run-dir", &[&format!("/{}", "x".repeat(97))])])]).unwrap_err().len(), 1);
+    }
+}

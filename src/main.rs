@@ -1,1 +1,5 @@
-fn main() {}
+//! The `rnet` program. See `cli`.
+
+fn main() -> std::process::ExitCode {
+    rnet::cli::main()
+}

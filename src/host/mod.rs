@@ -1,1 +1,29 @@
-//! (room not furnished yet)
+//! Changes to this machine: what a network and an attachment are made of, and how they come and go.
+//!
+//! Owns the names of kernel objects, the order of steps, and that a failed change leaves nothing behind. Does not own the
+//! system calls (`io`) nor when a change is due (`node`). Per network there is a bridge and a capture port, per attachment's
+//! interface a veth pair whose far end lies in the attachment's namespace:
+//!
+//! ```text
+//! namespace of the attachment | namespace of the router
+//!   rnet0 (MAC, addresses) ===|=== rnv<hash> --- rnb<net> --- rnt<net>  <- captured by the data path
+//!                             |                          \--- rnq<net> === rnp<net>  <- where there is no TAP
+//! ```
+//!
+//! - `names`    what these are called, and which names are ours
+//! - `plan`     a change as a list of steps; pure
+//! - `apply`    runs the steps, undoes them in reverse, sweeps what a dead router left
+//! - `announce` the frames that tell a network where an address is now; pure
+//! - `changes`  what of this machine's changes matters
+//! - `sandbox`  `rnet run`: a program on the mesh before it begins
+#![allow(clippy::disallowed_methods)] // the rim: threads, timers and the machine itself
+
+mod announce;
+mod apply;
+mod changes;
+mod names;
+mod plan;
+pub mod sandbox;
+
+pub use apply::{Host, HostEvent};
+pub use plan::{Step, plan};

@@ -1,1 +1,37 @@
-//! (room not furnished yet)
+//! The rim: a file per family of system calls, and the only unsafe code of rnet.
+//!
+//! Owns file descriptors, sockets, namespaces, processes and files. Decides nothing: what to change on this machine is
+//! `host`'s, what becomes of a frame is `plane`'s, what runs on which thread is `run`'s. Errors are `std::io::Error`
+//! or say in one line what was attempted on what; whether they are fatal is the caller's decision.
+//!
+//! ```text
+//! clock entropy        time and random numbers, as the pure layers want them
+//! capture tap pcap     a network's capture port: one frame in, one frame out, never blocking
+//! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
+//! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
+//! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
+//! background           the fork of the daemon, and how its start went
+//! store lock           files that survive a restart; one router per run directory
+//! ```
+#![allow(clippy::disallowed_methods)] // this is where clocks, sockets, threads, files and random numbers belong
+
+pub mod background;
+pub mod capture;
+pub mod clock;
+pub mod egress;
+pub mod entropy;
+pub mod ethtool;
+pub mod ingress;
+pub mod lock;
+pub mod netlink;
+pub mod netns;
+pub mod packet;
+#[cfg(feature = "pcap")]
+pub mod pcap;
+pub mod pidfd;
+pub mod process;
+pub mod store;
+pub mod tap;
+pub mod tcp;
+pub mod udp;
+pub mod watch;

@@ -7,11 +7,12 @@
 //! If the ring says that this life of ours was removed, everything it gave us is gone: a new life begins, before anything
 //! else is handed out. If it knows a life of ours that our state does not, the state was lost, and the same happens.
 
-use super::messages::{Digest, MESSAGE, Message, PART, PARTS_MAX, bytes, value};
+use super::messages::{Digest, MESSAGE, Message, PART, PARTS_MAX};
 use super::ring::{Life, MEMBERS_MAX, Relation, Ring, Slot, Standing};
 use super::steps::Step;
 use super::{Ipam, IpamOutput};
 use crate::types::{Instant, PeerName};
+use crate::wire::message::{decode_body, encode_body};
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -120,7 +121,7 @@ impl Ipam {
             self.out.push_back(IpamOutput::Unicast { to, body: whole });
             return;
         }
-        let packed = bytes(&*ring);
+        let packed = encode_body(&*ring);
         let of = packed.len().div_ceil(PART);
         let Some(of) = u16::try_from(of).ok().filter(|of| *of <= PARTS_MAX) else { return };
         for (number, part) in (0..of).zip(packed.chunks(PART)) {
@@ -142,9 +143,9 @@ impl Ipam {
         if parts.got.len() == usize::from(of) {
             let whole: Vec<u8> = parts.got.values().flatten().copied().collect();
             self.adopting.parts = None;
-            match value::<Ring, { 16 * PART * PARTS_MAX as usize }>(&whole) {
-                Some(ring) => self.adopt(from, Arc::new(ring), now),
-                None => self.malformed = self.malformed.saturating_add(1),
+            match decode_body::<Ring>(&whole) {
+                Ok(ring) => self.adopt(from, Arc::new(ring), now),
+                Err(_) => self.malformed = self.malformed.saturating_add(1),
             }
         }
     }

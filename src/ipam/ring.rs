@@ -17,6 +17,7 @@
 use super::space::Run;
 use super::steps::{Act, Batch, Founding, Op, Request};
 use crate::types::{Network, PeerName};
+use crate::wire::message::encode_body;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -483,7 +484,7 @@ impl Ring {
 /// The hash after a step: the first 64 bits of SHA-256 over the hash before and the step.
 fn chain(before: u64, batch: &Batch) -> u64 {
     let mut bytes = before.to_be_bytes().to_vec();
-    bytes.extend(super::messages::bytes(batch));
+    bytes.extend(encode_body(batch));
     let hash = digest::digest(&digest::SHA256, &bytes);
     hash.as_ref().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
 }

@@ -10,12 +10,13 @@
 //!
 //! What is proposed comes from `open` (own requests), from the inbox (others' requests) and from `takeover` and `merge`.
 
-use super::messages::{Message, bytes};
+use super::messages::Message;
 use super::ring::{Life, Slot};
 use super::state::Vote;
 use super::steps::{Act, BATCH_MAX, Batch, Request, Step};
 use super::{Ipam, MESSAGE};
 use crate::types::{Instant, PeerName};
+use crate::wire::message::encode_body;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -237,10 +238,10 @@ impl Ipam {
         acts.extend(reclaimed);
         acts.extend(self.merge_acts());
         acts.truncate(BATCH_MAX);
-        let mut size = bytes(&acts).len();
+        let mut size = encode_body(&acts).len();
         let mut requests = Vec::new();
         for request in self.asking.request.iter().chain(self.rounds.inbox.values()).take(BATCH_MAX) {
-            size += bytes(request).len();
+            size += encode_body(request).len();
             if size > MESSAGE / 2 && !(requests.is_empty() && acts.is_empty()) {
                 break;
             }

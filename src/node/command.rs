@@ -76,6 +76,9 @@ pub struct Attachment {
     pub place: Place,
     /// Its interfaces, in the order of their names.
     pub interfaces: Vec<Interface>,
+    /// See [`Attach::unguarded`].
+    #[serde(default)]
+    pub unguarded: bool,
 }
 
 /// The answer to a [`Command`].

@@ -1,5 +1,264 @@
 //! The router: joins the pure parts into one machine without I/O.
+//!
+//! `Node` owns the links, the topology, the claims and the attachments, and steers the data plane that it shares with the
+//! data path threads. Its driver hands in one `Input`, polls until `Output::Wait`, and waits (see `border`). Each file is
+//! one topic:
+//!
+//! ```text
+//! links    TCP links: admission (admit), duplicates, clones, ends          requests   what edges ask
+//! paths    the datagram path beside each link: keys (rekey), probes        attach     attachments: what is checked, what is planned
+//! tell     gossip with neighbours                                          jobs       changes to this machine, one at a time
+//! publish  our record, routes, the Fib                                     view       Status
+//! journal  log lines that a peer cannot flood
+//! ```
+//!
+//! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
+//! Invariant: what the data plane sees is always a whole Fib, and no output is produced but through the queue.
 
+mod admit;
+mod attach;
 pub mod border;
 pub mod command;
+mod jobs;
+mod journal;
+mod links;
+mod paths;
+mod publish;
+pub mod rekey;
+mod requests;
 pub mod status;
+mod tell;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use crate::crypto::keys::public_key;
+use crate::mesh::claims::{ClaimSet, Claims};
+use crate::mesh::dialer::Dialer;
+use crate::mesh::gossip::Gossip;
+use crate::mesh::peers::{Peers, Record};
+use crate::mesh::short;
+use crate::plane::Plane;
+use crate::types::{Instant, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+use attach::Attachments;
+use border::{Input, Level, Output, State};
+use jobs::Jobs;
+use journal::Journal;
+use links::Links;
+use publish::Published;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tell::Tell;
+
+/// What a router is made of.
+pub struct NodeConfig {
+    /// Our identity.
+    pub key: StaticKey,
+    /// The mesh's password, derived; without one anybody may join and datagrams are not sealed.
+    pub psk: Option<Psk>,
+    /// The host's name.
+    pub nickname: Nickname,
+    /// TCP and UDP port that we listen on; also of targets without one.
+    pub port: u16,
+    /// This run: random.
+    pub uid: Uid,
+    /// Randomness of everything that follows; fresh at every start.
+    pub seed: [u8; 32],
+    /// This processor is fast at AES.
+    pub aes: bool,
+    /// Dial peers that the user did not name.
+    pub discovery: bool,
+    /// Who may link, ourselves not included; nothing: anybody (who has the password).
+    pub allow: Option<Vec<PublicKey>>,
+    /// Links at a time.
+    pub connection_limit: usize,
+    /// MTU of attachments' interfaces, bytes.
+    pub mtu: u16,
+    /// The address range of the mesh, compared as text.
+    pub range: String,
+    /// What survived the last run.
+    pub state: State,
+    /// Version of rnet, for `Status`.
+    pub version: String,
+}
+
+/// How often what nobody asks for is forgotten.
+const CHORES: Duration = Duration::from_secs(1);
+
+/// The router. See the head of this file.
+pub struct Node {
+    config: NodeConfig,
+    public: PublicKey,
+    me: PeerName,
+    plane: Arc<Plane>,
+    rng: StdRng,
+    started: Instant,
+    now: Instant,
+    out: VecDeque<Output>,
+    /// Something happened since `settle` last ran.
+    unsettled: bool,
+    links: Links,
+    dialer: Dialer,
+    peers: Peers,
+    claims: Claims,
+    tell: Tell,
+    published: Published,
+    attachments: Attachments,
+    jobs: Jobs,
+    journal: Journal,
+    /// The state on disk may be older than ours; and what it was.
+    unsaved: bool,
+    saved: State,
+    stopping: bool,
+    chores_at: Instant,
+}
+
+impl Node {
+    /// A router that begins to dial its targets and to plug what was attached. `plane` is the one that the data path uses.
+    pub fn new(mut config: NodeConfig, plane: Arc<Plane>, now: Instant) -> Node {
+        let mut rng = StdRng::from_seed(config.seed);
+        let public = public_key(&config.key);
+        let me = public.name();
+        let short = short::pick(&BTreeSet::new(), &mut rng).unwrap_or(ShortId(1));
+        let record = Record {
+            key: public,
+            uid: config.uid,
+            version: 1,
+            nickname: config.nickname.clone(),
+            short,
+            networks: Vec::new(),
+            links: Vec::new(),
+        };
+        let state = std::mem::take(&mut config.state);
+        let mut node = Node {
+            public,
+            me,
+            plane,
+            started: now,
+            now,
+            out: VecDeque::new(),
+            unsettled: true,
+            links: Links::default(),
+            dialer: Dialer::new(rng.random()),
+            peers: Peers::new(record),
+            claims: Claims::new(ClaimSet::empty(me, config.uid)),
+            tell: Tell { topology: Gossip::new(rng.random(), now), claims: Gossip::new(rng.random(), now) },
+            published: Published::default(),
+            attachments: Attachments::default(),
+            jobs: Jobs::default(),
+            journal: Journal::default(),
+            unsaved: false,
+            saved: state.clone(),
+            stopping: false,
+            chores_at: now + CHORES,
+            config,
+            rng,
+        };
+        node.published.fib_changed = true;
+        for target in state.targets {
+            node.dialer.give(target, now);
+        }
+        node.restore(state.attachments);
+        node
+    }
+
+    /// Our name.
+    pub fn name(&self) -> PeerName {
+        self.me
+    }
+
+    /// Takes in what happened. To be followed by `poll` until it gives `Output::Wait`.
+    pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        self.now = self.now.max(now);
+        self.unsettled = true;
+        match input {
+            Input::LinkUp { link, dial, remote, local: _ } => self.link_up(link, dial, remote),
+            Input::LinkBytes { link, bytes } => self.link_bytes(link, bytes),
+            Input::LinkDrained { link } => self.link_drained(link),
+            Input::LinkDown { link, why } => self.link_down(link, why),
+            Input::DialFailed { dial, why } => self.dial_failed(dial.0, &why),
+            Input::Plane(event) => self.probed(event),
+            Input::Command { request, command } => self.command(request, command),
+            Input::HostDone { host, result } => self.host_done(host, result),
+            Input::AttachmentGone { key } => self.attachment_gone(key),
+            Input::NetworkChanged => self.dialer.network_changed(self.now),
+            Input::Tick => {}
+        }
+    }
+
+    /// What is to be done next.
+    pub fn poll(&mut self, now: Instant) -> Output {
+        self.now = self.now.max(now);
+        loop {
+            if let Some(output) = self.out.pop_front() {
+                return output;
+            }
+            let deadline = self.deadline();
+            if !self.unsettled && deadline.is_none_or(|at| at > self.now) {
+                return Output::Wait(deadline);
+            }
+            self.unsettled = false;
+            self.settle();
+        }
+    }
+
+    /// Runs what fell due, then publishes and sends what changed.
+    fn settle(&mut self) {
+        self.tend_links();
+        self.dial_due();
+        self.tell.topology.handle(self.now);
+        self.tell.claims.handle(self.now);
+        if self.now >= self.chores_at {
+            self.chores();
+        }
+        self.next_job();
+        self.publish();
+        self.gossip();
+        self.flush_links();
+        // What is taken off because the router ends comes back when it starts again.
+        if std::mem::take(&mut self.unsaved) && !self.stopping {
+            let state = self.state();
+            if state != self.saved {
+                self.saved = state.clone();
+                self.out.push_back(Output::Persist(state));
+            }
+        }
+    }
+
+    /// When `settle` has something to do.
+    fn deadline(&mut self) -> Option<Instant> {
+        let all = [
+            self.links_deadline(),
+            if self.stopping { None } else { self.dialer.deadline() },
+            self.tell.topology.deadline(),
+            self.tell.claims.deadline(),
+            self.publish_at(),
+            // Alone in the world, there is nothing to forget.
+            (self.peers.count() > 1 || !self.attachments.is_empty()).then_some(self.chores_at),
+        ];
+        all.into_iter().flatten().min()
+    }
+
+    fn chores(&mut self) {
+        // On the grid of the other timers, to share their wake-ups.
+        let second = 1_000_000_000;
+        self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
+        self.collect();
+        self.plane.expire(self.now);
+        self.links.forget_refused(self.now);
+    }
+
+    /// What must survive a restart.
+    fn state(&self) -> State {
+        let mut attachments = self.attachments.list();
+        attachments.extend(self.jobs.unrestored().cloned());
+        State { version: 1, targets: self.dialer.given().cloned().collect(), attachments }
+    }
+
+    fn log(&mut self, level: Level, line: String) {
+        self.out.push_back(Output::Log { level, line });
+    }
+}

@@ -25,6 +25,14 @@ pub trait Floods: Send + Sync {
     /// The neighbours that a flood by `origin` on `net` is handed to by this peer: its children in the
     /// origin's shortest-path tree below which somebody has a port on `net`. Empty for an unknown origin.
     fn next_hops(&self, origin: ShortId, net: NetId) -> SmallVec<[Arc<Path>; 8]>;
+
+    /// The path on which floods by `origin` come in: the neighbour that is above this peer in the origin's tree. A flood
+    /// that comes in on another one is dropped, so that trees which differ for a moment cannot multiply frames. None if the
+    /// origin is unknown: its floods are taken from anybody.
+    fn upstream(&self, origin: ShortId) -> Option<PathId> {
+        let _ = origin;
+        None
+    }
 }
 
 /// A `Floods` that knows nobody: a router without neighbours.

@@ -1,14 +1,49 @@
 //! The data plane: what becomes of a frame.
 //!
-//! Shared by the data path threads; no timers, no logging, no queue inside. Results go into the
-//! `Sink` that the caller lent.
+//! Shared by the data path threads; no timers, no logging, no queue inside. This file is a frame's whole way in one sight;
+//! each step has a room of its own:
+//!
+//! ```text
+//! from_bridge   frame > guard > macs learn > switch > path write > (Sink)            too big: fragment
+//! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
+//!                                             > fragment > macs learn > (Sink) bridge
+//! ```
+//!
+//! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
+//! the `Sink` that the caller lent: a frame that floods to k neighbours is sealed k times from one untouched plaintext, each
+//! time straight into the memory that is sent. On this way nothing is allocated, nothing is formatted, and the only
+//! locks are a shard of the MAC table and a path's replay window (pieces of frames take one more). Every early
+//! return is a `Drop` and is counted.
 
+mod carry;
+pub mod counters;
 pub mod fib;
+pub mod fragment;
+pub mod guard;
+pub mod macs;
 pub mod path;
+pub mod switch;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
-use crate::types::Instant;
-use fib::{PathId, PortId};
+pub use counters::{Count, Drop, Tally};
+pub use macs::{Place, Seen};
+
+use crate::types::{Instant, NetId, ShortId};
+use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
+use crate::wire::frame::Frame;
+use arc_swap::{ArcSwap, Guard};
+use counters::Counters;
+use fib::{Fib, PathId, PortId};
+use macs::MacTable;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use switch::Verdict;
 
 /// Memory that belongs to the caller's batch: where a frame's outcome goes.
 pub trait Sink {
@@ -26,5 +61,214 @@ pub trait Sink {
 pub enum Event {
     /// An authenticated probe (heartbeat) arrived on `path` from `from`: its body, at most 64 bytes kept, and the
     /// size of the whole datagram in bytes (padding is cut, its size is what proves the path MTU).
-    Probe { path: PathId, from: SocketAddr, body: smallvec::SmallVec<[u8; 64]>, size: u16, at: Instant },
+    Probe { path: PathId, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
+}
+
+/// Bytes of a probe's body that are kept for control; the rest is padding.
+const PROBE_KEPT: usize = 64;
+
+/// The maxima of a plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// MACs learned for each port and each peer.
+    pub macs_per_port: usize,
+    /// How long a silent MAC is remembered; whole seconds.
+    pub mac_age: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { macs_per_port: 4096, mac_age: Duration::from_secs(600) }
+    }
+}
+
+/// The data plane of one router. See the head of this file.
+pub struct Plane {
+    fib: ArcSwap<Fib>,
+    macs: MacTable,
+    counters: Counters,
+    next_fragment: AtomicU32,
+}
+
+impl Plane {
+    /// A plane that knows no network and nobody.
+    pub fn new(limits: Limits) -> Plane {
+        Plane {
+            fib: ArcSwap::from_pointee(Fib::empty()),
+            macs: MacTable::new(limits.macs_per_port, limits.mac_age),
+            counters: Counters::default(),
+            next_fragment: AtomicU32::new(0),
+        }
+    }
+
+    /// Replaces the snapshot; batches that begin from now on use it.
+    pub fn publish(&self, fib: Fib) {
+        self.fib.store(Arc::new(fib));
+    }
+
+    /// The snapshot in use.
+    pub fn fib(&self) -> Arc<Fib> {
+        self.fib.load_full()
+    }
+
+    /// Begins a batch: one snapshot for all its frames, counted when it is dropped. To be held for a burst, not longer.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { plane: self, fib: self.fib.load(), tally: Tally::default() }
+    }
+
+    /// A batch of one frame; see [`Batch::from_bridge`].
+    pub fn from_bridge(&self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
+        self.batch().from_bridge(from, frame, now, out);
+    }
+
+    /// A batch of one datagram; see [`Batch::from_net`].
+    pub fn from_net(&self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
+        self.batch().from_net(from, datagram, now, out);
+    }
+
+    /// Adds what the caller lost after the plane had handed it over: what the kernel did not take.
+    pub fn count(&self, lost: &Tally) {
+        self.counters.add(lost);
+    }
+
+    /// What was counted so far, but for batches under way.
+    pub fn counters(&self) -> Tally {
+        self.counters.read()
+    }
+
+    /// The learned MACs, sorted by network and MAC.
+    pub fn macs(&self, now: Instant) -> Vec<Seen> {
+        self.macs.list(now)
+    }
+
+    /// Forgets the MACs behind `peer`: it is gone, or its number is now another's.
+    pub fn forget_peer(&self, peer: ShortId) {
+        self.macs.forget_peer(peer);
+    }
+
+    /// Forgets the MACs of `network`: it has no port here any more.
+    pub fn forget_network(&self, network: NetId) {
+        self.macs.forget_network(network);
+    }
+
+    /// Gives back the memory of what is too old: MACs, partial frames. To be called every few seconds.
+    pub fn expire(&self, now: Instant) {
+        self.macs.expire(now);
+        let mut tally = Tally::default();
+        for path in self.fib.load().paths.values() {
+            tally.drops_of(Drop::FragmentLost, path.expire(now));
+        }
+        self.counters.add(&tally);
+    }
+
+    /// A new id for a frame that is cut. Relays cut frames of other origins, so the ids of peers begin far apart.
+    fn fragment_id(&self, me: ShortId) -> u32 {
+        (u32::from(me.0) << 16).wrapping_add(self.next_fragment.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A burst of frames under one snapshot. See [`Plane::batch`].
+pub struct Batch<'p> {
+    plane: &'p Plane,
+    fib: Guard<Arc<Fib>>,
+    tally: Tally,
+}
+
+impl std::ops::Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.plane.counters.add(&self.tally);
+    }
+}
+
+impl Batch<'_> {
+    /// A frame that was captured on `from`.
+    pub fn from_bridge(&mut self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
+        let Batch { plane, fib, tally } = self;
+        let mut way = Way { plane, fib, tally, out, now };
+        if let Err(reason) = way.captured(from, frame) {
+            self.tally.drop(reason);
+        }
+    }
+
+    /// A datagram that came from `from`; it is opened in place.
+    pub fn from_net(&mut self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
+        let Batch { plane, fib, tally } = self;
+        let mut way = Way { plane, fib, tally, out, now };
+        if let Err(reason) = way.received(from, datagram) {
+            self.tally.drop(reason);
+        }
+    }
+}
+
+/// One frame's way, and what it needs.
+struct Way<'a, S> {
+    plane: &'a Plane,
+    fib: &'a Fib,
+    tally: &'a mut Tally,
+    out: &'a mut S,
+    now: Instant,
+}
+
+impl<S: Sink> Way<'_, S> {
+    fn captured(&mut self, from: PortId, bytes: &[u8]) -> Result<(), Drop> {
+        let fib = self.fib;
+        let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
+        let network = *fib.ports.get(&from).ok_or(Drop::UnknownPort)?;
+        let entry = fib.networks.get(&network).ok_or(Drop::UnknownPort)?;
+        self.tally.from_bridge.add(bytes.len());
+        guard::check(entry, &frame)?;
+        self.learn(network, frame.src(), Place::Port(from));
+        let inner = |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, fragment: None };
+        match switch::from_bridge(fib, &self.plane.macs, network, frame.dst(), self.now) {
+            Verdict::Drop(reason) => Err(reason),
+            Verdict::Forward { to, path } => match self.send(path, &inner(to), bytes) {
+                Err(Drop::TooBig) => self.too_big(from, &frame, path, &inner(to)),
+                sent => sent,
+            },
+            Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), bytes, None) {
+                0 => Err(Drop::NoPeers),
+                _ => Ok(()),
+            },
+            Verdict::Deliver(port) => {
+                self.deliver(port, bytes);
+                Ok(())
+            }
+            Verdict::DeliverAndFlood(port) => {
+                self.deliver(port, bytes);
+                self.flood(&inner(ShortId::FLOOD), bytes, None);
+                Ok(())
+            }
+        }
+    }
+
+    fn received(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<(), Drop> {
+        let fib = self.fib;
+        let outer = Outer::parse(datagram).map_err(|_| Drop::Malformed)?;
+        let came = fib.by_index.get(&outer.index).ok_or(Drop::UnknownIndex)?;
+        let size = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
+        let body = came.open(from, &outer, datagram)?;
+        if outer.kind == Kind::Probe {
+            let body = body.get(..PROBE_KEPT).unwrap_or(body);
+            let body = SmallVec::from_slice(body);
+            self.out.event(Event::Probe { path: came.id(), from, body, size, at: self.now });
+            return Ok(());
+        }
+        let (inner, header) = Inner::parse(body).map_err(|_| Drop::Malformed)?;
+        let payload = body.get(header..).ok_or(Drop::Malformed)?;
+        self.tally.from_net.add(payload.len());
+        let onward = Inner { hops: inner.hops.saturating_sub(1), ..inner };
+        match switch::from_net(fib, came.id(), &inner) {
+            Verdict::Drop(reason) => Err(reason),
+            Verdict::Forward { path, .. } => self.send_all(path, &onward, payload),
+            Verdict::Deliver(port) => self.arrive(port, came, &inner, payload),
+            Verdict::Flood => match self.flood(&onward, payload, Some(came.id())) {
+                0 => Err(Drop::NotOpen),
+                _ => Ok(()),
+            },
+            Verdict::DeliverAndFlood(port) => {
+                self.flood(&onward, payload, Some(came.id()));
+                self.arrive(port, came, &inner, payload)
+            }
+        }
+    }
 }

@@ -1,3 +1,551 @@
-//! One neighbour's datagram path. (Replaced by the plane's own file.)
-#[derive(Debug)]
-pub struct Path;
+//! One neighbour's datagram path: its keys, its address, its MTU. Writes datagrams and opens them.
+//!
+//! Created and steered by control (`install`, `activate`, `retire`, the setters), used by all data path threads at once. It decides
+//! nothing about frames, and it learns nothing from datagrams: where to send is what control says.
+//!
+//! ```text
+//! install(e)            activate(e)                     retire(e)
+//!    |  opened, not sealed  |  opened and sealed            |  unknown
+//!    |                      |  the older epoch: opened -----|
+//! ```
+//!
+//! All that control sets is one immutable state behind an arc-swap, so a datagram is written under one consistent
+//! set of key, address and MTU, at the price of one load. What threads write is an atomic (the counter of the next
+//! seal) and the replay window's mutex, taken for nanoseconds and never across a seal. Invariant: a counter is
+//! never used twice under one key, and a datagram that does not open changes nothing here.
+//!
+//! A path begins sealed and not ready: data goes out only after `set_ready(true)`, in clear only after `set_sealed(false)`.
+
+use super::Sink;
+use super::counters::Drop;
+use super::fib::PathId;
+use super::fragment::{Key, Reassembly};
+use crate::crypto::keys::EpochKeys;
+use crate::crypto::replay::Window;
+use crate::crypto::seal::{Cipher, Opener, Sealer};
+use crate::types::{Instant, ShortId};
+use crate::wire::datagram::{FRAGMENT_LEN, Fragment, INNER_LEN, Inner, Kind, OUTER_LEN, Outer, TAG_LEN};
+use arc_swap::ArcSwap;
+use smallvec::SmallVec;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The UDP payload that is assumed to get through until a larger or smaller one is proven: IPv4 over Ethernet.
+pub const MTU_ASSUMED: u16 = 1472;
+
+/// Datagrams under one key at most. Control replaces keys at 2^32; this is the wall behind it, far inside what AES-GCM
+/// with a counter as its nonce allows (NIST SP 800-38D, and 2^34 datagrams of 1,500 bytes are 2^41 blocks).
+pub const SEALS_MAX: u64 = 1 << 34;
+
+/// Epochs that are opened at a time; control needs two.
+const EPOCHS_MAX: usize = 4;
+
+/// New keys for a path, as the exchange on the link agreed on them.
+pub struct Epoch {
+    /// Its number, in every datagram.
+    pub number: u16,
+    /// What seals.
+    pub cipher: Cipher,
+    /// One key per direction.
+    pub keys: EpochKeys,
+    /// The receiver index in datagrams to us.
+    pub our_index: u32,
+    /// The receiver index in datagrams to the neighbour.
+    pub their_index: u32,
+}
+
+struct Keys {
+    number: u16,
+    our_index: u32,
+    their_index: u32,
+    sealer: Sealer,
+    opener: Opener,
+    sealed: AtomicU64,
+    window: Mutex<Window>,
+}
+
+#[derive(Clone)]
+struct State {
+    peer: ShortId,
+    endpoint: Option<SocketAddr>,
+    sealed: bool,
+    ready: bool,
+    mtu: u16,
+    active: Option<Arc<Keys>>,
+    epochs: SmallVec<[Arc<Keys>; EPOCHS_MAX]>,
+}
+
+/// See the head of this file.
+pub struct Path {
+    id: PathId,
+    state: ArcSwap<State>,
+    partials: Mutex<Reassembly>,
+}
+
+/// Control's side.
+impl Path {
+    /// A path to `peer` without keys or address: sealed, not ready, of the assumed MTU.
+    pub fn new(id: PathId, peer: ShortId) -> Path {
+        let epochs = SmallVec::new();
+        let state = State { peer, endpoint: None, sealed: true, ready: false, mtu: MTU_ASSUMED, active: None, epochs };
+        Path { id, state: ArcSwap::from_pointee(state), partials: Mutex::default() }
+    }
+
+    fn change(&self, change: impl Fn(&mut State)) {
+        self.state.rcu(|state| {
+            let mut state = State::clone(state);
+            change(&mut state);
+            state
+        });
+    }
+
+    /// Its number, for its whole life.
+    pub fn id(&self) -> PathId {
+        self.id
+    }
+
+    /// The neighbour's number.
+    pub fn peer(&self) -> ShortId {
+        self.state.load().peer
+    }
+
+    /// The neighbour took another number.
+    pub fn set_peer(&self, peer: ShortId) {
+        self.change(|state| state.peer = peer);
+    }
+
+    /// From now on datagrams of this epoch are opened. An epoch of the same number is replaced; of more than four the oldest
+    /// one that is not active goes.
+    pub fn install(&self, epoch: Epoch) {
+        let keys = Arc::new(Keys {
+            number: epoch.number,
+            our_index: epoch.our_index,
+            their_index: epoch.their_index,
+            sealer: Sealer::new(epoch.cipher, &epoch.keys.seal),
+            opener: Opener::new(epoch.cipher, &epoch.keys.open),
+            sealed: AtomicU64::new(0),
+            window: Mutex::new(Window::new()),
+        });
+        self.change(|state| {
+            state.epochs.retain(|old| old.number != keys.number);
+            if state.epochs.len() >= EPOCHS_MAX {
+                let active = state.active.as_ref().map(|active| active.number);
+                let oldest = state.epochs.iter().position(|old| Some(old.number) != active);
+                oldest.map(|index| state.epochs.remove(index));
+            }
+            state.epochs.push(keys.clone());
+        });
+    }
+
+    /// From now on datagrams are sealed with this epoch. Nothing happens if it is not installed.
+    pub fn activate(&self, epoch: u16) {
+        self.change(|state| {
+            if let Some(keys) = state.epochs.iter().find(|keys| keys.number == epoch) {
+                state.active = Some(keys.clone());
+            }
+        });
+    }
+
+    /// From now on datagrams of this epoch are not opened any more, nor sealed with it.
+    pub fn retire(&self, epoch: u16) {
+        self.change(|state| {
+            state.epochs.retain(|keys| keys.number != epoch);
+            state.active.take_if(|keys| keys.number == epoch);
+        });
+    }
+
+    /// Our receiver indexes of the epochs that are opened.
+    pub fn indexes(&self) -> SmallVec<[u32; 2]> {
+        self.state.load().epochs.iter().map(|keys| keys.our_index).collect()
+    }
+
+    /// The epoch that datagrams are sealed with.
+    pub fn epoch(&self) -> Option<u16> {
+        self.state.load().active.as_ref().map(|keys| keys.number)
+    }
+
+    /// Datagrams written so far in the active epoch.
+    pub fn counter(&self) -> u64 {
+        self.state.load().active.as_ref().map_or(0, |keys| keys.sealed.load(Ordering::Relaxed))
+    }
+
+    /// Where datagrams go, and whence those in clear must come.
+    pub fn set_endpoint(&self, endpoint: SocketAddr) {
+        self.change(|state| state.endpoint = Some(endpoint));
+    }
+
+    /// See [`Path::set_endpoint`].
+    pub fn endpoint(&self) -> Option<SocketAddr> {
+        self.state.load().endpoint
+    }
+
+    /// False: frames go in clear, and are taken in clear from the endpoint. Probes are sealed in any case.
+    pub fn set_sealed(&self, sealed: bool) {
+        self.change(|state| state.sealed = sealed);
+    }
+
+    /// See [`Path::set_sealed`].
+    pub fn is_sealed(&self) -> bool {
+        self.state.load().sealed
+    }
+
+    /// True: both ends have proved the path, data may go out.
+    pub fn set_ready(&self, ready: bool) {
+        self.change(|state| state.ready = ready);
+    }
+
+    /// See [`Path::set_ready`].
+    pub fn is_ready(&self) -> bool {
+        self.state.load().ready
+    }
+
+    /// The largest UDP payload that is proven to get through, bytes; 0: unknown, [`MTU_ASSUMED`] is taken.
+    pub fn set_mtu(&self, mtu: u16) {
+        self.change(|state| state.mtu = if mtu == 0 { MTU_ASSUMED } else { mtu });
+    }
+
+    /// See [`Path::set_mtu`].
+    pub fn mtu(&self) -> u16 {
+        self.state.load().mtu
+    }
+
+    /// Writes a whole probe datagram with this body into `datagram`, replacing what it held. False, and an empty datagram,
+    /// without an active epoch.
+    pub fn seal_probe(&self, body: &[u8], datagram: &mut Vec<u8>) -> bool {
+        datagram.clear();
+        let state = self.state.load();
+        let Some(keys) = &state.active else {
+            return false;
+        };
+        let Ok(counter) = keys.take_counter() else {
+            return false;
+        };
+        datagram.resize(OUTER_LEN + body.len() + TAG_LEN, 0);
+        let written = keys.emit(Kind::Probe, counter, datagram, |into| into.copy_from_slice(body));
+        if written.is_none() {
+            datagram.clear();
+        }
+        written.is_some()
+    }
+}
+
+/// The data path's side.
+impl Path {
+    /// The most bytes of a frame that one datagram takes; of a piece of a frame, 6 fewer.
+    pub fn room(&self) -> usize {
+        let state = self.state.load();
+        usize::from(state.mtu).saturating_sub(OUTER_LEN + INNER_LEN + state.tag_len())
+    }
+
+    /// The most bytes of a piece of a frame that one datagram takes.
+    pub fn fragment_room(&self) -> usize {
+        self.room().saturating_sub(FRAGMENT_LEN)
+    }
+
+    /// Writes a frame, or a piece of one, as a datagram into memory of `out`. `TooBig`: it does not fit the MTU.
+    pub fn write(&self, inner: &Inner, payload: &[u8], out: &mut impl Sink) -> Result<(), Drop> {
+        let state = self.state.load();
+        let (Some(to), Some(keys), true) = (state.endpoint, &state.active, state.ready) else {
+            return Err(Drop::NotReady);
+        };
+        let header = inner.len();
+        let length = OUTER_LEN + header + payload.len() + state.tag_len();
+        if length > usize::from(state.mtu) {
+            return Err(Drop::TooBig);
+        }
+        let counter = keys.take_counter()?;
+        let datagram = out.datagram(to, length).ok_or(Drop::SinkFull)?;
+        let kind = if state.sealed { Kind::Sealed } else { Kind::Plain };
+        let written = keys.emit(kind, counter, datagram, |body| {
+            inner.emit(body);
+            if let Some(rest) = body.get_mut(header..) {
+                rest.copy_from_slice(payload);
+            }
+        });
+        written.ok_or(Drop::SinkFull)
+    }
+
+    /// Checks a datagram of this path that came from `from`, and opens it in place: the inner header and the frame, or the body of
+    /// a probe.
+    pub fn open<'d>(&self, from: SocketAddr, outer: &Outer, datagram: &'d mut [u8]) -> Result<&'d mut [u8], Drop> {
+        let state = self.state.load();
+        let known = |keys: &&Arc<Keys>| keys.number == outer.epoch && keys.our_index == outer.index;
+        let keys = state.epochs.iter().find(known).ok_or(Drop::UnknownEpoch)?;
+        let (header, body) = datagram.split_at_mut_checked(OUTER_LEN).ok_or(Drop::Malformed)?;
+        if outer.kind == Kind::Plain {
+            // No replay window: what anybody may write must not move it.
+            return state.check_plain(from).map(|()| body);
+        }
+        if !keys.window().may_accept(outer.counter) {
+            return Err(Drop::Replayed);
+        }
+        let length = keys.opener.open(outer.counter, header, body).map_err(|_| Drop::Forged)?;
+        if !keys.window().accept(outer.counter) {
+            return Err(Drop::Replayed);
+        }
+        body.get_mut(..length).ok_or(Drop::Malformed)
+    }
+
+    /// Takes a piece of a frame; calls `done` with the frame when this was the last that lacked. Returns how many partial
+    /// frames were given up meanwhile.
+    pub fn reassemble(
+        &self,
+        piece: (&Inner, Fragment, &[u8]),
+        now: Instant,
+        done: impl FnOnce(&[u8]),
+    ) -> (Result<(), Drop>, u64) {
+        let (inner, fragment, bytes) = piece;
+        let key = Key { origin: inner.origin, network: inner.network, id: fragment.id };
+        let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = partials.accept(key, fragment, bytes, now).map(|frame| frame.map(done).unwrap_or_default());
+        (result, partials.take_lost())
+    }
+
+    /// Gives up partial frames that wait for too long. Returns how many were given up.
+    pub fn expire(&self, now: Instant) -> u64 {
+        let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
+        partials.expire(now);
+        partials.take_lost()
+    }
+}
+
+impl State {
+    fn tag_len(&self) -> usize {
+        if self.sealed { TAG_LEN } else { 0 }
+    }
+
+    /// A dual-stack socket tells IPv4 senders as mapped addresses, so both sides are compared in canonical form.
+    fn check_plain(&self, from: SocketAddr) -> Result<(), Drop> {
+        let canonical = |address: SocketAddr| -> (IpAddr, u16) { (address.ip().to_canonical(), address.port()) };
+        if self.sealed {
+            return Err(Drop::PlainOnSealed);
+        }
+        if self.endpoint.map(canonical) != Some(canonical(from)) {
+            return Err(Drop::WrongAddress);
+        }
+        Ok(())
+    }
+}
+
+impl Keys {
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_counter(&self) -> Result<u64, Drop> {
+        let counter = self.sealed.fetch_add(1, Ordering::Relaxed);
+        if counter < SEALS_MAX { Ok(counter) } else { Err(Drop::Exhausted) }
+    }
+
+    /// Fills `datagram`: header, the body that `fill` writes, and the tag unless it is plain. None if it is too short for those.
+    fn emit(&self, kind: Kind, counter: u64, datagram: &mut [u8], fill: impl FnOnce(&mut [u8])) -> Option<()> {
+        let (header, rest) = datagram.split_first_chunk_mut::<OUTER_LEN>()?;
+        Outer { kind, epoch: self.number, index: self.their_index, counter }.emit(header);
+        if kind == Kind::Plain {
+            fill(rest);
+            return Some(());
+        }
+        let (body, tag) = rest.split_last_chunk_mut::<TAG_LEN>()?;
+        fill(body);
+        *tag = self.sealer.seal(counter, header, body);
+        Some(())
+    }
+}
+
+impl PartialEq for Path {
+    fn eq(&self, other: &Path) -> bool {
+        self.id == other.id
+    }
+}
+
+impl fmt::Debug for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.load();
+        f.debug_struct("Path")
+            .field("id", &self.id)
+            .field("peer", &state.peer)
+            .field("endpoint", &state.endpoint)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plane::testing::{Memory, address, agree, net, pair, rekey, short};
+    use crate::wire::datagram::HOPS_MAX;
+
+    fn inner() -> Inner {
+        Inner { origin: short(1), destination: short(2), network: net(7), hops: HOPS_MAX, fragment: None }
+    }
+
+    fn written(path: &Path, payload: &[u8]) -> Result<Vec<u8>, Drop> {
+        let mut out = Memory::default();
+        path.write(&inner(), payload, &mut out)?;
+        Ok(out.datagrams.remove(0).1)
+    }
+
+    /// Opens at `path` what `from` sent.
+    fn opened(path: &Path, from: usize, datagram: &[u8]) -> Result<Vec<u8>, Drop> {
+        let mut datagram = datagram.to_vec();
+        let outer = Outer::parse(&datagram).unwrap();
+        path.open(address(from), &outer, &mut datagram).map(|body| body.to_vec())
+    }
+
+    fn body(payload: &[u8]) -> Vec<u8> {
+        let mut header = [0; INNER_LEN];
+        inner().emit(&mut header);
+        [&header, payload].concat()
+    }
+
+    #[test]
+    fn what_one_end_seals_the_other_opens_in_both_directions() {
+        let (a, b) = pair();
+        assert_eq!(opened(&b, 1, &written(&a, b"there").unwrap()), Ok(body(b"there")));
+        assert_eq!(opened(&a, 2, &written(&b, b"back").unwrap()), Ok(body(b"back")));
+        assert_eq!((a.counter(), b.counter()), (1, 1));
+    }
+
+    #[test]
+    fn a_datagram_never_shows_its_frame_nor_opens_at_its_sender() {
+        let (a, _) = pair();
+        let datagram = written(&a, &[b'x'; 100]).unwrap();
+        assert!(!datagram.windows(8).any(|w| w == [b'x'; 8]));
+        // Reflected, with the index put right: the directions have keys of their own.
+        let mut reflected = datagram;
+        reflected[4..8].copy_from_slice(&a.indexes()[0].to_be_bytes());
+        assert_eq!(opened(&a, 2, &reflected), Err(Drop::Forged));
+    }
+
+    #[test]
+    fn opens_out_of_order_but_never_twice() {
+        let (a, b) = pair();
+        let datagrams: Vec<_> = (0..5).map(|n| written(&a, &[n]).unwrap()).collect();
+        for n in [3, 0, 4, 1, 2] {
+            assert!(opened(&b, 1, &datagrams[n]).is_ok());
+        }
+        for datagram in &datagrams {
+            assert_eq!(opened(&b, 1, datagram), Err(Drop::Replayed));
+        }
+    }
+
+    #[test]
+    fn keys_change_without_a_gap_and_the_old_ones_end() {
+        let (a, b) = pair();
+        let old = written(&a, b"old").unwrap();
+        let late = written(&a, b"late").unwrap();
+        rekey(&a, &b, 2);
+        assert_eq!((a.epoch(), a.counter(), a.indexes().len()), (Some(2), 0, 2));
+        assert_eq!(opened(&b, 1, &old), Ok(body(b"old")));
+        assert_eq!(opened(&b, 1, &written(&a, b"new").unwrap()), Ok(body(b"new")));
+        b.retire(1);
+        assert_eq!(opened(&b, 1, &late), Err(Drop::UnknownEpoch));
+        assert_eq!(b.indexes().len(), 1);
+    }
+
+    #[test]
+    fn an_epoch_is_opened_as_soon_as_it_is_installed_but_sealed_with_only_when_active() {
+        let (a, b) = pair();
+        let (ours, theirs) = agree(2, 7);
+        let cipher = Cipher::ChaCha20Poly1305;
+        b.install(Epoch { number: 2, cipher, keys: theirs, our_index: 50, their_index: 60 });
+        assert_eq!(b.epoch(), Some(1));
+        a.install(Epoch { number: 2, cipher, keys: ours, our_index: 60, their_index: 50 });
+        a.activate(9);
+        assert_eq!(a.epoch(), Some(1), "an unknown epoch is not activated");
+        a.activate(2);
+        assert_eq!(opened(&b, 1, &written(&a, b"new").unwrap()), Ok(body(b"new")));
+        assert_eq!(opened(&a, 2, &written(&b, b"old").unwrap()), Ok(body(b"old")));
+    }
+
+    #[test]
+    fn holds_four_epochs_and_never_loses_the_active_one() {
+        let (a, b) = pair();
+        for number in 2..20 {
+            let (keys, _) = agree(number, 1);
+            a.install(Epoch { number, cipher: Cipher::Aes256Gcm, keys, our_index: number.into(), their_index: 0 });
+        }
+        assert_eq!((a.indexes().len(), a.epoch()), (EPOCHS_MAX, Some(1)));
+        assert!(opened(&b, 1, &written(&a, b"x").unwrap()).is_ok());
+        a.retire(1);
+        assert_eq!(written(&a, b"x"), Err(Drop::NotReady));
+    }
+
+    #[test]
+    fn a_wrong_index_or_epoch_is_not_opened() {
+        let (a, b) = pair();
+        rekey(&a, &b, 2);
+        let datagram = written(&a, b"x").unwrap();
+        let mut epoch = datagram.clone();
+        epoch[3] = 1;
+        assert_eq!(opened(&b, 1, &epoch), Err(Drop::UnknownEpoch), "index of epoch 2, number of epoch 1");
+        let mut index = datagram.clone();
+        index[7] ^= 1;
+        assert_eq!(opened(&b, 1, &index), Err(Drop::UnknownEpoch));
+        assert!(opened(&b, 1, &datagram).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_written_before_there_is_key_address_and_proof() {
+        let path = Path::new(PathId(1), short(2));
+        assert_eq!(written(&path, b"x"), Err(Drop::NotReady));
+        assert!(!path.seal_probe(b"x", &mut Vec::new()));
+        let (keys, _) = agree(1, 1);
+        path.install(Epoch { number: 1, cipher: Cipher::Aes256Gcm, keys, our_index: 1, their_index: 2 });
+        path.activate(1);
+        assert!(path.seal_probe(b"x", &mut Vec::new()), "probes are what proves it");
+        assert_eq!(written(&path, b"x"), Err(Drop::NotReady));
+        path.set_ready(true);
+        assert_eq!(written(&path, b"x"), Err(Drop::NotReady));
+        path.set_endpoint(address(2));
+        assert!(path.is_sealed() && written(&path, b"x").is_ok());
+    }
+
+    #[test]
+    fn a_used_up_counter_stops_the_path_instead_of_coming_again() {
+        let (a, _) = pair();
+        a.state.load().active.as_ref().unwrap().sealed.store(SEALS_MAX - 1, Ordering::Relaxed);
+        assert!(written(&a, b"x").is_ok());
+        assert_eq!(written(&a, b"x"), Err(Drop::Exhausted));
+        assert!(!a.seal_probe(b"x", &mut Vec::new()));
+    }
+
+    #[test]
+    fn room_is_what_fits() {
+        let (a, _) = pair();
+        for (sealed, mtu) in [(true, 0), (false, 0), (true, 1280), (false, 9000)] {
+            a.set_sealed(sealed);
+            a.set_mtu(mtu);
+            assert!(written(&a, &vec![0; a.room()]).is_ok());
+            assert_eq!(written(&a, &vec![0; a.room() + 1]), Err(Drop::TooBig));
+        }
+        a.set_mtu(1);
+        assert_eq!(a.room(), 0);
+    }
+
+    #[test]
+    fn threads_that_share_a_path_never_share_a_counter() {
+        let (a, b) = pair();
+        let (a, b) = (&a, &b);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(move || (0..500).for_each(|_| drop(opened(b, 1, &written(a, b"x").unwrap()).unwrap())));
+            }
+        });
+        assert_eq!(a.counter(), 1000);
+    }
+
+    #[test]
+    fn of_threads_that_open_the_same_datagram_one_wins() {
+        let (a, b) = pair();
+        let datagrams: Vec<_> = (0..500).map(|_| written(&a, b"x").unwrap()).collect();
+        let opens = || datagrams.iter().filter(|datagram| opened(&b, 1, datagram).is_ok()).count();
+        let won = std::thread::scope(|scope| {
+            let other = scope.spawn(opens);
+            opens() + other.join().unwrap()
+        });
+        assert_eq!(won, datagrams.len());
+    }
+}

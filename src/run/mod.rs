@@ -1,1 +1,61 @@
-//! (room not furnished yet)
+//! The running router: threads and tasks around the pure parts.
+//!
+//! ```text
+//! main thread      control: one task that owns Node; tasks of `links`, `machine` and the control socket beside it
+//! rnet-data        datapath: one plain thread, a capture port per network and one UDP socket
+//! rnet-store       keeper: writes the state file, so that a slow disk stops nobody
+//! ```
+//!
+//! Nothing in here decides: control handles one input, then carries out outputs until `Wait`. It wakes for inputs and
+//! for the node's deadline, for nothing else.
+
+#![allow(clippy::disallowed_methods)] // the rim: clocks, sockets, threads, files
+
+pub mod control;
+pub mod datapath;
+mod desk;
+pub mod journal;
+pub mod keeper;
+pub mod links;
+pub mod machine;
+
+pub use desk::{Desk, Question};
+
+use crate::node::border::{DialId, HostAnswer, HostId, LinkId};
+use std::net::SocketAddr;
+use tokio::net::TcpStream;
+
+/// What the tasks around control tell it; the owned form of `node::border::Input`.
+#[derive(Debug)]
+pub enum Happening {
+    /// Somebody connected to us, or a dial came through.
+    Connected {
+        /// The connection.
+        stream: TcpStream,
+        /// The other end.
+        remote: SocketAddr,
+        /// The dial that it answers.
+        dial: Option<DialId>,
+    },
+    /// A dial failed: one line why.
+    DialFailed(DialId, String),
+    /// Bytes arrived.
+    Bytes(LinkId, Vec<u8>),
+    /// All that was given to a link is in the kernel's hands.
+    Drained(LinkId),
+    /// A link ended by the other side or the network: one line why.
+    Down(LinkId, String),
+    /// A link was dropped because its other side does not read.
+    Slow(LinkId),
+    /// A change to the machine was made or undone.
+    Machine(HostId, Result<HostAnswer, String>),
+    /// The process of an attachment is gone.
+    Gone(String),
+    /// Addresses or routes of this machine changed.
+    NetworkChanged,
+    /// SIGTERM or SIGINT.
+    Signal,
+}
+
+/// Happenings that may wait for control; with 16 KiB of bytes in each, 4 MiB.
+pub const HAPPENINGS_MAX: usize = 256;

@@ -92,7 +92,14 @@ mod tests {
 
     #[test]
     fn refuses_other_texts() {
-        for text in ["", "7e:21:4a:70:2f", "7e:21:4a:70:2f:45:01", "7e:21:4a:70:2f:145", "7e:21:4a:70:2f:+5", "zz:21:4a:70:2f:45"] {
+        for text in [
+            "",
+            "7e:21:4a:70:2f",
+            "7e:21:4a:70:2f:45:01",
+            "7e:21:4a:70:2f:145",
+            "7e:21:4a:70:2f:+5",
+            "zz:21:4a:70:2f:45",
+        ] {
             assert!(text.parse::<Mac>().is_err(), "{text}");
         }
     }

@@ -9,6 +9,7 @@ mod instant;
 mod mac;
 mod network;
 mod peer;
+mod refusal;
 mod secret;
 mod target;
 
@@ -17,8 +18,12 @@ pub use instant::Instant;
 pub use mac::Mac;
 pub use network::{NetId, Network};
 pub use peer::{Nickname, PeerName, PublicKey, ShortId, Uid};
+pub use refusal::{Refusal, harmless};
 pub use secret::{Password, Psk, StaticKey};
 pub use target::Target;
+
+/// The longest control message, in bytes: what a link assembles at most for a peer that proved who it is.
+pub const MESSAGE_MAX: usize = 4 << 20;
 
 /// Why a text or a value is not one of the words above. Says what was expected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -112,7 +112,8 @@ impl From<Network> for IpNet {
 impl FromStr for Network {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Network, Invalid> {
-        let cidr: IpNet = text.parse().map_err(|_| Invalid::new(text, "a network such as 10.2.1.0/24 or fd00:1::/64"))?;
+        let cidr: IpNet =
+            text.parse().map_err(|_| Invalid::new(text, "a network such as 10.2.1.0/24 or fd00:1::/64"))?;
         Network::try_from(cidr)
     }
 }

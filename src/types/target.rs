@@ -31,7 +31,9 @@ impl FromStr for Target {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Target, Invalid> {
         let invalid = || Invalid::new(text, "a peer's address such as 192.0.2.7, host2, host2:6783 or [fd00::7]:6783");
-        let port = |digits: &str| digits.parse::<u16>().ok().filter(|p| *p != 0 && !digits.starts_with('+')).ok_or_else(invalid);
+        let port = |digits: &str| {
+            digits.parse::<u16>().ok().filter(|p| *p != 0 && !digits.starts_with('+')).ok_or_else(invalid)
+        };
         if let Ok(ip) = text.parse::<IpAddr>() {
             return Ok(Target { host: ip.to_string(), port: None });
         }
@@ -49,7 +51,9 @@ impl FromStr for Target {
             Some((host, digits)) => (host, Some(port(digits)?)),
             None => (text, None),
         };
-        let label = |l: &str| !l.is_empty() && l.len() <= 63 && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_');
+        let label = |l: &str| {
+            !l.is_empty() && l.len() <= 63 && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+        };
         let name = host.strip_suffix('.').unwrap_or(host);
         // A name of digits and dots only would be a mistyped address, and a resolver would be asked for it.
         let numeric = name.chars().all(|c| c.is_ascii_digit() || c == '.');
@@ -96,7 +100,21 @@ mod tests {
 
     #[test]
     fn refuses_other_texts() {
-        for text in ["", ":6783", "host:", "host:0", "host:65536", "a b", "10.0.0.256", "10.0.0", "[fd00::7", "[fd00::7]x", "-/x", "host:+1", "http://x"] {
+        for text in [
+            "",
+            ":6783",
+            "host:",
+            "host:0",
+            "host:65536",
+            "a b",
+            "10.0.0.256",
+            "10.0.0",
+            "[fd00::7",
+            "[fd00::7]x",
+            "-/x",
+            "host:+1",
+            "http://x",
+        ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
     }

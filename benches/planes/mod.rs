@@ -1,0 +1,133 @@
+//! Three planes in a chain, 1 - 2 - 3, with sealed paths and one network, and a sink that is a batch's memory. Used by the
+//! `switch` bench and by `tests/no_alloc.rs`.
+
+use rnet::crypto::keys::Ephemeral;
+use rnet::crypto::seal::Cipher;
+use rnet::crypto::session::Role;
+use rnet::plane::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
+use rnet::plane::path::{Epoch, Path};
+use rnet::plane::{Event, Limits, Plane, Sink};
+use rnet::types::{Mac, NetId, ShortId};
+use smallvec::SmallVec;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub const PORT: PortId = PortId(1);
+
+/// The attachment at a host; it has 10.0.0.`host`.
+pub fn mac(host: u8) -> Mac {
+    Mac([2, 0, 0, 0, 0, host])
+}
+
+pub fn address(host: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, host], 6783))
+}
+
+/// A UDP packet of `len` bytes, Ethernet header included, from the attachment at `from`.
+pub fn frame(from: u8, dst: Mac, len: usize) -> Vec<u8> {
+    let packet =
+        etherparse::PacketBuilder::ethernet2(mac(from).0, dst.0).ipv4([10, 0, 0, from], [10, 0, 0, 9], 64).udp(7, 9);
+    let mut frame = Vec::new();
+    packet.write(&mut frame, &vec![0; len - 42]).expect("a vector takes everything");
+    frame
+}
+
+/// A batch of fixed memory: what does not fit is refused.
+pub struct Memory {
+    bytes: Vec<u8>,
+    used: usize,
+    sent: Vec<(SocketAddr, std::ops::Range<usize>)>,
+    pub delivered: usize,
+}
+
+impl Memory {
+    pub fn new() -> Memory {
+        Memory { bytes: vec![0; 1 << 20], used: 0, sent: Vec::with_capacity(1024), delivered: 0 }
+    }
+
+    pub fn clear(&mut self) {
+        self.used = 0;
+        self.delivered = 0;
+        self.sent.clear();
+    }
+
+    /// The datagrams for `to`, to be opened in place.
+    pub fn each_sent_to(&mut self, to: SocketAddr, mut visit: impl FnMut(&mut [u8])) {
+        for (_, range) in self.sent.iter().filter(|sent| sent.0 == to) {
+            visit(&mut self.bytes[range.clone()]);
+        }
+    }
+}
+
+impl Sink for Memory {
+    fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        let range = self.used..self.used + len;
+        let memory = self.bytes.get_mut(range.clone())?;
+        self.used = range.end;
+        self.sent.push((to, range));
+        Some(memory)
+    }
+
+    fn deliver(&mut self, _: PortId, frame: &[u8]) {
+        self.delivered += usize::from(!frame.is_empty());
+    }
+
+    fn event(&mut self, _: Event) {}
+}
+
+/// The tree of every origin in a chain: to the other side of where it came from.
+struct Chain {
+    me: ShortId,
+    paths: Vec<Arc<Path>>,
+}
+
+impl Floods for Chain {
+    fn next_hops(&self, origin: ShortId, _: NetId) -> SmallVec<[Arc<Path>; 8]> {
+        let beyond = |path: &&Arc<Path>| origin == self.me || (path.peer() > self.me) == (origin < self.me);
+        self.paths.iter().filter(beyond).cloned().collect()
+    }
+}
+
+fn join(here: u8, there: u8) -> (Arc<Path>, Arc<Path>) {
+    let new = |here: u8, there: u8| Arc::new(Path::new(PathId(u32::from(here * 10 + there)), ShortId(there.into())));
+    let (a, b) = (new(here, there), new(there, here));
+    let seeds = [[here; 32], [there; 32]];
+    let publics = seeds.map(|seed| Ephemeral::new(seed).public());
+    for (path, seed, theirs, role, other) in [(&a, 0, 1, Role::Dialer, &b), (&b, 1, 0, Role::Listener, &a)] {
+        let keys = Ephemeral::new(seeds[seed]).agree(&publics[theirs], &[0; 32], 1, role).expect("an honest point");
+        let (our_index, their_index) = (path.id().0, other.id().0);
+        path.install(Epoch { number: 1, cipher: Cipher::Aes256Gcm, keys, our_index, their_index });
+        path.activate(1);
+        path.set_ready(true);
+    }
+    a.set_endpoint(address(there));
+    b.set_endpoint(address(here));
+    (a, b)
+}
+
+/// The planes of hosts 1, 2 and 3. Ports are guarded.
+pub fn chain() -> [Plane; 3] {
+    let net = NetId::new(7).expect("not zero");
+    let (left, right) = (join(1, 2), join(2, 3));
+    let paths = [vec![left.0], vec![left.1, right.0], vec![right.1]];
+    let mut host = 0;
+    paths.map(|paths| {
+        host += 1;
+        let mut fib = Fib { me: ShortId(host.into()), ..Fib::empty() };
+        for other in (1..=3).filter(|other| *other != host) {
+            let next = if other > host { paths.last() } else { paths.first() };
+            fib.next_hops.extend(next.map(|path| (ShortId(other.into()), path.clone())));
+        }
+        fib.by_index =
+            paths.iter().flat_map(|path| path.indexes().into_iter().map(|index| (index, path.clone()))).collect();
+        let mut entry = NetworkEntry { port: Some(PORT), ..NetworkEntry::default() };
+        let addresses = SmallVec::from_slice(&[[10, 0, 0, host].into()]);
+        entry.permits.insert(mac(host), Permit { addresses, unguarded: false });
+        fib.ports.insert(PORT, net);
+        fib.networks.insert(net, entry);
+        fib.floods = Box::new(Chain { me: fib.me, paths });
+        let plane = Plane::new(Limits::default());
+        plane.publish(fib);
+        plane
+    })
+}

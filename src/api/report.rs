@@ -1,0 +1,493 @@
+//! `Status` as text, in the manner of `weave status`, and as JSON.
+//!
+//! Owns every line that `rnet status`, `rnet status ...`, `rnet ps` and `rnet report` print; decides nothing about their
+//! contents. Columns are as wide as their widest cell, last columns are not padded, and each text ends with a line end
+//! unless it is empty. Texts of other peers (nicknames, reasons) were made harmless when they were parsed; `line` makes
+//! sure once more, because a terminal obeys what it is sent.
+
+use crate::node::command::Attachment;
+use crate::node::status::{Connection, ConnectionState, Count, Peer, Status};
+use crate::types::{NetId, Nickname, PeerName};
+use std::collections::HashMap;
+use std::fmt::Write;
+
+/// What of the status is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum View {
+    /// The summary.
+    Summary,
+    /// Links and attempts.
+    Connections,
+    /// The topology.
+    Peers,
+    /// What the user gave to dial.
+    Targets,
+    /// Networks.
+    Networks,
+}
+
+/// The view as text.
+pub fn text(status: &Status, view: View) -> String {
+    match view {
+        View::Summary => summary(status),
+        View::Connections => connections(&status.connections),
+        View::Peers => peers(&status.peers),
+        View::Targets => status.targets.iter().map(|target| format!("{target}\n")).collect(),
+        View::Networks => networks(status),
+    }
+}
+
+/// The view as JSON, indented.
+pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
+    let text = match view {
+        View::Summary => serde_json::to_string_pretty(status),
+        View::Connections => serde_json::to_string_pretty(&status.connections),
+        View::Peers => serde_json::to_string_pretty(&status.peers),
+        View::Targets => serde_json::to_string_pretty(&status.targets),
+        View::Networks => serde_json::to_string_pretty(&status.networks),
+    }?;
+    Ok(text + "\n")
+}
+
+/// `rnet ps`: a line for each interface: name or id, MAC, addresses.
+pub fn attachments<'a>(attachments: impl IntoIterator<Item = &'a Attachment>) -> String {
+    let mut rows = Vec::new();
+    for attachment in attachments {
+        let id = attachment.name.clone().unwrap_or_else(|| short_id(&attachment.key).to_string());
+        for interface in &attachment.interfaces {
+            let addresses: Vec<String> = interface.addresses.iter().map(|address| address.to_string()).collect();
+            rows.push(vec![id.clone(), interface.mac.to_string(), addresses.join(" ")]);
+        }
+        if attachment.interfaces.is_empty() {
+            rows.push(vec![id]);
+        }
+    }
+    columns(&rows)
+}
+
+/// Whether `wanted` means this attachment: its name, its key, or the beginning (4 characters or more) of a container id.
+pub fn is_meant(attachment: &Attachment, wanted: &str) -> bool {
+    attachment.key == wanted
+        || attachment.name.as_deref() == Some(wanted)
+        || (wanted.len() >= 4 && is_container(&attachment.key) && attachment.key.starts_with(wanted))
+}
+
+/// `7e:21:4a:70:2f:45(host2)`, as Weave's users know it.
+pub fn who(name: PeerName, nickname: &Nickname) -> String {
+    format!("{name}({nickname})")
+}
+
+/// Seconds for people: `12s`, `3m12s`, `5h03m`, `2d05h`.
+pub fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..=59 => format!("{seconds}s"),
+        60..=3599 => format!("{minutes}m{:02}s", seconds % 60),
+        3600..=86_399 => format!("{hours}h{:02}m", minutes % 60),
+        _ => format!("{days}d{:02}h", hours % 24),
+    }
+}
+
+fn is_container(key: &str) -> bool {
+    key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+fn short_id(key: &str) -> &str {
+    if is_container(key) { key.get(..12).unwrap_or(key) } else { key }
+}
+
+fn summary(status: &Status) -> String {
+    let established = status.peers.iter().flat_map(|peer| &peer.links).filter(|link| link.established).count();
+    let pending = status.peers.iter().map(|peer| peer.links.len()).sum::<usize>() - established;
+    let mut text = format!("\n{:>15}: {}\n\n", "Version", status.version);
+    let mut row = |label: &str, value: String| {
+        let _ = writeln!(text, "{label:>15}: {value}");
+    };
+    row("Service", "router".to_string());
+    row("Name", who(status.name, &status.nickname));
+    row("Encryption", enabled(status.encrypted));
+    row("PeerDiscovery", enabled(status.discovery));
+    row("AllowList", status.allowed.map_or_else(|| "none".to_string(), |keys| counted(keys, "key")));
+    row("Port", status.port.to_string());
+    row("MTU", status.mtu.to_string());
+    row("Uptime", duration(status.uptime));
+    row("Targets", status.targets.len().to_string());
+    row("Connections", states(&status.connections));
+    row("Peers", format!("{} (with {})", status.peers.len(), links(established, pending)));
+    let open = status.networks.iter().filter(|network| network.open).count();
+    row("Networks", format!("{} ({open} open here)", status.networks.len()));
+    row("Attachments", status.attachments.len().to_string());
+    let traffic = &status.traffic;
+    row("From bridge", count(traffic.from_bridge));
+    row("To bridge", count(traffic.to_bridge));
+    row("From net", count(traffic.from_net));
+    row("To net", count(traffic.to_net));
+    let drops: Vec<String> = status.drops.iter().map(|(reason, frames)| format!("{reason}={frames}")).collect();
+    row("Drops", if drops.is_empty() { "none".to_string() } else { drops.join(" ") });
+    if !status.encrypted {
+        let _ = writeln!(text, "\n{}", open_mesh(status.port, status.allowed.is_some()));
+    }
+    text
+}
+
+/// The warning of a mesh without a password, one line without its end.
+pub fn open_mesh(port: u16, allow_list: bool) -> String {
+    if allow_list {
+        "Warning: no password: traffic between hosts is not encrypted".to_string()
+    } else {
+        format!("Warning: no password: traffic is not encrypted, and whoever reaches port {port} can join")
+    }
+}
+
+fn enabled(on: bool) -> String {
+    if on { "enabled" } else { "disabled" }.to_string()
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn count(count: Count) -> String {
+    format!("{} frames, {} bytes", count.frames, count.bytes)
+}
+
+fn links(established: usize, pending: usize) -> String {
+    match (established, pending) {
+        (0, 0) => "no connections".to_string(),
+        (e, 0) => format!("{e} established connection{}", if e == 1 { "" } else { "s" }),
+        (0, p) => format!("{p} pending connection{}", if p == 1 { "" } else { "s" }),
+        (e, p) => format!("{e} established, {p} pending connections"),
+    }
+}
+
+fn states(connections: &[Connection]) -> String {
+    use ConnectionState::{Connecting, Established, Failed, Pending, Retrying};
+    let present: Vec<String> = [Established, Pending, Retrying, Failed, Connecting]
+        .into_iter()
+        .map(|state| (state, connections.iter().filter(|connection| connection.state == state).count()))
+        .filter(|(_, number)| *number > 0)
+        .map(|(state, number)| format!("{number} {}", state_name(state)))
+        .collect();
+    if present.is_empty() { "0".to_string() } else { format!("{} ({})", connections.len(), present.join(", ")) }
+}
+
+fn state_name(state: ConnectionState) -> &'static str {
+    match state {
+        ConnectionState::Established => "established",
+        ConnectionState::Pending => "pending",
+        ConnectionState::Retrying => "retrying",
+        ConnectionState::Failed => "failed",
+        ConnectionState::Connecting => "connecting",
+    }
+}
+
+fn arrow(outbound: bool) -> String {
+    if outbound { "->" } else { "<-" }.to_string()
+}
+
+fn connections(connections: &[Connection]) -> String {
+    let row = |connection: &Connection| {
+        vec![
+            arrow(connection.outbound),
+            format!("{:<21}", line(&connection.address)),
+            format!("{:<11}", state_name(connection.state)),
+            story(connection),
+        ]
+    };
+    columns(&connections.iter().map(row).collect::<Vec<_>>())
+}
+
+/// What the last column tells of a connection.
+fn story(connection: &Connection) -> String {
+    let mut words = Vec::new();
+    if matches!(connection.state, ConnectionState::Established | ConnectionState::Pending) {
+        words.push(format!("{:<11}", if connection.encrypted { "encrypted" } else { "unencrypted" }));
+        words.push(format!("{:<6}", connection.path.as_ref().map_or("none", |path| path.framing.as_str())));
+    }
+    if let Some((name, nickname)) = &connection.peer {
+        words.push(who(*name, nickname));
+    }
+    if let Some(path) = &connection.path {
+        words.push(format!("rtt={}", milliseconds(path.rtt_us)));
+        words.push(format!("loss={:.0}%", path.loss_percent));
+        if path.mtu > 0 {
+            words.push(format!("mtu={}", path.mtu));
+        }
+        words.push(format!("up={}", duration(path.up_for)));
+    }
+    if !connection.info.is_empty() {
+        words.push(line(&connection.info));
+    }
+    let retry = connection.retry_in.map(|seconds| format!("retry: in {}", duration(seconds)));
+    match (words.is_empty(), retry) {
+        (_, None) => words.join(" "),
+        (true, Some(retry)) => retry,
+        (false, Some(retry)) => format!("{}, {retry}", words.join(" ")),
+    }
+}
+
+fn milliseconds(microseconds: u64) -> String {
+    format!("{}.{:02}ms", microseconds / 1000, microseconds % 1000 / 10)
+}
+
+fn peers(peers: &[Peer]) -> String {
+    let mut text = String::new();
+    for (index, peer) in peers.iter().enumerate() {
+        let unreachable = if index > 0 && !peer.reachable { " - unreachable!" } else { "" };
+        let _ = writeln!(text, "{}{unreachable}", who(peer.name, &peer.nickname));
+        let row = |link: &crate::node::status::PeerLink| {
+            vec![
+                format!("   {}", arrow(link.outbound)),
+                format!("{:<21}", link.address.to_string()),
+                format!("{:<37}", who(link.name, &link.nickname)),
+                if link.established { "established" } else { "pending" }.to_string(),
+            ]
+        };
+        text += &columns(&peer.links.iter().map(row).collect::<Vec<_>>());
+    }
+    text
+}
+
+fn networks(status: &Status) -> String {
+    let nicknames: HashMap<PeerName, &Nickname> = status.peers.iter().map(|peer| (peer.name, &peer.nickname)).collect();
+    let peer = |name: &PeerName| match nicknames.get(name) {
+        Some(nickname) => who(*name, nickname),
+        None => name.to_string(),
+    };
+    let row = |network: &crate::node::status::NetworkStatus| {
+        vec![
+            network.network.to_string(),
+            format!("id={}", id(network.id)),
+            if network.open { "open" } else { "elsewhere" }.to_string(),
+            counted(network.attachments, "attachment"),
+            network.peers.iter().map(peer).collect::<Vec<_>>().join(" "),
+        ]
+    };
+    columns(&status.networks.iter().map(row).collect::<Vec<_>>())
+}
+
+/// A network id as the names of its bridge and capture port carry it.
+fn id(id: NetId) -> String {
+    format!("{:06x}", id.value())
+}
+
+/// Text of others on one line without control characters.
+fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
+}
+
+/// Rows of cells, columns one space apart, as wide as their widest cell; nothing is padded at a line's end.
+fn columns(rows: &[Vec<String>]) -> String {
+    let widths = rows.iter().fold(Vec::new(), |mut widths: Vec<usize>, row| {
+        widths.resize(widths.len().max(row.len()), 0);
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+        widths
+    });
+    let mut text = String::new();
+    for row in rows {
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text += cells.join(" ").trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::command::{Interface, Place};
+    use crate::node::status::{NetworkStatus, PathStatus, PeerLink, Traffic};
+    use crate::types::{Mac, PublicKey};
+
+    fn name(last: u8) -> PeerName {
+        PeerName(Mac([0x7e, 0x21, 0x4a, 0x70, 0x2f, last]))
+    }
+
+    fn connection(address: &str, outbound: bool, state: ConnectionState) -> Connection {
+        let address = address.to_string();
+        let (peer, info, retry_in, encrypted, path) = (None, String::new(), None, true, None);
+        Connection { address, outbound, state, peer, info, retry_in, encrypted, path }
+    }
+
+    fn sample_connections() -> Vec<Connection> {
+        let path = PathStatus {
+            framing: "udp".into(),
+            endpoint: "192.168.48.12:6783".parse().unwrap(),
+            rtt_us: 412,
+            loss_percent: 1.6,
+            mtu: 1472,
+            epoch: 3,
+            up_for: 192,
+        };
+        let mut up = connection("192.168.48.12:33866", false, ConnectionState::Established);
+        (up.peer, up.path) = (Some((name(0x45), Nickname::new("host2"))), Some(path));
+        let mut pending = connection("[fd00::7]:6783", true, ConnectionState::Pending);
+        pending.peer = Some((name(0x46), Nickname::new("host3")));
+        let mut failed = connection("192.168.48.15:6783", true, ConnectionState::Failed);
+        (failed.info, failed.retry_in) = ("wrong password\u{1b}[2J".into(), Some(61));
+        vec![up, pending, failed, connection("host9", true, ConnectionState::Connecting)]
+    }
+
+    fn sample() -> Status {
+        let link = PeerLink {
+            name: name(0x45),
+            nickname: Nickname::new("host2"),
+            outbound: true,
+            address: "192.168.48.12:6783".parse().unwrap(),
+            established: true,
+            rtt_us: 400,
+        };
+        let peer = |last, nickname: &str, reachable, links| Peer {
+            name: name(last),
+            nickname: Nickname::new(nickname),
+            short: last.into(),
+            version: 7,
+            via: None,
+            reachable,
+            networks: vec![],
+            links,
+        };
+        let network = "10.2.1.0/24".parse().unwrap();
+        let interface = Interface {
+            name: "rnet0".into(),
+            network,
+            id: network.id(),
+            mac: Mac([0x02, 0, 0, 0, 0, 1]),
+            addresses: vec!["10.2.1.1/24".parse().unwrap(), "fd00:1::1/64".parse().unwrap()],
+        };
+        let attachment = |key: &str, name: Option<&str>, interfaces| Attachment {
+            key: key.into(),
+            name: name.map(str::to_string),
+            place: Place::Pid(7),
+            interfaces,
+            unguarded: false,
+        };
+        Status {
+            version: "0.1.0".into(),
+            name: name(0x44),
+            nickname: Nickname::new("host1"),
+            public_key: PublicKey([0xa7; 32]),
+            port: 6783,
+            encrypted: true,
+            discovery: true,
+            allowed: None,
+            mtu: 1398,
+            uptime: 3700,
+            targets: vec!["192.168.48.15".parse().unwrap(), "host9".parse().unwrap()],
+            connections: sample_connections(),
+            peers: vec![
+                peer(0x44, "host1", false, vec![link]),
+                peer(0x45, "host2", true, vec![]),
+                peer(0x46, "h3", false, vec![]),
+            ],
+            networks: vec![NetworkStatus {
+                network,
+                id: network.id(),
+                open: true,
+                attachments: 1,
+                peers: vec![name(0x44), name(0x99)],
+            }],
+            attachments: vec![
+                attachment("pid:4711", Some("web"), vec![interface.clone()]),
+                attachment(&"5c".repeat(32), None, vec![Interface { addresses: vec![], ..interface }]),
+                attachment("netns:blue", None, vec![]),
+            ],
+            macs: vec![],
+            drops: vec![("replay".into(), 3), ("guard-mac".into(), 1)],
+            traffic: Traffic { from_bridge: Count { frames: 12, bytes: 1400 }, ..Traffic::default() },
+        }
+    }
+
+    #[test]
+    fn renders_the_summary() {
+        insta::assert_snapshot!(text(&sample(), View::Summary).trim_start(), @r"
+        Version: 0.1.0
+
+                Service: router
+                   Name: 7e:21:4a:70:2f:44(host1)
+             Encryption: enabled
+          PeerDiscovery: enabled
+              AllowList: none
+                   Port: 6783
+                    MTU: 1398
+                 Uptime: 1h01m
+                Targets: 2
+            Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)
+                  Peers: 3 (with 1 established connection)
+               Networks: 1 (1 open here)
+            Attachments: 3
+            From bridge: 12 frames, 1400 bytes
+              To bridge: 0 frames, 0 bytes
+               From net: 0 frames, 0 bytes
+                 To net: 0 frames, 0 bytes
+                  Drops: replay=3 guard-mac=1
+        ");
+    }
+
+    #[test]
+    fn warns_of_a_mesh_without_password() {
+        let text = text(&Status { encrypted: false, ..sample() }, View::Summary);
+        assert!(
+            text.ends_with(
+                "\nWarning: no password: traffic is not encrypted, and whoever reaches port 6783 can join\n"
+            )
+        );
+    }
+
+    #[test]
+    fn renders_connections_aligned_and_without_terminal_escapes() {
+        insta::assert_snapshot!(text(&sample(), View::Connections), @r"
+        <- 192.168.48.12:33866   established encrypted   udp    7e:21:4a:70:2f:45(host2) rtt=0.41ms loss=2% mtu=1472 up=3m12s
+        -> [fd00::7]:6783        pending     encrypted   none   7e:21:4a:70:2f:46(host3)
+        -> 192.168.48.15:6783    failed      wrong password?[2J, retry: in 1m01s
+        -> host9                 connecting
+        ");
+    }
+
+    #[test]
+    fn renders_peers_targets_and_networks() {
+        let all = [View::Peers, View::Targets, View::Networks].map(|view| text(&sample(), view));
+        insta::assert_snapshot!(all.join("--\n"), @r"
+        7e:21:4a:70:2f:44(host1)
+           -> 192.168.48.12:6783    7e:21:4a:70:2f:45(host2)              established
+        7e:21:4a:70:2f:45(host2)
+        7e:21:4a:70:2f:46(h3) - unreachable!
+        --
+        192.168.48.15
+        host9
+        --
+        10.2.1.0/24 id=8312a4 open 1 attachment 7e:21:4a:70:2f:44(host1) 7e:21:4a:70:2f:99
+        ");
+    }
+
+    #[test]
+    fn renders_attachments() {
+        insta::assert_snapshot!(attachments(&sample().attachments), @r"
+        web          02:00:00:00:00:01 10.2.1.1/24 fd00:1::1/64
+        5c5c5c5c5c5c 02:00:00:00:00:01
+        netns:blue
+        ");
+    }
+
+    #[test]
+    fn an_attachment_is_meant_by_name_key_or_start_of_its_container_id() {
+        let all = sample().attachments;
+        assert!(is_meant(&all[0], "web") && is_meant(&all[0], "pid:4711") && !is_meant(&all[0], "pid:"));
+        assert!(is_meant(&all[1], "5c5c") && !is_meant(&all[1], "5c5"));
+    }
+
+    #[test]
+    fn json_parses_back_to_the_same_status() {
+        let text = json(&sample(), View::Summary).unwrap();
+        assert_eq!(serde_json::from_str::<Status>(&text).unwrap(), sample());
+        assert!(json(&sample(), View::Targets).unwrap().starts_with("[\n"));
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        let texts: Vec<String> = [0, 59, 60, 3599, 3600, 86_399, 86_400, 200_000].map(duration).into();
+        assert_eq!(texts, ["0s", "59s", "1m00s", "59m59s", "1h00m", "23h59m", "1d00h", "2d07h"]);
+    }
+}

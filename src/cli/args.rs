@@ -1,0 +1,414 @@
+//! The command line as definitions: help, shell completion and man pages are made of these.
+//!
+//! Values of `launch` stay texts here: `config` parses them together with environment and file, so that every fault is
+//! reported at once and in one voice. Examples stand in `after_help`, a few for each command.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use std::ffi::OsString;
+
+const OVERVIEW: &str = "\
+Examples:
+  host1# rnet launch --password-file /etc/rnet.pw
+  host2# rnet launch --password-file /etc/rnet.pw host1
+  host1# rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
+  host2# rnet run --cidr 10.2.1.2/24 -- curl http://10.2.1.1/
+
+Addresses: [ip:]ADDRESS/LENGTH is that very address, net:CIDR any free one of that network, \
+net:default any free one of the default network. \
+Several may be given; what has the same CIDR is one network, whatever else is kept apart.
+
+Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.";
+
+/// A virtual switch and router that joins containers and processes of many hosts into private encrypted networks
+#[derive(Debug, Parser)]
+#[command(name = "rnet", version, after_help = OVERVIEW, max_term_width = 120, disable_help_subcommand = false)]
+pub struct Cli {
+    /// Which router is meant.
+    #[command(flatten)]
+    pub router: Router,
+    /// What is to be done.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which of this machine's routers a command is for.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which router")]
+pub struct Router {
+    /// Directory of its control socket and lock [default: /run/rnet] [env: RNET_RUN_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub run_dir: Option<String>,
+    /// Directory of its identity, state and log [default: /var/lib/rnet] [env: RNET_DATA_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// TOML file with options by their long names [env: RNET_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<String>,
+}
+
+/// The subcommands, in the order of a router's life.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the router and join the mesh of the given peers
+    Launch(Box<Launch>),
+    /// Stop the router and remove its interfaces
+    #[command(
+        after_help = "Identity, targets and attachments are kept for the next launch; `rnet reset` forgets them."
+    )]
+    Stop,
+    /// Stop the router and forget everything: interfaces, identity, state
+    #[command(after_help = RESET)]
+    Reset(Reset),
+    /// Add peers to dial
+    #[command(after_help = "Example:\n  rnet connect host3 192.0.2.7:7000\n  rnet connect --replace host4")]
+    Connect(Connect),
+    /// Stop dialling peers; connections that stand are kept
+    #[command(
+        after_help = "Example:\n  rnet forget host3\n\nGive a peer as it was given before: `rnet status targets` lists them."
+    )]
+    Forget(Peers),
+    /// Run a command in a network namespace of its own, on the mesh
+    #[command(after_help = RUN)]
+    Run(Run),
+    /// Put a running container, process or namespace on the mesh
+    #[command(after_help = ATTACH)]
+    Attach(Attach),
+    /// Take a container, process or namespace off the mesh
+    #[command(after_help = "Examples:\n  rnet detach web\n  rnet detach 10.2.1.1/24 pid:4711")]
+    Detach(Detach),
+    /// Give this host an address on the mesh (not built yet)
+    Expose(Addresses),
+    /// Take this host's address off the mesh (not built yet)
+    Hide(Addresses),
+    /// List what is attached here: name or id, MAC, addresses
+    #[command(after_help = "Examples:\n  rnet ps\n  rnet ps web --json")]
+    Ps(Ps),
+    /// Show the router, its connections, peers, targets or networks
+    #[command(after_help = STATUS)]
+    Status(Status),
+    /// Show everything as JSON, our public key included
+    #[command(after_help = "Example:\n  rnet report | jq -r .public_key")]
+    Report,
+    /// Take over the addresses of a dead peer (not built yet)
+    Rmpeer(Peers),
+    /// Wait until addresses can be allocated (not built yet)
+    Prime,
+    /// Show on this machine alone what rnet does: three hosts in namespaces, two networks, one mesh
+    Demo(Demo),
+    /// Print the version of this program, and of the router if it runs
+    Version,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  rnet completions bash > /etc/bash_completion.d/rnet")]
+    Completions(Completions),
+    /// Print the manual page of rnet or of one of its commands
+    #[command(after_help = "Examples:\n  rnet man | man -l -\n  rnet man launch > rnet-launch.1")]
+    Man(Man),
+}
+
+const RESET: &str = "\
+Examples:
+  rnet reset
+  rnet reset --force      the router was killed and left its interfaces behind
+
+Removes what rnet made, and nothing else.";
+
+const RUN: &str = "\
+Examples:
+  rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
+  rnet run --cidr 10.2.1.3/24 --cidr fd00:1::3/64 -- ping -c3 10.2.1.1
+
+The command starts when its interfaces rnet0, rnet1, ... are up. Terminal, signals and exit status pass through; \
+everything is removed when it ends. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses \
+separated by spaces; `none` gives the command no interface.";
+
+const ATTACH: &str = "\
+Examples:
+  rnet attach 10.2.1.1/24 web                 a container, by name or id
+  rnet attach 10.2.1.1/24 10.2.2.1/24 pid:4711
+  rnet attach fd00:1::5/64 netns:blue         /run/netns/blue; a path works too
+
+Prints the addresses. Attaching again with the same address changes nothing.";
+
+const STATUS: &str = "\
+Examples:
+  rnet status
+  rnet status connections
+  rnet status peers --json
+
+The exit status is not 0 until the router is ready.";
+
+const LAUNCH: &str = "\
+Examples:
+  rnet launch --password-file /etc/rnet.pw
+  rnet launch --password-file /etc/rnet.pw host1 192.0.2.7:7000
+  rnet launch --foreground --resume          for systemd (Type=notify) and containers
+  rnet launch --config /etc/rnet.toml        port = 6783, peers = [\"host1\"], no-discovery = true
+
+Returns when the router is ready and prints its name. \
+Options come from the command line, the environment (RNET_PORT, ...) \
+and the file of --config, in this order. Without a password anyone who reaches the port can join.";
+
+/// Options of `launch`; see `config` for what they may be.
+#[derive(Debug, Default, Args)]
+#[command(after_help = LAUNCH)]
+pub struct Launch {
+    /// Peers to connect to: addresses or names, with a port if theirs is another [env: RNET_PEERS]
+    #[arg(value_name = "PEER")]
+    pub peers: Vec<String>,
+    /// TCP and UDP port, the same on every host [default: 6783] [env: RNET_PORT]
+    #[arg(long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Address of this host to listen on [default: all] [env: RNET_HOST]
+    #[arg(long, value_name = "ADDRESS")]
+    pub host: Option<String>,
+    /// What people call this peer [default: the host's name] [env: RNET_NICKNAME]
+    #[arg(long, value_name = "NAME")]
+    pub nickname: Option<String>,
+    /// File whose first line is the mesh's password [env: RNET_PASSWORD_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub password_file: Option<String>,
+    /// The mesh's password; `-` reads it from the terminal or standard input; prefer --password-file [env: RNET_PASSWORD]
+    #[arg(long, value_name = "PASSWORD|-", allow_hyphen_values = true)]
+    pub password: Option<String>,
+    /// Public keys that may join, as `rnet report` shows them; may be repeated [env: RNET_ALLOW]
+    #[arg(long, value_name = "KEY")]
+    pub allow: Vec<String>,
+    /// File with one such key in each line [env: RNET_ALLOW_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub allow_file: Option<String>,
+    /// Connect only to the peers given, not to those that they know [env: RNET_NO_DISCOVERY]
+    #[arg(long)]
+    pub no_discovery: bool,
+    /// Connections at most [default: 200] [env: RNET_CONN_LIMIT]
+    #[arg(long, value_name = "NUMBER")]
+    pub conn_limit: Option<String>,
+    /// MTU inside the networks, bytes [default: 1398, which fits a 1500-byte underlay] [env: RNET_MTU]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<String>,
+    /// How frames are captured: tap, or pcap where /dev/net/tun is missing [default: tap] [env: RNET_CAPTURE]
+    #[arg(long, value_name = "HOW")]
+    pub capture: Option<String>,
+    /// Let what is attached send from any address, not only from its own [env: RNET_NO_GUARD]
+    #[arg(long)]
+    pub no_guard: bool,
+    /// Take the peers of the last run [env: RNET_RESUME]
+    #[arg(long)]
+    pub resume: bool,
+    /// Stay in the foreground and log to standard error [env: RNET_FOREGROUND]
+    #[arg(long)]
+    pub foreground: bool,
+    /// How much is logged: error, warning, info or debug [default: info] [env: RNET_LOG_LEVEL]
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+}
+
+/// Options of `reset`.
+#[derive(Debug, Args)]
+pub struct Reset {
+    /// Also clean up after a router that was killed
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Options of `connect`.
+#[derive(Debug, Args)]
+pub struct Connect {
+    /// Forget all other targets
+    #[arg(long)]
+    pub replace: bool,
+    /// Addresses or names, with a port if it is not the mesh's
+    #[arg(value_name = "PEER", required = true)]
+    pub peers: Vec<String>,
+}
+
+/// Some peers.
+#[derive(Debug, Args)]
+pub struct Peers {
+    /// Peers
+    #[arg(value_name = "PEER", required = true)]
+    pub peers: Vec<String>,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Address on the mesh; may be repeated [env: RNET_CIDR, WEAVE_CIDR]
+    #[arg(long, value_name = "ADDR")]
+    pub cidr: Vec<String>,
+    /// What `rnet ps` calls it
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Let it send from any address: it bridges or routes for others
+    #[arg(long)]
+    pub no_guard: bool,
+    /// Give the rest to `docker run` (not built yet)
+    #[arg(long)]
+    pub docker: bool,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Options of `attach`.
+#[derive(Debug, Args)]
+pub struct Attach {
+    /// Addresses, then the target: a container's name or id, pid:N, netns:NAME or netns:PATH
+    #[arg(value_name = "[ADDR]... TARGET", required = true)]
+    pub words: Vec<String>,
+    /// What `rnet ps` calls it
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Let it send from any address: it bridges or routes for others
+    #[arg(long)]
+    pub no_guard: bool,
+    /// Network id instead of the one made of the CIDR, 1 to 16777215
+    #[arg(long, value_name = "ID")]
+    pub vni: Option<String>,
+}
+
+/// Options of `detach`.
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// Addresses (all of its if none), then the target: a container's name or id, pid:N, netns:NAME or netns:PATH
+    #[arg(value_name = "[ADDR]... TARGET", required = true)]
+    pub words: Vec<String>,
+}
+
+/// Some addresses.
+#[derive(Debug, Args)]
+pub struct Addresses {
+    /// Addresses
+    #[arg(value_name = "ADDR")]
+    pub addresses: Vec<String>,
+}
+
+/// Options of `ps`.
+#[derive(Debug, Args)]
+pub struct Ps {
+    /// Only these: names, ids, pid:N, netns:NAME
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// What of it
+    #[arg(value_enum)]
+    pub view: Option<View>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What of the status is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum View {
+    /// Links and attempts, with path quality and the reason of each failure
+    Connections,
+    /// Every peer and its links
+    Peers,
+    /// What this router was told to dial
+    Targets,
+    /// Networks, and who is on them
+    Networks,
+    /// Address allocation (not built yet)
+    Ipam,
+    /// Names (not built yet)
+    Dns,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Options of the demo itself
+    #[arg(value_name = "OPTION", trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+    pub words: Vec<String>,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub struct Completions {
+    /// For which shell
+    #[arg(value_enum)]
+    pub shell: Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub struct Man {
+    /// One command's page instead of the overview
+    #[arg(value_name = "COMMAND")]
+    pub command: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::OPTIONS;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, clap::error::ErrorKind> {
+        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn launch_has_every_option_of_the_configuration_and_tells_its_variable() {
+        let mut cli = Cli::command();
+        cli.build();
+        let launch = cli.find_subcommand("launch").unwrap();
+        for spec in OPTIONS {
+            let id = spec.name.replace('-', "_");
+            let argument = launch.get_arguments().find(|a| a.get_id().as_str() == id);
+            let help = argument.unwrap_or_else(|| panic!("{} is missing", spec.name)).get_help().unwrap().to_string();
+            assert!(help.contains(&format!("[env: {}]", spec.env)), "{}: {help}", spec.name);
+        }
+    }
+
+    #[test]
+    fn every_command_tells_what_it_does() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{}", command.get_name());
+        }
+    }
+
+    #[test]
+    fn run_keeps_the_options_of_the_command_that_it_runs() {
+        for line in
+            ["rnet run --cidr 10.2.1.1/24 -- ping -c3 --name x", "rnet run --cidr 10.2.1.1/24 ping -c3 --name x"]
+        {
+            let Ok(Command::Run(run)) = parse(line) else { panic!("{line}") };
+            assert_eq!((run.cidr.len(), run.name.as_deref()), (1, None));
+            assert_eq!(run.command, ["ping", "-c3", "--name", "x"]);
+        }
+        assert!(matches!(parse("rnet run --cdir 10.2.1.1/24 ping"), Err(clap::error::ErrorKind::UnknownArgument)));
+        assert!(matches!(parse("rnet run"), Err(clap::error::ErrorKind::MissingRequiredArgument)));
+    }
+
+    #[test]
+    fn router_options_stand_before_or_after_the_command() {
+        for line in ["rnet --run-dir /r status peers", "rnet status --run-dir /r peers"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.router.run_dir.as_deref(), Some("/r"));
+            assert!(matches!(cli.command, Command::Status(Status { view: Some(View::Peers), json: false })));
+        }
+    }
+
+    #[test]
+    fn attach_takes_addresses_before_the_target() {
+        let Ok(Command::Attach(attach)) = parse("rnet attach 10.2.1.1/24 fd00::1/64 pid:7 --no-guard") else {
+            panic!()
+        };
+        assert_eq!((attach.words.len(), attach.no_guard), (3, true));
+        assert!(parse("rnet attach").is_err());
+    }
+}

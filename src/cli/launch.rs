@@ -1,0 +1,310 @@
+//! `rnet launch`: the composition root.
+//!
+//! ```text
+//! options -> Config -> fork (background) -> lock -> ports -> sweep -> identity, state -> Plane, Node, Host
+//!                        |                                      -> datapath, control socket, control -> ready -> ... stopped
+//!                        '-- the parent waits for "ready" or for the line that says why not
+//! ```
+//!
+//! Everything that can fail does so before `ready`, cheapest and most telling first, and what was made until then is
+//! removed again. No thread exists before the fork. The password lives until its key is derived.
+
+use super::args::{Launch, Router};
+use super::secret::{self, Text};
+use super::{Failure, print, sources};
+use crate::api::{self, report};
+use crate::config::{self, Config};
+use crate::crypto::psk;
+use crate::host::Host;
+use crate::io::background::{self, Ready, Side, Start};
+use crate::io::capture::CaptureKind;
+use crate::io::clock::Clock;
+use crate::io::lock::Lock;
+use crate::io::store::{Loaded, Store};
+use crate::io::udp::UdpSocket;
+use crate::io::{entropy, tcp};
+use crate::node::border::State;
+use crate::node::{Node, NodeConfig};
+use crate::plane::{Limits, Plane};
+use crate::run::control::{Control, Inlets, Outlets};
+use crate::run::datapath::{Datapath, EVENTS_MAX};
+use crate::run::keeper::Keeper;
+use crate::run::links::{self, Links};
+use crate::run::{Desk, HAPPENINGS_MAX, journal, machine};
+use crate::types::{StaticKey, Uid};
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroize;
+
+/// Name of the log in the data directory.
+pub const LOG: &str = "rnet.log";
+/// Name of the state file in the data directory.
+const STATE: &str = "state";
+/// Version of [`State`].
+const STATE_VERSION: u32 = 1;
+/// How long answers and closed links have to reach the other side after the router has stopped.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// The command. In the background it returns in the parent, when the router is ready or has failed.
+pub fn launch(router: &Router, mut options: Launch, password: Option<Text>) -> Result<(), Failure> {
+    hide_password(&options)?;
+    let config = sources::config(router, &options, password);
+    options.password.zeroize();
+    let config = config?;
+    require_privilege()?;
+    let (open, port, allowed) = (config.password.is_none(), config.port, config.allow.is_some());
+    let log = config.data_dir.join(LOG);
+    if config.foreground {
+        if open {
+            print::error(&format!("launch: {}", report::open_mesh(port, allowed)));
+        }
+        return serve(config, &mut Ready::unheard());
+    }
+    let failed = |why: std::io::Error| Failure::new("launch", format!("cannot go into the background: {why}"));
+    match background::enter().map_err(failed)? {
+        Side::Child(mut ready) => {
+            let result = serve(config, &mut ready);
+            if let Err(failure) = &result {
+                ready.fail(&failure.lines, failure.code);
+            }
+            result
+        }
+        Side::Parent(Start::Ready(name), _) => {
+            print::out(&format!("{name}\n"));
+            if open {
+                print::error(&format!("launch: {}", report::open_mesh(port, allowed)));
+            }
+            Ok(())
+        }
+        Side::Parent(Start::Failed(lines, code), _) => Err(Failure { lines, code }),
+        Side::Parent(Start::Died, _) => {
+            Err(Failure::new("launch", format!("the router ended before it was ready; {} may say why", log.display())))
+        }
+    }
+}
+
+/// A password among the arguments is wiped there before anybody stays with it.
+fn hide_password(options: &Launch) -> Result<(), Failure> {
+    let Some(password) = options.password.as_deref().filter(|password| *password != "-") else { return Ok(()) };
+    let why =
+        |error: std::io::Error| format!("--password: cannot be hidden from others here ({error}): use --password-file");
+    secret::wipe_from_arguments(password).map_err(|error| Failure::new("launch", why(error)))?;
+    print::error("launch: --password: others could see it until now, and your shell keeps it: prefer --password-file");
+    Ok(())
+}
+
+/// Interfaces can be made with CAP_NET_ADMIN only (capabilities(7)): better said now than in the middle.
+fn require_privilege() -> Result<(), Failure> {
+    const CAP_NET_ADMIN: u64 = 1 << 12;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    // Where /proc does not tell, the first change to the machine will.
+    if effective.is_none_or(|bits| bits & CAP_NET_ADMIN != 0) {
+        return Ok(());
+    }
+    Err(Failure::new("launch", "no permission to make network interfaces: run this as root (CAP_NET_ADMIN)"))
+}
+
+/// Runs the router until it has stopped. What it makes in its directories on the way to a failure is removed again.
+fn serve(config: Config, ready: &mut Ready) -> Result<(), Failure> {
+    let fail = |why: &dyn std::fmt::Display| Failure::new("launch", why);
+    let place =
+        if config.foreground { journal::Place::Stderr } else { journal::Place::File(config.data_dir.join(LOG)) };
+    let new_dirs: Vec<_> =
+        [&config.run_dir, &config.data_dir].into_iter().filter(|dir| !dir.exists()).cloned().collect();
+    let lock = Lock::take(&config.run_dir).map_err(|why| fail(&why))?;
+    let run_dir = config.run_dir.clone();
+    let result = (|| {
+        lock.remove_stale_socket(&run_dir.join(api::SOCKET)).map_err(|why| fail(&why))?;
+        let sockets = Sockets::bind(&config)?;
+        journal::start(place, config.log_level);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|why| fail(&why))?;
+        let result = runtime.block_on(run(config, sockets, ready));
+        runtime.shutdown_timeout(FAREWELL);
+        result
+    })();
+    let _ = std::fs::remove_file(run_dir.join(api::SOCKET));
+    if let Err(failure) = &result {
+        failure.lines.iter().for_each(|line| tracing::error!("{line}"));
+        new_dirs.iter().for_each(|dir| remove_if_bare(dir));
+    }
+    drop(lock);
+    result
+}
+
+/// Removes a directory that this launch made if there is nothing in it but the lock.
+fn remove_if_bare(dir: &Path) {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    if names.into_iter().all(|name| name == "rnet.pid") {
+        let _ = std::fs::remove_file(dir.join("rnet.pid"));
+        let _ = std::fs::remove_dir(dir);
+    }
+}
+
+/// The mesh's port, taken.
+struct Sockets {
+    tcp: TcpListener,
+    udp: UdpSocket,
+}
+
+impl Sockets {
+    fn bind(config: &Config) -> Result<Sockets, Failure> {
+        let failed = |protocol: &str, why: std::io::Error| {
+            let reason = match why.kind() {
+                std::io::ErrorKind::AddrInUse => "is in use by another program (another router?)".to_string(),
+                std::io::ErrorKind::PermissionDenied => "needs root".to_string(),
+                std::io::ErrorKind::AddrNotAvailable => "cannot be had: --host is no address of this host".to_string(),
+                _ => format!("cannot be had: {why}"),
+            };
+            Failure::new("launch", format!("{protocol} port {} {reason}", config.port))
+        };
+        let address = config.host.map(|ip: IpAddr| SocketAddr::new(ip, config.port));
+        let tcp = address.map_or_else(|| tcp::listen(config.port), tcp::listen_at).map_err(|why| failed("TCP", why))?;
+        let udp = address.map_or_else(|| UdpSocket::bind(config.port), UdpSocket::bind_to);
+        Ok(Sockets { tcp, udp: udp.map_err(|why| failed("UDP", why))? })
+    }
+}
+
+/// Puts everything together, tells `ready`, and runs until the node has stopped.
+async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<(), Failure> {
+    let fail = |why: &dyn std::fmt::Display| Failure::new("launch", why);
+    let kind = match config.capture {
+        config::CaptureKind::Tap => CaptureKind::Tap,
+        config::CaptureKind::Pcap => CaptureKind::Pcap,
+    };
+    require_capture(kind)?;
+    let (host_events, machine_events) = mpsc::unbounded_channel();
+    let host = Host::start(kind, host_events).await.map_err(|why| fail(&why))?;
+    let swept = host.sweep().await.map_err(|why| fail(&why))?;
+    let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
+    let key = identity(&store)?;
+    let state = state(&store, &config)?;
+    if !swept.is_empty() {
+        tracing::info!("removed what a killed router had left: {}", swept.join(" "));
+    }
+    let clock = Clock::start();
+    let plane = Arc::new(Plane::new(Limits::default()));
+    let node = Node::new(node_config(&mut config, key, state)?, Arc::clone(&plane), clock.now());
+    let name = node.name();
+
+    let udp = Arc::new(sockets.udp);
+    let (events, probes) = mpsc::channel(EVENTS_MAX);
+    let datapath = Datapath::start(plane, Arc::clone(&udp), clock, events).map_err(|why| fail(&why))?;
+    let keeper = Keeper::start(move |state: &State| store.save(STATE, state).map_err(|why| why.to_string()));
+    let keeper = keeper.map_err(|why| fail(&why))?;
+    let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
+    let (machine, ops) = mpsc::unbounded_channel();
+    let listener = tokio::net::TcpListener::from_std(sockets.tcp).map_err(|why| fail(&why))?;
+    let accepting = tokio::spawn(links::accept(listener, happenings.clone()));
+    tokio::spawn(machine::change(host, ops, happenings.clone()));
+    tokio::spawn(machine::notice(machine_events, datapath.hands(), happenings.clone()));
+    tokio::spawn(machine::signals(happenings.clone()));
+
+    let (desk, questions) = Desk::new(config.guard);
+    let (end, ended) = oneshot::channel::<()>();
+    let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
+    let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
+    let outlets = Outlets { links: Links::new(happenings), socket: udp, machine, keeper };
+    let control = Control::new(node, clock, outlets);
+
+    tracing::info!("rnet {} is ready: {name}({}), port {}", env!("CARGO_PKG_VERSION"), config.nickname, config.port);
+    ready.tell(&name.to_string());
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    control.run(Inlets { questions, happenings: happened, events: probes }).await;
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    accepting.abort();
+    let _ = end.send(());
+    let _ = tokio::time::timeout(FAREWELL, api).await;
+    drop(datapath);
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// A capture that cannot work is told before anything is made.
+fn require_capture(kind: CaptureKind) -> Result<(), Failure> {
+    match kind {
+        CaptureKind::Tap if !Path::new("/dev/net/tun").exists() => {
+            let why = "/dev/net/tun is missing: load the kernel module tun (modprobe tun), or use --capture pcap";
+            Err(Failure::new("launch", why))
+        }
+        CaptureKind::Pcap if !cfg!(feature = "pcap") => {
+            Err(Failure::new("launch", "--capture pcap: this rnet is built without pcap"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<NodeConfig, Failure> {
+    let random = |result: std::io::Result<_>| result.map_err(|why| Failure::new("launch", why));
+    let uid = entropy::number().map_err(|why| Failure::new("launch", why))?;
+    Ok(NodeConfig {
+        key,
+        // Taken, so that the password is wiped as soon as its key is derived.
+        psk: config.password.take().map(|password| psk::derive(&password)),
+        nickname: config.nickname.clone(),
+        port: config.port,
+        uid: Uid(uid),
+        seed: random(entropy::seed())?,
+        aes: fast_aes(),
+        discovery: config.discovery,
+        allow: config.allow.clone(),
+        connection_limit: config.connection_limit,
+        mtu: config.mtu,
+        range: String::new(),
+        state,
+        version: env!("CARGO_PKG_VERSION").to_string(),
+    })
+}
+
+/// Whether this processor has instructions for AES: without them ChaCha20 is faster.
+fn fast_aes() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+/// This peer's key: made at the first launch.
+fn identity(store: &Store) -> Result<StaticKey, Failure> {
+    let fail = |why: &dyn std::fmt::Display| Failure::new("launch", why);
+    match store.load_identity().map_err(|why| fail(&why))? {
+        Loaded::Found(key) => Ok(key),
+        // A new name would look like a new peer to everybody: not without being told to.
+        Loaded::Damaged { aside, why } => {
+            let path = aside.display();
+            Err(fail(&format!("the identity is damaged ({why}); it lies in {path} now: launch again for a new one")))
+        }
+        Loaded::Absent => {
+            let key = crate::crypto::keys::generate_key(entropy::seed().map_err(|why| fail(&why))?);
+            store.save_identity(&key).map_err(|why| fail(&why))?;
+            Ok(key)
+        }
+    }
+}
+
+/// What survived the last run, with the targets that count now.
+fn state(store: &Store, config: &Config) -> Result<State, Failure> {
+    let stored = match store.load::<State>(STATE).map_err(|why| Failure::new("launch", why))? {
+        Loaded::Found(state) if state.version > STATE_VERSION => {
+            let path = store.path(STATE);
+            let why = format!("{} was written by a newer rnet: use that one, or move the file away", path.display());
+            return Err(Failure::new("launch", why));
+        }
+        Loaded::Found(state) => state,
+        Loaded::Absent => State::default(),
+        Loaded::Damaged { aside, why } => {
+            tracing::warn!(
+                "the state of the last run is damaged ({why}) and lies in {} now: starting anew",
+                aside.display()
+            );
+            State::default()
+        }
+    };
+    let targets = if config.resume { stored.targets } else { config.targets.clone() };
+    Ok(State { version: STATE_VERSION, targets, attachments: stored.attachments })
+}

@@ -1,0 +1,451 @@
+//! Runs changes to this machine, undoes them if they fail, and notices when attachments are gone.
+//!
+//! Owns the connection to the kernel's devices, the captures until they are handed over, and who is plugged. Lives in the
+//! control task; what happens by itself is told over the channel of [`HostEvent`]s. One change runs at a time.
+//!
+//! ```text
+//! apply(op) - plan - step step step X         a step fails
+//!                     undo  undo  <-+         those before it are undone, last first; the op failed, nothing is left
+//! ```
+//!
+//! Invariant: after a failed [`Host::apply`] the machine is as before it. Whatever a killed router left is found by
+//! [`Host::sweep`], by exact name and kind, and nothing else is ever deleted.
+
+use super::announce::announcements;
+use super::changes::{Devices, Verdict};
+use super::names;
+use super::plan::{Step, plan};
+use crate::io::capture::{Capture, CaptureKind};
+use crate::io::netlink::{Netlink, Veth};
+use crate::io::netns::{Netns, set_sysctl};
+use crate::io::pidfd::Pidfd;
+use crate::io::watch::Watch;
+use crate::io::{ethtool, packet, tap};
+use crate::node::border::{HostAnswer, HostOp};
+use crate::node::command::{Interface, Place};
+use crate::plane::fib::PortId;
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+/// Changes within this time are told as one.
+const QUIET: Duration = Duration::from_millis(200);
+/// When a new attachment's addresses are announced: the first may come before the network knows of it.
+const ANNOUNCE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(750)];
+/// How long a dead router's kernel objects may take to go.
+const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a bridge may take to pass a new port's frames; milliseconds as a rule.
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
+pub enum HostEvent {
+    /// Frames of `port` are captured here from now on: for the data path.
+    Opened { port: PortId, capture: Capture },
+    /// Close the capture of `port`; its device is about to be deleted.
+    Closed { port: PortId },
+    /// The process or the namespace of this attachment is gone; its interfaces went with it.
+    AttachmentGone { key: String },
+    /// An address, a route or a device of this machine changed.
+    NetworkChanged,
+}
+
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What is plugged under one key.
+#[derive(Default)]
+struct Plugged {
+    veths: Vec<String>,
+    process: Option<Task>,
+    announcing: Vec<Task>,
+}
+
+struct Shared {
+    netlink: Netlink,
+    events: UnboundedSender<HostEvent>,
+    plugged: Mutex<HashMap<String, Plugged>>,
+}
+
+/// See the head of this file.
+pub struct Host {
+    kind: CaptureKind,
+    own: Netns,
+    shared: Arc<Shared>,
+    _watch: Task,
+    /// Tests make the step of this number fail.
+    #[cfg(test)]
+    fail_at: Option<usize>,
+}
+
+/// An attachment's namespace, and its process where the attachment ends with that.
+struct Inside {
+    namespace: Netns,
+    netlink: Netlink,
+    process: Option<Pidfd>,
+}
+
+impl Host {
+    /// Connects to the kernel and begins to watch. Must be called within a runtime, in the router's network namespace.
+    ///
+    /// Errors: no netlink. That privilege is missing shows at the first change.
+    pub async fn start(kind: CaptureKind, events: UnboundedSender<HostEvent>) -> Result<Host, String> {
+        let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
+        let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
+        let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default() });
+        let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
+        let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
+        Ok(Host {
+            kind,
+            own,
+            shared,
+            _watch: watch,
+            #[cfg(test)]
+            fail_at: None,
+        })
+    }
+
+    /// Makes a change, whole or not at all. The error is one line: what was attempted, and why it failed.
+    pub async fn apply(&mut self, op: HostOp) -> Result<HostAnswer, String> {
+        let steps = plan(&op, self.kind);
+        match op {
+            HostOp::OpenNetwork { .. } | HostOp::CloseNetwork { .. } => self.run(steps, None).await?,
+            HostOp::Plug { key, place, interfaces, .. } => {
+                let inside = self.enter(&place)?;
+                self.run(steps, Some(&inside)).await?;
+                self.shared.register(&key, &interfaces, inside.process);
+            }
+            HostOp::Unplug { key, interfaces, .. } => {
+                // Forgotten first, so that the devices' end is not taken for the attachment's.
+                self.shared.unregister(&key, &interfaces);
+                self.run(steps, None).await?;
+            }
+        }
+        Ok(HostAnswer::Done)
+    }
+
+    /// Deletes every device in this namespace that a dead router left, and answers their names.
+    ///
+    /// Refused if a living router has devices here: a second router in one network namespace would take them away.
+    pub async fn sweep(&self) -> Result<Vec<String>, String> {
+        let deadline = Instant::now() + SWEEP_PATIENCE;
+        let leftovers = loop {
+            let mut links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
+            links.retain(|link| names::is_ours(&link.name, &link.kind));
+            let Some(used) = links.iter().find(|link| names::is_in_use(&link.name, link.promiscuity)) else {
+                break links;
+            };
+            if Instant::now() >= deadline {
+                return Err(format!("another router is running in this network namespace (it holds {})", used.name));
+            }
+            // A router that was killed a moment ago: the kernel is still taking its descriptors down.
+            sleep(Duration::from_millis(20)).await;
+        };
+        let mut swept = Vec::new();
+        for link in leftovers {
+            // A veth's other end went with the first.
+            if self.shared.netlink.delete(&link.name).await.map_err(|e| e.to_string())? {
+                swept.push(link.name);
+            }
+        }
+        Ok(swept)
+    }
+
+    /// Opens the namespace of an attachment. Refuses the router's own.
+    fn enter(&self, place: &Place) -> Result<Inside, String> {
+        let named = match place {
+            Place::Pid(pid) => format!("pid {pid}"),
+            Place::Path(path) => path.clone(),
+        };
+        let failed = |e: io::Error| match (place, e.kind(), e.raw_os_error()) {
+            (Place::Pid(_), io::ErrorKind::NotFound, _) | (Place::Pid(_), _, Some(libc::ESRCH)) => {
+                format!("{named}: no such process")
+            }
+            (Place::Pid(_), _, Some(libc::EINVAL)) => format!("{named}: not a process"),
+            (Place::Path(_), io::ErrorKind::NotFound, _) => format!("{named}: no such network namespace"),
+            _ => format!("{named}: {e}"),
+        };
+        let (namespace, process) = match place {
+            Place::Pid(pid) => {
+                // The descriptor first: if the process lives after its namespace was opened, they belong together.
+                let process = Pidfd::open(*pid).map_err(failed)?;
+                let namespace = Netns::of_process(*pid).map_err(failed)?;
+                if process.is_gone() {
+                    return Err(format!("{named}: the process has ended"));
+                }
+                (namespace, Some(process))
+            }
+            Place::Path(path) => (Netns::at(Path::new(path)).map_err(failed)?, None),
+        };
+        if self.own.is(&namespace).map_err(failed)? {
+            return Err(format!("{named}: that is the host's own network namespace"));
+        }
+        let netlink = Netlink::open_in(&namespace).map_err(failed)?;
+        Ok(Inside { namespace, netlink, process })
+    }
+
+    /// Runs all steps, or undoes those that were run.
+    async fn run(&mut self, steps: Vec<Step>, inside: Option<&Inside>) -> Result<(), String> {
+        let mut capture = None;
+        let mut undoing: Vec<Step> = Vec::new();
+        for (number, step) in steps.iter().enumerate() {
+            match self.step(number, step, inside, &mut capture).await {
+                Ok(()) => undoing.extend(step.undo()),
+                Err(why) => {
+                    let undone = self.undo(undoing, &mut capture).await;
+                    return Err(undone.err().map_or(why.clone(), |left| format!("{why}; and undoing failed: {left}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs all, whatever fails; tells the first failure.
+    async fn undo(&mut self, undoing: Vec<Step>, capture: &mut Option<Capture>) -> Result<(), String> {
+        *capture = None;
+        let mut result = Ok(());
+        for step in undoing.iter().rev() {
+            result = result.and(self.execute(step, None, capture).await);
+        }
+        result
+    }
+
+    async fn step(
+        &mut self,
+        _number: usize,
+        step: &Step,
+        inside: Option<&Inside>,
+        capture: &mut Option<Capture>,
+    ) -> Result<(), String> {
+        #[cfg(test)]
+        if self.fail_at == Some(_number) {
+            return Err(format!("injected at {step:?}"));
+        }
+        self.execute(step, inside, capture).await
+    }
+
+    async fn execute(
+        &mut self,
+        step: &Step,
+        inside: Option<&Inside>,
+        capture: &mut Option<Capture>,
+    ) -> Result<(), String> {
+        let netlink = &self.shared.netlink;
+        let result = match step {
+            Step::AddBridge { name, mtu } => netlink.add_bridge(name, *mtu).await,
+            Step::AddPair { name, peer, mtu } => {
+                netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: *mtu }).await
+            }
+            Step::SetMtu { name, mtu } => netlink.set_mtu(name, *mtu).await,
+            Step::SetMaster { port, bridge } => netlink.set_master(port, bridge).await,
+            Step::SetUp { name } => netlink.set_up(name).await,
+            Step::AwaitForwarding { port } => return self.await_forwarding(port).await,
+            Step::Delete { name } => netlink.delete(name).await.map(|_| ()),
+            Step::AddTap { name } => {
+                *capture = Some(Capture::Tap(tap::Tap::create(name).map_err(|e| tap_error(name, &e))?));
+                Ok(())
+            }
+            Step::Silence { name } => {
+                return set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1").map_err(|e| e.to_string());
+            }
+            Step::OpenPcap { name } => {
+                *capture = Some(open_pcap(name)?);
+                Ok(())
+            }
+            Step::HandOver { port } => {
+                let capture = capture.take().ok_or("no capture to hand over")?;
+                return self.shared.tell(HostEvent::Opened { port: *port, capture });
+            }
+            Step::TakeBack { port } => return self.shared.tell(HostEvent::Closed { port: *port }),
+            Step::AddVeth { .. }
+            | Step::InsideSettings { .. }
+            | Step::InsideAddress { .. }
+            | Step::InsideChecksums { .. }
+            | Step::InsideUp { .. }
+            | Step::InsideMulticast { .. } => {
+                let inside = inside.ok_or("a step inside without a namespace")?;
+                return self.execute_inside(step, inside).await;
+            }
+        };
+        result.map_err(|e| e.to_string())
+    }
+
+    async fn await_forwarding(&self, port: &str) -> Result<(), String> {
+        let deadline = Instant::now() + PORT_PATIENCE;
+        loop {
+            let link = self.shared.netlink.link(port).await.map_err(|e| e.to_string())?;
+            match link {
+                Some(link) if link.forwarding => return Ok(()),
+                None => return Err(format!("{port} is gone")),
+                Some(_) if Instant::now() >= deadline => {
+                    return Err(format!("{port}: the bridge does not pass its frames"));
+                }
+                Some(_) => sleep(Duration::from_millis(2)).await,
+            }
+        }
+    }
+
+    async fn execute_inside(&self, step: &Step, inside: &Inside) -> Result<(), String> {
+        let netlink = &inside.netlink;
+        let result = match step {
+            Step::AddVeth { name, peer, mac, mtu } => {
+                let veth = Veth { name, peer, inside: Some(&inside.namespace), mac: Some(*mac), mtu: *mtu };
+                self.shared.netlink.add_veth(veth).await
+            }
+            Step::InsideAddress { name, address } => netlink.add_address(name, *address).await,
+            Step::InsideUp { name } => netlink.set_up(name).await,
+            Step::InsideMulticast { name } => netlink.add_multicast_route(name).await.map(|_| ()),
+            Step::InsideSettings { name, ipv6 } => {
+                return inside.namespace.within(|| settings_inside(name, *ipv6)).map_err(|e| e.to_string());
+            }
+            Step::InsideChecksums { name } => {
+                let off = inside.namespace.within(|| ethtool::transmit_checksums_off(name));
+                return off.map_err(|e| format!("switching checksum offload of {name} off: {e}"));
+            }
+            _ => Ok(()),
+        };
+        result.map_err(|e| e.to_string())
+    }
+}
+
+impl Shared {
+    fn plugged(&self) -> MutexGuard<'_, HashMap<String, Plugged>> {
+        self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: HostEvent) -> Result<(), String> {
+        self.events.send(event).map_err(|_| "the router is ending".to_string())
+    }
+
+    /// Remembers what was plugged, watches its process and announces its addresses.
+    fn register(self: &Arc<Shared>, key: &str, interfaces: &[Interface], process: Option<Pidfd>) {
+        let mut all = self.plugged();
+        let plugged = all.entry(key.to_string()).or_default();
+        plugged.veths.extend(interfaces.iter().map(|interface| names::veth(key, &interface.name)));
+        plugged.announcing.retain(|task| !task.0.is_finished());
+        plugged.announcing.push(Task(tokio::spawn(announce(interfaces.to_vec()))));
+        if let (Some(process), None) = (process, &plugged.process) {
+            let (shared, key) = (self.clone(), key.to_string());
+            plugged.process = Some(Task(tokio::spawn(async move {
+                if process.gone().await.is_ok() {
+                    shared.gone(&key).await;
+                }
+            })));
+        }
+    }
+
+    fn unregister(&self, key: &str, interfaces: &[Interface]) {
+        let mut all = self.plugged();
+        if let Some(plugged) = all.get_mut(key) {
+            let unplugged: Vec<String> = interfaces.iter().map(|interface| names::veth(key, &interface.name)).collect();
+            plugged.veths.retain(|veth| !unplugged.contains(veth));
+            if plugged.veths.is_empty() {
+                all.remove(key);
+            }
+        }
+    }
+
+    /// The attachment has ended: what others keep alive of it is removed.
+    async fn gone(&self, key: &str) {
+        // Its task may be the one that runs this: it is dropped, and so ended, only after the last wait.
+        let Some(plugged) = self.plugged().remove(key) else { return };
+        for veth in &plugged.veths {
+            // Most went with the namespace. What cannot be deleted is found by the next sweep.
+            let _ = self.netlink.delete(veth).await;
+        }
+        let _ = self.tell(HostEvent::AttachmentGone { key: key.to_string() });
+    }
+
+    fn key_of(&self, veth: &str) -> Option<String> {
+        let all = self.plugged();
+        all.iter().find(|(_, plugged)| plugged.veths.iter().any(|name| name == veth)).map(|(key, _)| key.clone())
+    }
+}
+
+/// Tells what matters of the changes that the kernel tells.
+async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
+    let mut devices = Devices::new(&shared.netlink.links().await.unwrap_or_default());
+    let mut due: Option<Instant> = None;
+    loop {
+        let change = match due {
+            None => watch.next().await,
+            Some(at) => match tokio::time::timeout_at(at, watch.next()).await {
+                Ok(change) => change,
+                Err(_) => {
+                    due = None;
+                    let _ = shared.tell(HostEvent::NetworkChanged);
+                    continue;
+                }
+            },
+        };
+        let Some(change) = change else { return };
+        match devices.judge(&change) {
+            Verdict::Nothing => {}
+            Verdict::Network => due = due.or(Some(Instant::now() + QUIET)),
+            Verdict::Gone(name) => {
+                if let Some(key) = shared.key_of(&name) {
+                    shared.gone(&key).await;
+                }
+            }
+        }
+    }
+}
+
+/// Announces through the bridge, so that the mesh hears it: what is sent into our end of the pair goes inside only.
+async fn announce(interfaces: Vec<Interface>) {
+    for pause in ANNOUNCE_AFTER {
+        sleep(pause).await;
+        for interface in &interfaces {
+            for frame in announcements(interface) {
+                // A bridge that is gone has nobody to tell.
+                let _ = packet::send_frame(&names::bridge(interface.id), &frame);
+            }
+        }
+    }
+}
+
+fn settings_inside(name: &str, ipv6: bool) -> io::Result<()> {
+    // Without IPv6 addresses the guard would drop all that IPv6 says by itself; so it says nothing.
+    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), if ipv6 { "0" } else { "1" })?;
+    set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
+    set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
+    for family in ["ipv4", "ipv6"] {
+        // An address that moved without a word is asked for again after seconds, not after a minute.
+        set_sysctl(&format!("{family}/neigh/{name}/base_reachable_time_ms"), "5000")?;
+        set_sysctl(&format!("{family}/neigh/{name}/delay_first_probe_time"), "2")?;
+        set_sysctl(&format!("{family}/neigh/{name}/ucast_solicit"), "1")?;
+    }
+    Ok(())
+}
+
+fn tap_error(name: &str, error: &io::Error) -> String {
+    match (error.kind(), error.raw_os_error()) {
+        (io::ErrorKind::NotFound, _) => "/dev/net/tun is missing: load the kernel module tun (modprobe tun)".into(),
+        (_, Some(libc::EPERM | libc::EACCES)) => format!("making the TAP {name}: it needs root, or CAP_NET_ADMIN"),
+        (_, Some(libc::EBUSY)) => format!("making the TAP {name}: another router in this network namespace has it"),
+        _ => format!("making the TAP {name}: {error}"),
+    }
+}
+
+#[cfg(feature = "pcap")]
+fn open_pcap(name: &str) -> Result<Capture, String> {
+    crate::io::pcap::Pcap::open(name).map(Capture::Pcap).map_err(|e| e.to_string())
+}
+
+#[cfg(not(feature = "pcap"))]
+fn open_pcap(name: &str) -> Result<Capture, String> {
+    Err(format!("capturing on {name}: this rnet is built without pcap"))
+}
+
+#[cfg(test)]
+mod tests;

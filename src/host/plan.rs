@@ -1,0 +1,238 @@
+//! What a change to this machine consists of. Pure.
+//!
+//! Owns the order of steps and what undoes each. `apply` runs them one by one and, if one fails, the undoing steps of those
+//! before it in reverse. A step that has no undoing goes with the device that it configures.
+//!
+//! The order matters for what others see: IPv6 is switched off on a device before it comes up, so that no link-local traffic
+//! of the host ever enters a network; an attachment's interface has all its addresses before it comes up, and when the last step
+//! is done its first frame is not lost.
+
+use super::names;
+use crate::io::capture::CaptureKind;
+use crate::node::border::HostOp;
+use crate::node::command::Interface;
+use crate::plane::fib::PortId;
+use crate::types::{HostAddress, Mac};
+
+/// One step. Devices are in the router's namespace, or `Inside` that of the attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Make a bridge, down.
+    AddBridge { name: String, mtu: u16 },
+    /// Make and open a TAP, down.
+    AddTap { name: String },
+    /// Make a veth pair with both ends here, down.
+    AddPair { name: String, peer: String, mtu: u16 },
+    /// Make a veth pair, `peer` inside with this MAC, both down.
+    AddVeth { name: String, peer: String, mac: Mac, mtu: u16 },
+    /// No IPv6 of the host on this device.
+    Silence { name: String },
+    /// Set the MTU.
+    SetMtu { name: String, mtu: u16 },
+    /// Put a device on a bridge.
+    SetMaster { port: String, bridge: String },
+    /// Bring a device up.
+    SetUp { name: String },
+    /// Wait until a bridge passes the frames of its port: the kernel notices a veth's other end a moment after it comes up.
+    AwaitForwarding { port: String },
+    /// Open libpcap on a device that is up.
+    OpenPcap { name: String },
+    /// Give the open capture to the data path.
+    HandOver { port: PortId },
+    /// Have the data path close its capture.
+    TakeBack { port: PortId },
+    /// Delete a device; it is no error if it is gone.
+    Delete { name: String },
+    /// Inside: settings of an interface; IPv6 only where it has an IPv6 address.
+    InsideSettings { name: String, ipv6: bool },
+    /// Inside: give an address.
+    InsideAddress { name: String, address: HostAddress },
+    /// Inside: complete checksums before sending (frames are captured by libpcap).
+    InsideChecksums { name: String },
+    /// Inside: bring the interface up.
+    InsideUp { name: String },
+    /// Inside: send IPv4 multicast through this interface, unless something else has that route.
+    InsideMulticast { name: String },
+}
+
+impl Step {
+    /// What takes this step back.
+    pub fn undo(&self) -> Option<Step> {
+        match self {
+            Step::AddBridge { name, .. }
+            | Step::AddTap { name }
+            | Step::AddPair { name, .. }
+            | Step::AddVeth { name, .. } => Some(Step::Delete { name: name.clone() }),
+            Step::HandOver { port } => Some(Step::TakeBack { port: *port }),
+            _ => None,
+        }
+    }
+}
+
+/// The steps of `op`, where frames are captured by `kind`.
+pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
+    match op {
+        HostOp::OpenNetwork { id, port, mtu, .. } => {
+            let bridge = names::bridge(*id);
+            let mut steps =
+                vec![Step::AddBridge { name: bridge.clone(), mtu: *mtu }, Step::Silence { name: bridge.clone() }];
+            let (tap, (captured, bridged)) = (names::tap(*id), names::pcap_pair(*id));
+            match kind {
+                CaptureKind::Tap => steps.extend([
+                    Step::AddTap { name: tap.clone() },
+                    Step::Silence { name: tap.clone() },
+                    Step::SetMtu { name: tap.clone(), mtu: *mtu },
+                    Step::SetMaster { port: tap.clone(), bridge: bridge.clone() },
+                    Step::SetUp { name: tap.clone() },
+                ]),
+                CaptureKind::Pcap => steps.extend([
+                    Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu: *mtu },
+                    Step::Silence { name: captured.clone() },
+                    Step::Silence { name: bridged.clone() },
+                    Step::SetMaster { port: bridged.clone(), bridge: bridge.clone() },
+                    Step::SetUp { name: bridged.clone() },
+                    Step::SetUp { name: captured.clone() },
+                    Step::OpenPcap { name: captured },
+                ]),
+            }
+            let port_device = if kind == CaptureKind::Tap { tap } else { bridged };
+            steps.extend([
+                Step::SetUp { name: bridge },
+                Step::AwaitForwarding { port: port_device },
+                Step::HandOver { port: *port },
+            ]);
+            steps
+        }
+        HostOp::CloseNetwork { id, port } => {
+            let capture = match kind {
+                CaptureKind::Tap => names::tap(*id),
+                CaptureKind::Pcap => names::pcap_pair(*id).0,
+            };
+            vec![
+                Step::TakeBack { port: *port },
+                Step::Delete { name: capture },
+                Step::Delete { name: names::bridge(*id) },
+            ]
+        }
+        HostOp::Plug { key, interfaces, mtu, .. } => {
+            interfaces.iter().flat_map(|interface| plug(key, interface, *mtu, kind)).collect()
+        }
+        HostOp::Unplug { key, interfaces, .. } => {
+            interfaces.iter().map(|interface| Step::Delete { name: names::veth(key, &interface.name) }).collect()
+        }
+    }
+}
+
+fn plug(key: &str, interface: &Interface, mtu: u16, kind: CaptureKind) -> Vec<Step> {
+    let (ours, inside) = (names::veth(key, &interface.name), &interface.name);
+    let ipv6 = interface.addresses.iter().any(|address| address.ip().is_ipv6());
+    let ipv4 = interface.addresses.iter().any(|address| address.ip().is_ipv4());
+    let mut steps = vec![
+        Step::AddVeth { name: ours.clone(), peer: inside.clone(), mac: interface.mac, mtu },
+        Step::Silence { name: ours.clone() },
+        Step::InsideSettings { name: inside.clone(), ipv6 },
+    ];
+    if kind == CaptureKind::Pcap {
+        steps.push(Step::InsideChecksums { name: inside.clone() });
+    }
+    steps.extend(
+        interface.addresses.iter().map(|address| Step::InsideAddress { name: inside.clone(), address: *address }),
+    );
+    steps.extend([
+        Step::SetMaster { port: ours.clone(), bridge: names::bridge(interface.id) },
+        Step::SetUp { name: ours.clone() },
+        Step::InsideUp { name: inside.clone() },
+        Step::AwaitForwarding { port: ours },
+    ]);
+    if ipv4 {
+        steps.push(Step::InsideMulticast { name: inside.clone() });
+    }
+    steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::command::Place;
+    use crate::types::NetId;
+
+    fn interface(name: &str, addresses: &[&str]) -> Interface {
+        let addresses: Vec<HostAddress> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+        let network = addresses[0].network();
+        Interface { name: name.into(), network, id: network.id(), mac: Mac([2, 0, 0, 0, 0, 1]), addresses }
+    }
+
+    fn open() -> HostOp {
+        HostOp::OpenNetwork {
+            network: "10.2.1.0/24".parse().unwrap(),
+            id: NetId::new(0x8312a4).unwrap(),
+            port: PortId(3),
+            mtu: 1410,
+        }
+    }
+
+    fn plug_two() -> HostOp {
+        let interfaces =
+            vec![interface("rnet0", &["10.2.1.1/24"]), interface("rnet1", &["fd00:1::1/64", "fd00:1::2/64"])];
+        HostOp::Plug { key: "pid:7".into(), place: Place::Pid(7), interfaces, mtu: 1410 }
+    }
+
+    fn position(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> usize {
+        steps.iter().position(wanted).unwrap()
+    }
+
+    #[test]
+    fn a_network_is_silenced_before_it_is_up_and_handed_over_last() {
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let steps = plan(&open(), kind);
+            for (at, step) in steps.iter().enumerate() {
+                if let Step::SetUp { name } = step {
+                    assert!(position(&steps, |s| *s == Step::Silence { name: name.clone() }) < at, "{name}");
+                }
+            }
+            assert_eq!(steps.last(), Some(&Step::HandOver { port: PortId(3) }));
+        }
+    }
+
+    #[test]
+    fn closing_removes_every_device_that_opening_makes() {
+        let close = HostOp::CloseNetwork { id: NetId::new(0x8312a4).unwrap(), port: PortId(3) };
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let mut undone: Vec<Step> = plan(&open(), kind).iter().rev().filter_map(Step::undo).collect();
+            undone.sort_by_key(|step| format!("{step:?}"));
+            let mut closing = plan(&close, kind);
+            closing.sort_by_key(|step| format!("{step:?}"));
+            assert_eq!(undone, closing);
+        }
+    }
+
+    #[test]
+    fn unplugging_removes_every_device_that_plugging_makes() {
+        let HostOp::Plug { key, place, interfaces, .. } = plug_two() else { unreachable!() };
+        let undone: Vec<Step> = plan(&plug_two(), CaptureKind::Tap).iter().filter_map(Step::undo).collect();
+        assert_eq!(plan(&HostOp::Unplug { key, place, interfaces }, CaptureKind::Tap), undone);
+        assert_eq!(undone.len(), 2);
+    }
+
+    #[test]
+    fn an_interface_comes_up_with_all_its_addresses_and_ipv6_only_where_asked_for() {
+        let steps = plan(&plug_two(), CaptureKind::Tap);
+        for inside in ["rnet0", "rnet1"] {
+            let up = position(&steps, |s| *s == Step::InsideUp { name: inside.into() });
+            let later = &steps[up..];
+            assert!(!later.iter().any(|s| matches!(s, Step::InsideAddress { name, .. } if name == inside)));
+            assert!(!later.iter().any(|s| matches!(s, Step::InsideSettings { name, .. } if name == inside)));
+        }
+        let settings: Vec<_> = steps
+            .iter()
+            .filter_map(|s| if let Step::InsideSettings { ipv6, .. } = s { Some(*ipv6) } else { None })
+            .collect();
+        assert_eq!(settings, [false, true]);
+    }
+
+    #[test]
+    fn checksums_are_completed_inside_only_for_libpcap() {
+        let has = |kind| plan(&plug_two(), kind).iter().filter(|s| matches!(s, Step::InsideChecksums { .. })).count();
+        assert_eq!((has(CaptureKind::Tap), has(CaptureKind::Pcap)), (0, 2));
+    }
+}

@@ -1,0 +1,198 @@
+//! The UDP socket of the mesh's datagrams.
+//!
+//! Owns the socket and its options; `egress` and `ingress` move batches through it. One socket speaks IPv6 and IPv4
+//! ([::] without IPV6_V6ONLY), or IPv4 only where the kernel has no IPv6. Callers never see v4-mapped addresses: they are
+//! made plain here on the way in and mapped here on the way out. Don't-fragment is always on (IP_PMTUDISC_PROBE), so that a
+//! datagram larger than the interface allows fails with EMSGSIZE instead of being cut. A failed send concerns that
+//! datagram only.
+//!
+//! Invariant: nothing a peer sends or an ICMP error says makes a call here fail for good.
+
+use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+/// Largest payload of a datagram over IPv4, bytes.
+pub const DATAGRAM_MAX: usize = 65_507;
+
+/// Asked of the kernel for each direction, bytes.
+const BUFFER: usize = 4 << 20;
+
+/// See the head of this file. Shared by the data path thread and control (`&self` suffices for all).
+pub struct UdpSocket {
+    socket: Socket,
+    pub(super) state: UdpSocketState,
+    v6: bool,
+}
+
+impl UdpSocket {
+    /// Binds `port` (0: any free one) on all addresses, IPv6 and IPv4, or IPv4 only where IPv6 is disabled.
+    ///
+    /// Errors: AddrInUse if somebody has the port; PermissionDenied below 1024 without privilege.
+    pub fn bind(port: u16) -> io::Result<UdpSocket> {
+        match UdpSocket::bind_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))) {
+            Err(e) if no_ipv6(&e) => UdpSocket::bind_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))),
+            other => other,
+        }
+    }
+
+    /// Binds this very address; an unspecified IPv6 address takes IPv4 too.
+    pub fn bind_to(address: SocketAddr) -> io::Result<UdpSocket> {
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        enlarge(&socket);
+        socket.bind(&address.into())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
+        Ok(UdpSocket { socket, state, v6: address.is_ipv6() })
+    }
+
+    /// Where it is bound.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        let address = self.socket.local_addr()?.as_socket();
+        address.ok_or_else(|| io::Error::other("a UDP socket without an IP address"))
+    }
+
+    /// Whether IPv6 peers can be reached at all.
+    pub fn speaks_ipv6(&self) -> bool {
+        self.v6
+    }
+
+    /// Sends one datagram now (control's probes). The error says why this one did not leave: `WouldBlock` for a full
+    /// buffer, EMSGSIZE for one larger than the interface's MTU.
+    pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.send_segments(to, datagram, None)
+    }
+
+    /// One send of datagrams of `segment` bytes each (the last may be shorter).
+    pub(super) fn send_segments(&self, to: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+        let destination = self.outward(to)?;
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: segment, src_ip: None };
+        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+
+    /// An address as this socket's family needs it.
+    fn outward(&self, to: SocketAddr) -> io::Result<SocketAddr> {
+        match (self.v6, to) {
+            (true, SocketAddr::V4(v4)) => {
+                Ok(SocketAddr::V6(SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0)))
+            }
+            (false, SocketAddr::V6(_)) => Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT)),
+            _ => Ok(to),
+        }
+    }
+
+    pub(super) fn as_udp_ref(&self) -> UdpSockRef<'_> {
+        UdpSockRef::from(&self.socket)
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// `address` without the v4-mapped form, so that one peer has one address.
+pub fn plain(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => SocketAddr::from((v4, address.port())),
+            None => address,
+        },
+        IpAddr::V4(_) => address,
+    }
+}
+
+/// Whether a bind failed because the kernel has no IPv6, or none here.
+pub(super) fn no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
+/// 4 MB in both directions: past the system's limit with privilege, else as much as it allows.
+fn enlarge(socket: &Socket) {
+    use nix::sys::socket::{setsockopt, sockopt};
+    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+        // Not reported: a smaller buffer loses bursts, it breaks nothing.
+        let _ = socket.set_recv_buffer_size(BUFFER);
+    }
+    if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
+        let _ = socket.set_send_buffer_size(BUFFER);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::ingress::Ingress;
+
+    /// Reads until `count` datagrams came, or two seconds passed.
+    pub(crate) fn receive(socket: &UdpSocket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+        let (mut ingress, mut got) = (Ingress::new(), Vec::new());
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(2);
+        while got.len() < count && std::time::Instant::now() < deadline {
+            let mut fds = [nix::poll::PollFd::new(socket.as_fd(), nix::poll::PollFlags::POLLIN)];
+            nix::poll::poll(&mut fds, 50u8).unwrap();
+            ingress.receive(socket, |from, datagram| got.push((from, datagram.to_vec()))).unwrap();
+        }
+        got
+    }
+
+    #[test]
+    fn ipv4_and_ipv6_arrive_at_one_socket_with_plain_addresses() {
+        let server = UdpSocket::bind(0).unwrap();
+        let port = server.local_addr().unwrap().port();
+        let client = UdpSocket::bind(0).unwrap();
+        client.send(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), b"four").unwrap();
+        let got = receive(&server, 1);
+        assert_eq!(got[0].1, b"four");
+        assert_eq!(got[0].0, SocketAddr::from((Ipv4Addr::LOCALHOST, client.local_addr().unwrap().port())));
+        if server.speaks_ipv6() && client.send(SocketAddr::from((Ipv6Addr::LOCALHOST, port)), b"six").is_ok() {
+            assert_eq!(
+                receive(&server, 1)[0],
+                ((Ipv6Addr::LOCALHOST, client.local_addr().unwrap().port()).into(), b"six".to_vec())
+            );
+        } else {
+            eprintln!("skipped: no IPv6 on the loopback here");
+        }
+    }
+
+    #[test]
+    fn ipv4_only_socket_refuses_ipv6_destinations_and_works_otherwise() {
+        let server = UdpSocket::bind_to("127.0.0.1:0".parse().unwrap()).unwrap();
+        assert!(!server.speaks_ipv6());
+        assert_eq!(server.send("[::1]:9".parse().unwrap(), b"x").unwrap_err().raw_os_error(), Some(libc::EAFNOSUPPORT));
+        server.send(server.local_addr().unwrap(), b"self").unwrap();
+        assert_eq!(receive(&server, 1)[0].1, b"self");
+    }
+
+    #[test]
+    fn a_port_in_use_is_told_as_such() {
+        let first = UdpSocket::bind(0).unwrap();
+        let port = first.local_addr().unwrap().port();
+        assert_eq!(UdpSocket::bind(port).err().unwrap().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn a_closed_port_on_the_other_side_does_not_break_the_socket() {
+        let closed = { UdpSocket::bind(0).unwrap().local_addr().unwrap().port() };
+        let (socket, other) = (UdpSocket::bind(0).unwrap(), UdpSocket::bind(0).unwrap());
+        for _ in 0..3 {
+            let _ = socket.send(SocketAddr::from((Ipv4Addr::LOCALHOST, closed)), b"nobody");
+            socket
+                .send(SocketAddr::from((Ipv4Addr::LOCALHOST, other.local_addr().unwrap().port())), b"somebody")
+                .unwrap();
+        }
+        assert_eq!(receive(&other, 3).len(), 3);
+        assert_eq!(Ingress::new().receive(&socket, |_, _| ()).unwrap(), 0);
+    }
+}

@@ -1,0 +1,454 @@
+//! Attachments and the networks that are open for them: what may be attached, and which changes that takes.
+//!
+//! Owns the tables and the checks; `jobs` carries the planned `HostOp`s out, one after the other, and tells the tables
+//! before and after each. So the tables always say what is on the machine, give or take the operation under way:
+//!
+//! ```text
+//! OpenNetwork  done    the network has a port: published to the mesh and the data plane
+//! Plug         begins  its MACs and addresses are permitted and claimed, so that its first frame passes; failed: no longer
+//! Unplug       begins  they are no longer
+//! CloseNetwork begins  the network has no port
+//! ```
+//!
+//! An attachment has one interface for each network; further addresses on it replace the interface by one with all of
+//! them. Bounds: `mesh::claims::MAX_CLAIMS` addresses on this host, `MAX_ADDRESSES` in one request, `MAX_TEXT` bytes of key and name.
+
+use super::Node;
+use super::border::HostOp;
+use super::command::{Attach, Attachment, Interface, Place};
+use crate::mesh::claims::{Claim, MAX_CLAIMS};
+use crate::plane::fib::{Fib, NetworkEntry, Permit, PortId};
+use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network};
+use rand::RngExt;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Addresses in one request.
+pub const MAX_ADDRESSES: usize = 64;
+/// Bytes of a key, a name or a path.
+pub const MAX_TEXT: usize = 256;
+
+const NO_ALLOCATION: &str = "net: allocation is not built yet: give an address such as --cidr 10.32.2.5/24";
+
+/// A network that is open here, or is being opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Port {
+    network: Network,
+    port: PortId,
+    open: bool,
+}
+
+/// What is attached here. See the head of this file.
+#[derive(Debug, Default)]
+pub(super) struct Attachments {
+    by_key: BTreeMap<String, Attachment>,
+    networks: BTreeMap<NetId, Port>,
+    ports: u32,
+}
+
+impl Attachments {
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty() && self.networks.is_empty()
+    }
+
+    pub fn get(&self, key: &str) -> Option<&Attachment> {
+        self.by_key.get(key)
+    }
+
+    /// All, by key.
+    pub fn list(&self) -> Vec<Attachment> {
+        self.by_key.values().cloned().collect()
+    }
+
+    fn interfaces(&self) -> impl Iterator<Item = (&Attachment, &Interface)> {
+        self.by_key
+            .values()
+            .flat_map(|attachment| attachment.interfaces.iter().map(move |interface| (attachment, interface)))
+    }
+
+    /// Networks that have a port here.
+    pub fn open_networks(&self) -> Vec<(NetId, Network)> {
+        self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network)).collect()
+    }
+
+    /// How many interfaces are on a network.
+    pub fn users(&self, id: NetId) -> usize {
+        self.interfaces().filter(|(_, interface)| interface.id == id).count()
+    }
+
+    pub fn claims(&self) -> Vec<Claim> {
+        let claim = |(attachment, interface): (&Attachment, &Interface)| {
+            let label = label(attachment).to_string();
+            let (network, id, mac) = (interface.network, interface.id, interface.mac);
+            let addresses = interface.addresses.clone();
+            addresses.into_iter().map(move |address| Claim::new(network, id, address, mac, &label))
+        };
+        self.interfaces().flat_map(claim).collect()
+    }
+
+    /// Writes ports and permits into a Fib.
+    pub fn fill(&self, fib: &mut Fib) {
+        for (id, port) in self.networks.iter().filter(|(_, port)| port.open) {
+            let mut entry = NetworkEntry { port: Some(port.port), ..NetworkEntry::default() };
+            for (attachment, interface) in self.interfaces().filter(|(_, interface)| interface.id == *id) {
+                let addresses = interface.addresses.iter().map(|address| address.ip()).collect();
+                entry.permits.insert(interface.mac, Permit { addresses, unguarded: attachment.unguarded });
+                entry.unguarded |= attachment.unguarded;
+            }
+            fib.networks.insert(*id, entry);
+            fib.ports.insert(port.port, *id);
+        }
+    }
+
+    /// An operation begins: the tables go first where frames or others must know before.
+    pub fn begin(&mut self, op: &HostOp, who: &Attachment) {
+        match op {
+            HostOp::OpenNetwork { network, id, port, .. } => {
+                self.networks.insert(*id, Port { network: *network, port: *port, open: false });
+            }
+            HostOp::CloseNetwork { id, .. } => {
+                self.networks.remove(id);
+            }
+            HostOp::Plug { interfaces, .. } => self.add(who, interfaces),
+            HostOp::Unplug { key, interfaces, .. } => self.remove(key, interfaces),
+        }
+    }
+
+    /// It was made.
+    pub fn succeeded(&mut self, op: &HostOp) {
+        if let HostOp::OpenNetwork { id, .. } = op
+            && let Some(port) = self.networks.get_mut(id)
+        {
+            port.open = true;
+        }
+    }
+
+    /// It was not made. What was to be taken away counts as gone all the same.
+    pub fn failed(&mut self, op: &HostOp) {
+        match op {
+            HostOp::OpenNetwork { id, .. } => {
+                self.networks.remove(id);
+            }
+            HostOp::Plug { key, interfaces, .. } => self.remove(key, interfaces),
+            HostOp::CloseNetwork { .. } | HostOp::Unplug { .. } => {}
+        }
+    }
+
+    fn add(&mut self, who: &Attachment, interfaces: &[Interface]) {
+        let empty = || Attachment { interfaces: Vec::new(), ..who.clone() };
+        let attachment = self.by_key.entry(who.key.clone()).or_insert_with(empty);
+        attachment.interfaces.extend(interfaces.iter().cloned());
+        attachment.interfaces.sort_by_key(|interface| number(&interface.name));
+    }
+
+    fn remove(&mut self, key: &str, interfaces: &[Interface]) {
+        let Some(attachment) = self.by_key.get_mut(key) else { return };
+        attachment.interfaces.retain(|kept| interfaces.iter().all(|interface| interface.name != kept.name));
+        if attachment.interfaces.is_empty() {
+            self.by_key.remove(key);
+        }
+    }
+
+    /// Unplugs these interfaces of an attachment, plugs what remains of them, and closes networks that nobody uses then.
+    fn without(&self, attachment: &Attachment, taken: &[HostAddress], mtu: u16) -> (Vec<HostOp>, Vec<Interface>) {
+        let (mut steps, mut gone, mut emptied) = (Vec::new(), Vec::new(), BTreeMap::<NetId, usize>::new());
+        let place = &attachment.place;
+        for interface in &attachment.interfaces {
+            let (lost, kept): (Vec<HostAddress>, Vec<HostAddress>) =
+                interface.addresses.iter().copied().partition(|address| taken.contains(address));
+            if lost.is_empty() {
+                continue;
+            }
+            steps.push(unplug(&attachment.key, place, vec![interface.clone()]));
+            gone.push(Interface { addresses: lost, ..interface.clone() });
+            if kept.is_empty() {
+                *emptied.entry(interface.id).or_default() += 1;
+            } else {
+                steps.push(plug(&attachment.key, place, vec![Interface { addresses: kept, ..interface.clone() }], mtu));
+            }
+        }
+        let unused = emptied.into_iter().filter(|(id, count)| self.users(*id) <= *count).map(|(id, _)| id);
+        steps.extend(unused.filter_map(|id| self.close(id)));
+        (steps, gone)
+    }
+
+    fn close(&self, id: NetId) -> Option<HostOp> {
+        self.networks.get(&id).map(|port| HostOp::CloseNetwork { id, port: port.port })
+    }
+
+    /// Takes everything off the machine.
+    pub fn clear(&self) -> Vec<HostOp> {
+        let unplugs = self.by_key.values().map(|a| unplug(&a.key, &a.place, a.interfaces.clone()));
+        unplugs.chain(self.networks.keys().filter_map(|id| self.close(*id))).collect()
+    }
+}
+
+fn plug(key: &str, place: &Place, interfaces: Vec<Interface>, mtu: u16) -> HostOp {
+    HostOp::Plug { key: key.to_string(), place: place.clone(), interfaces, mtu }
+}
+
+fn unplug(key: &str, place: &Place, interfaces: Vec<Interface>) -> HostOp {
+    HostOp::Unplug { key: key.to_string(), place: place.clone(), interfaces }
+}
+
+/// What undoes an operation that was made.
+pub(super) fn undo(op: &HostOp, mtu: u16) -> Option<HostOp> {
+    match op {
+        HostOp::OpenNetwork { id, port, .. } => Some(HostOp::CloseNetwork { id: *id, port: *port }),
+        HostOp::Plug { key, place, interfaces, .. } => Some(unplug(key, place, interfaces.clone())),
+        HostOp::Unplug { key, place, interfaces } => Some(plug(key, place, interfaces.clone(), mtu)),
+        HostOp::CloseNetwork { .. } => None,
+    }
+}
+
+/// What people call an attachment.
+fn label(attachment: &Attachment) -> &str {
+    attachment.name.as_deref().unwrap_or(&attachment.key)
+}
+
+/// The number in `rnet7`.
+fn number(name: &str) -> u32 {
+    name.strip_prefix("rnet").and_then(|digits| digits.parse().ok()).unwrap_or(u32::MAX)
+}
+
+/// What a request comes to: whom it is for, and the changes that it takes; none if all is there already.
+pub(super) struct Plan {
+    pub who: Attachment,
+    pub steps: Vec<HostOp>,
+}
+
+/// An address that is to be added, and where.
+struct Wanted {
+    address: HostAddress,
+    network: Network,
+    id: NetId,
+}
+
+impl Node {
+    /// Checks an attach request against everything that is known, and plans it. `Err`: one line why not.
+    pub(super) fn plan_attach(&mut self, attach: &Attach) -> Result<Plan, String> {
+        let who = self.check_who(attach)?;
+        let mut wanted = Vec::new();
+        for address in self.check_addresses(attach)? {
+            let network = address.network();
+            let id = attach.vni.unwrap_or_else(|| network.id());
+            if self.is_held_by(&who.key, address, id) {
+                continue;
+            }
+            self.check_network(network, id)?;
+            self.check_free(address, network, id)?;
+            wanted.push(Wanted { address, network, id });
+        }
+        if self.claims.me().claims.len().saturating_add(wanted.len()) > MAX_CLAIMS {
+            return Err(format!("attach {}: this host holds as many addresses as it can ({MAX_CLAIMS})", who.key));
+        }
+        let steps = self.plan_interfaces(&who, &wanted);
+        Ok(Plan { who, steps })
+    }
+
+    fn check_who(&self, attach: &Attach) -> Result<Attachment, String> {
+        let place_text = if let Place::Path(path) = &attach.place { path.as_str() } else { "" };
+        let texts = [attach.key.as_str(), attach.name.as_deref().unwrap_or(""), place_text];
+        if attach.key.is_empty() || texts.iter().any(|text| text.len() > MAX_TEXT || text.chars().any(char::is_control))
+        {
+            return Err(format!("attach: a key, name or path must have at most {MAX_TEXT} printable characters"));
+        }
+        let Attach { key, name, place, unguarded, .. } = attach.clone();
+        if let Some(held) = self.attachments.get(&key) {
+            if held.place != place {
+                return Err(format!(
+                    "attach {key}: it is attached in another namespace ({}): detach it first",
+                    place_of(held)
+                ));
+            }
+            if held.unguarded != unguarded {
+                return Err(format!(
+                    "attach {key}: it is attached with the guard {}: detach it first",
+                    on_off(!held.unguarded)
+                ));
+            }
+        }
+        Ok(Attachment { key, name, place, interfaces: Vec::new(), unguarded })
+    }
+
+    fn check_addresses(&self, attach: &Attach) -> Result<Vec<HostAddress>, String> {
+        if attach.addresses.len() > MAX_ADDRESSES {
+            return Err(format!("attach {}: at most {MAX_ADDRESSES} addresses at a time", attach.key));
+        }
+        let mut addresses = Vec::new();
+        for request in &attach.addresses {
+            let AddressRequest::Ip(address) = request else { return Err(NO_ALLOCATION.to_string()) };
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        let networks: BTreeSet<Network> = addresses.iter().map(|address| address.network()).collect();
+        if let (Some(vni), [first, second, ..]) = (attach.vni, networks.into_iter().collect::<Vec<_>>().as_slice()) {
+            return Err(format!(
+                "attach {}: --vni {vni} is for one network, and {first} and {second} are two",
+                attach.key
+            ));
+        }
+        Ok(addresses)
+    }
+
+    fn is_held_by(&self, key: &str, address: HostAddress, id: NetId) -> bool {
+        let interfaces = self.attachments.get(key).map_or(&[][..], |held| &held.interfaces);
+        interfaces.iter().any(|interface| interface.id == id && interface.addresses.contains(&address))
+    }
+
+    /// One id for each network, and one network for each id, here and in the mesh.
+    fn check_network(&self, network: Network, id: NetId) -> Result<(), String> {
+        let clash = |other: Network, whose: String| {
+            format!(
+                "network {network}: its id {id} is that of {other} {whose} already: give one of them another id with --vni"
+            )
+        };
+        for (open_id, open) in &self.attachments.networks {
+            if *open_id == id && open.network != network {
+                return Err(clash(open.network, "on this host".to_string()));
+            }
+            if open.network == network && *open_id != id {
+                return Err(format!(
+                    "network {network}: it is open on this host under the id {open_id}: give --vni {open_id}"
+                ));
+            }
+        }
+        if let Some((peer, other)) =
+            self.claims.clash(network, id).filter(|(peer, _)| self.published.linked.contains(*peer))
+        {
+            return Err(clash(other, format!("at {}", self.named(peer))));
+        }
+        for (peer, record) in self.peers.iter().filter(|(peer, _)| self.published.linked.contains(*peer)) {
+            if let Some((_, other)) =
+                record.networks.iter().find(|(other_id, other)| *other_id == id && *other != network)
+            {
+                return Err(clash(*other, format!("at {}", self.named(peer))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nobody has that address on that network, here or at a peer that is reachable.
+    fn check_free(&self, address: HostAddress, network: Network, id: NetId) -> Result<(), String> {
+        let holds = |interface: &Interface| {
+            interface.id == id && interface.addresses.iter().any(|held| held.ip() == address.ip())
+        };
+        if let Some((holder, _)) = self.attachments.interfaces().find(|(_, interface)| holds(interface)) {
+            let holder = label(holder);
+            return Err(format!(
+                "address {address}: {holder} on this host has it on {network}: give another one, or detach {holder}"
+            ));
+        }
+        let others = self.claims.holders(address.ip(), id).into_iter();
+        let mut reachable = others.filter(|(peer, _)| *peer != self.me && self.published.linked.contains(*peer));
+        match reachable.next() {
+            Some((peer, claim)) => Err(format!(
+                "address {address}: {} at {} has it on {network}: give another one",
+                claim.label(),
+                self.named(peer)
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// `name(nickname)`.
+    pub(super) fn named(&self, peer: crate::types::PeerName) -> String {
+        let nickname = self.peers.get(peer).map(|record| record.nickname.to_string()).unwrap_or_default();
+        format!("{peer}({nickname})")
+    }
+
+    /// One interface for each network, in the order of the addresses; networks that are not open are opened first.
+    fn plan_interfaces(&mut self, who: &Attachment, wanted: &[Wanted]) -> Vec<HostOp> {
+        let held: Vec<Interface> = self.attachments.get(&who.key).map_or(Vec::new(), |held| held.interfaces.clone());
+        let mut free =
+            (0..).map(|n| format!("rnet{n}")).filter(|name| held.iter().all(|interface| interface.name != *name));
+        let (mut plugged, mut replaced): (Vec<Interface>, Vec<Interface>) = (Vec::new(), Vec::new());
+        let mut opened: BTreeMap<NetId, Network> = BTreeMap::new();
+        for Wanted { address, network, id } in wanted {
+            if let Some(interface) = plugged.iter_mut().find(|interface| interface.id == *id) {
+                interface.addresses.push(*address);
+            } else if let Some(old) = held.iter().find(|interface| interface.id == *id) {
+                replaced.push(old.clone());
+                let addresses = old.addresses.iter().copied().chain([*address]).collect();
+                plugged.push(Interface { addresses, ..old.clone() });
+            } else {
+                let mac = Mac::local(self.rng.random());
+                let name = free.next().unwrap_or_default();
+                plugged.push(Interface { name, network: *network, id: *id, mac, addresses: vec![*address] });
+                opened.insert(*id, *network);
+            }
+        }
+        let mut steps = self.plan_networks(opened);
+        if !replaced.is_empty() {
+            steps.push(unplug(&who.key, &who.place, replaced));
+        }
+        if !plugged.is_empty() {
+            steps.push(plug(&who.key, &who.place, plugged, self.config.mtu));
+        }
+        steps
+    }
+
+    fn plan_networks(&mut self, wanted: BTreeMap<NetId, Network>) -> Vec<HostOp> {
+        let mut steps = Vec::new();
+        for (id, network) in wanted {
+            if !self.attachments.networks.contains_key(&id) {
+                self.attachments.ports += 1;
+                let port = PortId(self.attachments.ports);
+                steps.push(HostOp::OpenNetwork { network, id, port, mtu: self.config.mtu });
+            }
+        }
+        steps
+    }
+
+    /// Plans to plug again what was attached in the last run.
+    pub(super) fn plan_restore(&mut self, attachment: &Attachment) -> Result<Plan, String> {
+        let mut wanted = BTreeMap::new();
+        for interface in &attachment.interfaces {
+            self.check_network(interface.network, interface.id)?;
+            for address in &interface.addresses {
+                self.check_free(*address, interface.network, interface.id)?;
+            }
+            wanted.insert(interface.id, interface.network);
+        }
+        let mut steps = self.plan_networks(wanted);
+        steps.push(plug(&attachment.key, &attachment.place, attachment.interfaces.clone(), self.config.mtu));
+        Ok(Plan { who: Attachment { interfaces: Vec::new(), ..attachment.clone() }, steps })
+    }
+
+    /// Plans to take addresses (none given: all) of an attachment off the mesh; also gives what is taken.
+    pub(super) fn plan_detach(&self, key: &str, addresses: &[AddressRequest]) -> Result<(Plan, Attachment), String> {
+        let Some(held) = self.attachments.get(key) else {
+            // Not attached: nothing to take off, which is no error.
+            let who = Attachment {
+                key: key.into(),
+                name: None,
+                place: Place::Pid(0),
+                interfaces: Vec::new(),
+                unguarded: false,
+            };
+            return Ok((Plan { who: who.clone(), steps: Vec::new() }, who));
+        };
+        let mut taken = Vec::new();
+        for request in addresses {
+            let AddressRequest::Ip(address) = request else { return Err(NO_ALLOCATION.to_string()) };
+            taken.push(*address);
+        }
+        if addresses.is_empty() {
+            taken = held.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied()).collect();
+        }
+        let (steps, gone) = self.attachments.without(held, &taken, self.config.mtu);
+        let who = Attachment { interfaces: Vec::new(), ..held.clone() };
+        Ok((Plan { who: who.clone(), steps }, Attachment { interfaces: gone, ..who }))
+    }
+}
+
+fn place_of(attachment: &Attachment) -> String {
+    match &attachment.place {
+        Place::Pid(pid) => format!("of process {pid}"),
+        Place::Path(path) => path.clone(),
+    }
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}

@@ -1,0 +1,256 @@
+//! The datagram path beside each link: its keys, its proof, its address and its MTU.
+//!
+//! Joins `rekey` (who offers keys when), `mesh::probe` (heartbeats) and the data plane's `Path`, and decides where a path
+//! leads: to the address of the link first, then to wherever the newest authenticated heartbeat came from (NAT, moved
+//! hosts). A path begins when its link is up and ends with it; data flows while both sides prove it.
+
+use super::Node;
+use super::border::{Level, LinkId, Output};
+use super::rekey::{Fresh, KeyStep, Rekey};
+use crate::crypto::seal::Cipher;
+use crate::crypto::session::Role;
+use crate::mesh::probe::Probe;
+use crate::plane::Event;
+use crate::plane::fib::PathId;
+use crate::plane::path::{Epoch, Path};
+use crate::types::{Instant, Refusal, ShortId};
+use crate::wire::datagram::{OUTER_LEN, TAG_LEN};
+use crate::wire::message::Message;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes that sealing adds to a probe's body.
+const PROBE_OVERHEAD: u16 = 32;
+const _: () = assert!(PROBE_OVERHEAD as usize == OUTER_LEN + TAG_LEN);
+/// After this long without a proof the log and the status say what to look at.
+pub(super) const SLOW_PROOF: Duration = Duration::from_secs(5);
+
+/// A path and the machines that look after it.
+pub(super) struct Tended {
+    pub path: Arc<Path>,
+    pub probe: Probe,
+    pub rekey: Rekey,
+    cipher: Cipher,
+    /// Whether both sides proved it, and since when that is so or not so.
+    pub proven: bool,
+    pub since: Instant,
+    /// The user was told that it does not come up.
+    warned: bool,
+    /// As published: changes slowly.
+    pub published_rtt_us: u32,
+}
+
+impl Tended {
+    pub fn deadline(&self, now: Instant) -> Instant {
+        let keys = self.rekey.deadline();
+        if self.rekey.active() == 0 { keys } else { keys.min(self.probe.deadline(now)) }
+    }
+}
+
+/// An index that no path of ours uses, and a seed.
+fn fresh(rng: &mut StdRng, used: &BTreeSet<u32>) -> Fresh {
+    let mut index: u32 = rng.random();
+    while used.contains(&index) {
+        index = rng.random();
+    }
+    Fresh { index, seed: rng.random() }
+}
+
+impl Node {
+    /// The link is up: makes its path and begins to exchange keys.
+    pub(super) fn open_path(&mut self, id: LinkId) {
+        let number = self.published.next_path();
+        let sealed = self.config.psk.is_some();
+        let Some(connected) = self.links.all.get_mut(&id) else { return };
+        let role = connected.link.role();
+        let theirs_aes = connected.link.theirs().is_some_and(|intro| intro.aes);
+        let cipher = if self.config.aes && theirs_aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
+        let path = Arc::new(Path::new(PathId(number), ShortId(0)));
+        path.set_sealed(sealed);
+        path.set_endpoint(connected.dialable());
+        connected.tended = Some(Tended {
+            path,
+            probe: Probe::new(role == Role::Dialer, PROBE_OVERHEAD, self.now),
+            rekey: Rekey::new(role, connected.link.hash(), self.now),
+            cipher,
+            proven: false,
+            since: self.now,
+            warned: false,
+            published_rtt_us: 0,
+        });
+        self.published.fib_changed = true;
+    }
+
+    fn used_indexes(&self) -> BTreeSet<u32> {
+        let paths = self.links.all.values().filter_map(|connected| connected.tended.as_ref());
+        paths.flat_map(|tended| tended.path.indexes()).collect()
+    }
+
+    /// A message about keys.
+    pub(super) fn key_message(&mut self, id: LinkId, message: &Message) -> Result<(), Refusal> {
+        let used = self.used_indexes();
+        let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else {
+            return Ok(());
+        };
+        let steps = tended.rekey.receive(message, || fresh(&mut self.rng, &used), self.now)?;
+        self.key_steps(id, steps);
+        Ok(())
+    }
+
+    fn key_steps(&mut self, id: LinkId, steps: Vec<KeyStep>) {
+        let Some(connected) = self.links.all.get_mut(&id) else { return };
+        let Some(tended) = connected.tended.as_mut() else { return };
+        for step in steps {
+            match step {
+                KeyStep::Send(message) => connected.link.send(&message),
+                KeyStep::Install { epoch: number, keys, our_index, their_index } => {
+                    let cipher = tended.cipher;
+                    tended.path.install(Epoch { number, cipher, keys, our_index, their_index });
+                    // Before the answer is sent: what comes with it must find the path.
+                    self.published.fib_changed = true;
+                }
+                KeyStep::Activate(epoch) => {
+                    tended.path.activate(epoch);
+                    if !tended.proven {
+                        tended.probe.hurry(self.now);
+                    }
+                }
+                KeyStep::Retire(epoch) => {
+                    tended.path.retire(epoch);
+                    self.published.fib_changed = true;
+                }
+            }
+        }
+    }
+
+    /// Time passed for a path: keys, heartbeats, proof.
+    pub(super) fn tend_path(&mut self, id: LinkId) {
+        let used = if self.keys_due(id) { self.used_indexes() } else { BTreeSet::new() };
+        let Some(connected) = self.links.all.get_mut(&id).filter(|connected| connected.link.is_up()) else { return };
+        let Some(tended) = connected.tended.as_mut() else { return };
+        match tended.rekey.handle(tended.path.counter(), || fresh(&mut self.rng, &used), self.now) {
+            Ok(steps) => self.key_steps(id, steps),
+            Err(refusal) => return connected.link.refuse(refusal),
+        }
+        self.send_probes(id);
+        self.judge_path(id);
+    }
+
+    /// Most of the time there are no keys to be made, and no need to know which indexes are in use.
+    fn keys_due(&self, id: LinkId) -> bool {
+        let tended = self.links.all.get(&id).and_then(|connected| connected.tended.as_ref());
+        tended.is_some_and(|tended| tended.rekey.due(tended.path.counter(), self.now))
+    }
+
+    fn send_probes(&mut self, id: LinkId) {
+        let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
+        let Some(to) = tended.path.endpoint().filter(|_| tended.rekey.active() != 0) else { return };
+        while let Some(body) = tended.probe.poll(self.now) {
+            let mut bytes = Vec::new();
+            if tended.path.seal_probe(&body, &mut bytes) {
+                self.out.push_back(Output::Datagram { to, bytes });
+            }
+        }
+    }
+
+    /// Tells the data plane and the mesh whether data may flow.
+    fn judge_path(&mut self, id: LinkId) {
+        let Some(connected) = self.links.all.get_mut(&id) else { return };
+        let Some(tended) = connected.tended.as_mut() else { return };
+        let (mtu, proven) = (tended.probe.mtu(), tended.probe.proven(self.now));
+        if tended.path.mtu() != mtu && mtu != 0 {
+            tended.path.set_mtu(mtu);
+        }
+        let changed = proven != tended.proven;
+        let lasted = self.now - tended.since;
+        if changed {
+            (tended.proven, tended.warned, tended.since) = (proven, false, self.now);
+            tended.path.set_ready(proven);
+        } else if !proven && !tended.warned && lasted >= SLOW_PROOF {
+            tended.warned = true;
+        } else {
+            self.published.rtt_moved |= proven && rtt_moved(tended.published_rtt_us, tended.probe.quality().rtt_us);
+            return;
+        }
+        self.tell_path(id, changed, lasted);
+        self.refresh_record();
+    }
+
+    /// A path came up or went down, or does not come up at all.
+    fn tell_path(&mut self, id: LinkId, changed: bool, lasted: Duration) {
+        let Some(connected) = self.links.all.get(&id) else { return };
+        let (Some(tended), Some(peer), nickname) = (connected.tended.as_ref(), connected.peer, connected.nickname())
+        else {
+            return;
+        };
+        let to = tended.path.endpoint();
+        let at = to.map_or(String::new(), |to| format!(" at {to}"));
+        let (level, line) = match (changed, tended.proven) {
+            (true, true) => (Level::Info, format!("path to {peer}({nickname}){at} is up")),
+            (true, false) => {
+                let seconds = lasted.as_secs();
+                (Level::Warn, format!("path to {peer}({nickname}){at} is down after {seconds} s: no heartbeat for 3 s"))
+            }
+            (false, _) => (Level::Warn, format!("path to {peer}({nickname}): {}", no_proof(to))),
+        };
+        self.log(level, line);
+    }
+
+    /// The data plane opened a probe.
+    pub(super) fn probed(&mut self, event: Event) {
+        let Event::Probe { path, from, body, size, at } = event;
+        let of_path = |tended: &Tended| tended.path.id() == path;
+        let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
+        let Some((id, connected)) = found else { return };
+        let (id, nickname) = (*id, connected.nickname());
+        let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
+        let Ok(heard) = tended.probe.handle(&body, size, at.min(self.now)) else { return };
+        let old = tended.path.endpoint();
+        if heard.newest && old != Some(from) {
+            tended.path.set_endpoint(from);
+            tended.probe.address_changed(self.now);
+            let line = format!("path to {peer}({nickname}) moved to {from}");
+            self.log_about(from.ip(), line);
+        }
+        self.send_probes(id);
+        if heard.changed {
+            self.judge_path(id);
+        }
+    }
+}
+
+/// What to look at when heartbeats do not come through.
+pub(super) fn no_proof(endpoint: Option<SocketAddr>) -> String {
+    match endpoint {
+        Some(to) => format!("no heartbeat over UDP with {to}: is that port open for UDP on both hosts?"),
+        None => "no heartbeat over UDP".to_string(),
+    }
+}
+
+/// The whole mesh hears of a new round-trip time: only if it is another one by half.
+fn rtt_moved(published: u32, measured: u32) -> bool {
+    let (low, high) = (published.min(measured), published.max(measured));
+    high > 200 && u64::from(high) * 2 > u64::from(low) * 3
+}
+
+/// Two significant bits: what is worth telling.
+pub(super) fn round_rtt(rtt_us: u32) -> u32 {
+    let bits = 32 - rtt_us.leading_zeros();
+    let drop = bits.saturating_sub(2);
+    rtt_us >> drop << drop
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn round_trip_times_are_told_roughly_and_seldom() {
+        assert_eq!((round_rtt(0), round_rtt(3), round_rtt(1023), round_rtt(1024)), (0, 3, 768, 1024));
+        assert!(!rtt_moved(768, 1100) && rtt_moved(768, 1200) && rtt_moved(1200, 768) && !rtt_moved(20, 90));
+    }
+}

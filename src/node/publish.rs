@@ -1,0 +1,217 @@
+//! What others may know of us, and what the data plane does: our record, the routes, the Fib.
+//!
+//! A change of the topology makes new routes: at once after a quiet time, else at most every 100 ms. A change of paths,
+//! networks or permits makes a new Fib at once, from the routes as they are. Numbers of paths and ports are never reused.
+//!
+//! The MACs behind a peer are forgotten when data cannot reach it any more, or when its number is another's.
+
+use super::Node;
+use super::border::Level;
+use super::paths::round_rtt;
+use crate::mesh::claims::Claim;
+use crate::mesh::peers::LinkRecord;
+use crate::mesh::replica::Linked;
+use crate::mesh::routes::Routes;
+use crate::plane::fib::{Fib, Floods, PathId};
+use crate::plane::path::Path;
+use crate::types::{Instant, NetId, PeerName, ShortId, Target, Uid};
+use smallvec::SmallVec;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Routes are not computed more often than this.
+const SPACING: Duration = Duration::from_millis(100);
+/// Round-trip times are not told more often than this.
+const RTT_SPACING: Duration = Duration::from_secs(10);
+/// More peers than that coming and going at once are told in one line.
+const MANY_LINES: usize = 8;
+/// Addresses of one peer that discovery dials.
+const ADDRESSES_OF_A_PEER: usize = 4;
+
+/// What was published, and what changed since.
+#[derive(Default)]
+pub(super) struct Published {
+    pub routes_changed: bool,
+    pub fib_changed: bool,
+    pub rtt_moved: bool,
+    pub routes: Arc<Routes>,
+    pub linked: Linked,
+    /// The run that last wrote a newer record of us than we, and how often it did.
+    pub contested: (Uid, u32),
+    /// Warnings given once.
+    pub warned: BTreeSet<String>,
+    routes_at: Option<Instant>,
+    rtt_at: Option<Instant>,
+    epoch: u64,
+    paths: u32,
+    /// Numbers of the peers that data reached when routes were last computed.
+    reached: BTreeMap<ShortId, PeerName>,
+}
+
+impl Published {
+    /// A number for a new path.
+    pub fn next_path(&mut self) -> u32 {
+        self.paths = self.paths.wrapping_add(1);
+        self.paths
+    }
+}
+
+/// Flood sets: the routes' trees, with a path for each neighbour.
+struct Trees {
+    routes: Arc<Routes>,
+    /// By position in `routes.neighbours()`.
+    paths: Vec<Option<Arc<Path>>>,
+}
+
+impl Floods for Trees {
+    fn next_hops(&self, origin: ShortId, net: NetId) -> SmallVec<[Arc<Path>; 8]> {
+        let hops = self.routes.flood(origin, net).iter();
+        hops.filter_map(|hop| self.paths.get(usize::from(*hop)).cloned().flatten()).collect()
+    }
+
+    fn upstream(&self, origin: ShortId) -> Option<PathId> {
+        let hop = self.routes.upstream(origin)?;
+        Some(self.paths.get(usize::from(hop))?.as_ref()?.id())
+    }
+}
+
+impl Node {
+    /// Our links changed: the mesh is told.
+    pub(super) fn refresh_record(&mut self) {
+        let mut links = Vec::new();
+        for connected in self.links.all.values_mut().filter(|connected| connected.link.is_up()) {
+            let (address, outbound) = (connected.dialable(), connected.dial.is_some());
+            let (Some(peer), Some(tended)) = (connected.peer, connected.tended.as_mut()) else { continue };
+            tended.published_rtt_us = if tended.proven { round_rtt(tended.probe.quality().rtt_us) } else { 0 };
+            let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
+            links.push(LinkRecord { peer, address, outbound, established, rtt_us });
+        }
+        let networks = self.attachments.open_networks();
+        if self.peers.update_me(|me| (me.links, me.networks) = (links, networks)) {
+            // A new neighbour is to be told about everybody that it leads to, so this cannot wait for the next routes.
+            self.published.linked = self.peers.linked();
+            self.published.routes_changed = true;
+            let me = self.me;
+            self.tell.topology.spread(&[me], None, self.now);
+        }
+    }
+
+    /// Our attachments changed: the mesh is told who has which address.
+    pub(super) fn refresh_claims(&mut self) {
+        let claims: Vec<Claim> = self.attachments.claims();
+        if self.claims.update_me(|me| me.claims = claims) {
+            let me = self.me;
+            self.tell.claims.spread(&[me], None, self.now);
+        }
+        self.published.fib_changed = true;
+        self.unsaved = true;
+    }
+
+    /// When `publish` has something to do.
+    pub(super) fn publish_at(&self) -> Option<Instant> {
+        let routes =
+            self.published.routes_changed.then(|| self.published.routes_at.map_or(self.now, |at| at + SPACING));
+        let rtt = self.published.rtt_moved.then(|| self.published.rtt_at.map_or(self.now, |at| at + RTT_SPACING));
+        routes.into_iter().chain(rtt).min()
+    }
+
+    /// Brings the routes and the data plane up to date.
+    pub(super) fn publish(&mut self) {
+        if self.published.rtt_moved && self.published.rtt_at.is_none_or(|at| self.now >= at + RTT_SPACING) {
+            (self.published.rtt_moved, self.published.rtt_at) = (false, Some(self.now));
+            self.refresh_record();
+        }
+        if self.published.routes_changed && self.published.routes_at.is_none_or(|at| self.now >= at + SPACING) {
+            (self.published.routes_changed, self.published.routes_at) = (false, Some(self.now));
+            self.published.linked = self.peers.linked();
+            self.published.routes = Arc::new(Routes::compute(&self.peers));
+            self.published.fib_changed = true;
+            self.forget_unreachable();
+            self.discover();
+        }
+        if std::mem::take(&mut self.published.fib_changed) {
+            self.publish_fib();
+        }
+    }
+
+    fn publish_fib(&mut self) {
+        self.published.epoch += 1;
+        let routes = self.published.routes.clone();
+        let path_of = |peer: &PeerName| self.links.up(*peer)?.1.tended.as_ref().map(|tended| tended.path.clone());
+        let paths: Vec<Option<Arc<Path>>> = routes.neighbours().iter().map(path_of).collect();
+        let mut fib = Fib { epoch: self.published.epoch, me: self.peers.me().short, ..Fib::empty() };
+        for route in routes.reachable() {
+            if let (Some(short), Some(Some(path))) = (route.short, paths.get(usize::from(route.hop))) {
+                fib.next_hops.insert(short, path.clone());
+            }
+        }
+        for (peer, connected) in self.links.neighbours() {
+            let Some(tended) = &connected.tended else { continue };
+            tended.path.set_peer(self.peers.get(peer).map_or(ShortId(0), |record| record.short));
+            fib.paths.insert(tended.path.id(), tended.path.clone());
+            fib.by_index.extend(tended.path.indexes().into_iter().map(|index| (index, tended.path.clone())));
+        }
+        self.attachments.fill(&mut fib);
+        fib.floods = Box::new(Trees { routes, paths });
+        self.plane.publish(fib);
+    }
+
+    fn forget_unreachable(&mut self) {
+        let routes = &self.published.routes;
+        let reached: BTreeMap<ShortId, PeerName> =
+            routes.reachable().iter().filter_map(|route| Some((route.short?, route.peer))).collect();
+        for (short, peer) in &self.published.reached {
+            if reached.get(short) != Some(peer) {
+                self.plane.forget_peer(*short);
+            }
+        }
+        let names = |reached: &BTreeMap<ShortId, PeerName>| reached.values().copied().collect::<BTreeSet<PeerName>>();
+        let (before, after) = (names(&self.published.reached), names(&reached));
+        self.published.reached = reached;
+        let mut lines: Vec<String> = after.difference(&before).filter_map(|peer| self.came_line(*peer)).collect();
+        lines.extend(before.difference(&after).filter_map(|peer| self.went_line(*peer)));
+        if lines.len() > MANY_LINES {
+            lines = vec![format!("{} peers are reachable, of {} before", after.len(), before.len())];
+        }
+        for line in lines {
+            self.log(Level::Info, line);
+        }
+    }
+
+    /// Neighbours have lines of their own.
+    fn came_line(&self, peer: PeerName) -> Option<String> {
+        let via = self.published.routes.next_hop(peer).filter(|via| *via != peer)?;
+        Some(format!("{} is reachable by way of {}", self.named(peer), self.named(via)))
+    }
+
+    fn went_line(&self, peer: PeerName) -> Option<String> {
+        self.links.up(peer).is_none().then(|| format!("{} is not reachable any more", self.named(peer)))
+    }
+
+    /// Tells the dialer where the mesh says that peers are.
+    fn discover(&mut self) {
+        if !self.config.discovery || self.stopping {
+            return;
+        }
+        let mut found: BTreeMap<Target, PeerName> = BTreeMap::new();
+        let mut per_peer: BTreeMap<PeerName, usize> = BTreeMap::new();
+        // Beyond the limit of links there is no use in knowing more places.
+        if self.links.by_peer.len() < self.config.connection_limit {
+            for (name, record) in self.peers.iter().filter(|(name, _)| self.published.linked.contains(*name)) {
+                let may_dial = |link: &&LinkRecord| {
+                    link.peer != self.me && link.address.port() != 0 && !link.address.ip().is_unspecified()
+                };
+                for link in record.links.iter().filter(|_| name != self.me).filter(may_dial) {
+                    let count = per_peer.entry(link.peer).or_default();
+                    if *count < ADDRESSES_OF_A_PEER
+                        && found.insert(Target::from_addr(link.address), link.peer).is_none()
+                    {
+                        *count += 1;
+                    }
+                }
+            }
+        }
+        self.dialer.discover(&found, self.now);
+    }
+}

@@ -1,0 +1,48 @@
+//! What edges ask, and who answers: targets here, attachments in `jobs`, the view in `view`.
+
+use super::Node;
+use super::border::{Output, RequestId};
+use super::command::{Command, Reply};
+use super::jobs::Job;
+use crate::mesh::dialer::MAX_GIVEN;
+use crate::types::Target;
+
+impl Node {
+    /// An edge asks; it is answered exactly once.
+    pub(super) fn command(&mut self, request: RequestId, command: Command) {
+        let reply = match command {
+            Command::Status => Reply::Status(Box::new(self.status())),
+            // Answered when everything is given up.
+            Command::Stop => return self.stop(request),
+            _ if self.stopping => Reply::Refused("the router is stopping".to_string()),
+            Command::Connect { targets, replace } => self.connect(targets, replace),
+            Command::Forget { targets } => {
+                for target in &targets {
+                    self.unsaved |= self.dialer.forget(target);
+                }
+                Reply::Done
+            }
+            Command::Attach(attach) => return self.ask(request, Job::Attach { request, attach }),
+            Command::Detach { key, addresses } => return self.ask(request, Job::Detach { request, key, addresses }),
+        };
+        self.out.push_back(Output::Reply { request, reply });
+    }
+
+    fn connect(&mut self, targets: Vec<Target>, replace: bool) -> Reply {
+        if replace {
+            let old: Vec<Target> = self.dialer.given().filter(|target| !targets.contains(target)).cloned().collect();
+            old.iter().for_each(|target| {
+                self.dialer.forget(target);
+            });
+        }
+        self.unsaved = true;
+        for target in targets {
+            if !self.dialer.give(target.clone(), self.now) {
+                return Reply::Refused(format!(
+                    "connect {target}: there are {MAX_GIVEN} targets already: forget some first"
+                ));
+            }
+        }
+        Reply::Done
+    }
+}

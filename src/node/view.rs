@@ -1,0 +1,162 @@
+//! The one view of the router, made when somebody asks: what the tables say, in the words of `status`.
+//!
+//! Connections are the links that stand, the targets that are not linked (each with why and when it is tried again), and
+//! strangers that were refused within the last minute.
+
+use super::Node;
+use super::links::Connected;
+use super::paths::{SLOW_PROOF, no_proof};
+use super::status::{
+    Connection, ConnectionState, Count, LearnedMac, NetworkStatus, PathStatus, Peer, PeerLink, Status, Traffic,
+};
+use crate::mesh::dialer::{Attempt, Entry};
+use crate::mesh::peers::Record;
+use crate::plane::macs::Place;
+use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Node {
+    /// Everything that can be told.
+    pub(super) fn status(&self) -> Status {
+        let tally = self.plane.counters();
+        let count = |count: crate::plane::counters::Count| Count { frames: count.frames, bytes: count.bytes };
+        Status {
+            version: self.config.version.clone(),
+            name: self.me,
+            nickname: self.config.nickname.clone(),
+            public_key: self.public,
+            port: self.config.port,
+            encrypted: self.config.psk.is_some(),
+            discovery: self.config.discovery,
+            allowed: self.config.allow.as_ref().map(Vec::len),
+            mtu: self.config.mtu,
+            uptime: (self.now - self.started).as_secs(),
+            targets: self.dialer.given().cloned().collect(),
+            connections: self.connections(),
+            peers: self.peers.iter().map(|(name, record)| self.peer(name, record)).collect(),
+            networks: self.networks(),
+            attachments: self.attachments.list(),
+            macs: self.learned(),
+            drops: tally.drops().map(|(reason, times)| (reason.label().to_string(), times)).collect(),
+            traffic: Traffic {
+                from_bridge: count(tally.from_bridge),
+                to_bridge: count(tally.to_bridge),
+                from_net: count(tally.from_net),
+                to_net: count(tally.to_net),
+            },
+        }
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        let mut all: Vec<Connection> =
+            self.links.neighbours().map(|(peer, connected)| self.standing(peer, connected)).collect();
+        all.extend(self.dialer.entries().filter_map(|(target, entry)| self.attempt(target, entry)));
+        all.extend(self.links.refused.values().map(|refused| Connection {
+            address: refused.remote.to_string(),
+            outbound: false,
+            state: ConnectionState::Failed,
+            peer: refused.peer.clone(),
+            info: refused.why.clone(),
+            retry_in: None,
+            encrypted: false,
+            path: None,
+        }));
+        all.sort_by_key(|connection| connection.state);
+        all
+    }
+
+    fn standing(&self, peer: PeerName, connected: &Connected) -> Connection {
+        let tended = connected.tended.as_ref();
+        let proven = tended.is_some_and(|tended| tended.proven);
+        let path = tended.filter(|_| proven).and_then(|tended| {
+            let quality = tended.probe.quality();
+            Some(PathStatus {
+                framing: "udp".to_string(),
+                endpoint: tended.path.endpoint()?,
+                rtt_us: u64::from(quality.rtt_us),
+                loss_percent: quality.loss_out.max(quality.loss_in),
+                mtu: tended.probe.mtu(),
+                epoch: tended.rekey.active(),
+                up_for: (self.now - tended.since).as_secs(),
+            })
+        });
+        let waits_long = tended.filter(|tended| !proven && self.now - tended.since >= SLOW_PROOF);
+        Connection {
+            address: connected.remote.to_string(),
+            outbound: connected.dial.is_some(),
+            state: if proven { ConnectionState::Established } else { ConnectionState::Pending },
+            peer: Some((peer, connected.nickname())),
+            info: waits_long.map(|tended| no_proof(tended.path.endpoint())).unwrap_or_default(),
+            retry_in: None,
+            encrypted: self.config.psk.is_some(),
+            path,
+        }
+    }
+
+    fn attempt(&self, target: &Target, entry: &Entry) -> Option<Connection> {
+        let seconds = |at: Instant| u64::try_from((at - self.now).as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        let failed = if entry.was_linked { ConnectionState::Retrying } else { ConnectionState::Failed };
+        let (state, info, retry_in) = match entry.attempt {
+            Attempt::Idle | Attempt::Asleep(_) => return None,
+            Attempt::Dialling(_) => (ConnectionState::Connecting, entry.why.clone(), None),
+            Attempt::Waiting(_) if entry.why.is_empty() => (ConnectionState::Connecting, String::new(), None),
+            Attempt::Waiting(at) => (failed, entry.why.clone(), Some(seconds(at))),
+            Attempt::Never => (ConnectionState::Failed, format!("{}, retry: never", entry.why), None),
+        };
+        let peer = entry.peer.map(|peer| (peer, self.nickname_of(peer)));
+        let address = target.to_string();
+        Some(Connection { address, outbound: true, state, peer, info, retry_in, encrypted: false, path: None })
+    }
+
+    fn nickname_of(&self, peer: PeerName) -> Nickname {
+        self.peers.get(peer).map(|record| record.nickname.clone()).unwrap_or_default()
+    }
+
+    fn peer(&self, name: PeerName, record: &Record) -> Peer {
+        let via = self.published.routes.next_hop(name);
+        let link = |link: &crate::mesh::peers::LinkRecord| PeerLink {
+            name: link.peer,
+            nickname: self.nickname_of(link.peer),
+            outbound: link.outbound,
+            address: link.address,
+            established: link.established,
+            rtt_us: link.rtt_us,
+        };
+        Peer {
+            name,
+            nickname: record.nickname.clone(),
+            short: record.short.0,
+            version: record.version,
+            via,
+            reachable: name == self.me || via.is_some(),
+            networks: record.networks.iter().map(|(id, _)| *id).collect(),
+            links: record.links.iter().map(link).collect(),
+        }
+    }
+
+    fn networks(&self) -> Vec<NetworkStatus> {
+        let mut known: BTreeMap<(NetId, Network), BTreeSet<PeerName>> = BTreeMap::new();
+        for (name, record) in self.peers.iter() {
+            for network in &record.networks {
+                known.entry(*network).or_default().insert(name);
+            }
+        }
+        let network = |((id, network), peers): ((NetId, Network), BTreeSet<PeerName>)| {
+            let open = peers.contains(&self.me);
+            let attachments = if open { self.attachments.users(id) } else { 0 };
+            NetworkStatus { network, id, open, attachments, peers: peers.into_iter().collect() }
+        };
+        known.into_iter().map(network).collect()
+    }
+
+    fn learned(&self) -> Vec<LearnedMac> {
+        let learned = |seen: crate::plane::macs::Seen| {
+            let peer = match seen.place {
+                Place::Port(_) => None,
+                Place::Peer(short) => self.published.routes.owner(short),
+            };
+            LearnedMac { network: seen.network, mac: seen.mac, peer, age: seen.age.as_secs() }
+        };
+        self.plane.macs(self.now).into_iter().map(learned).collect()
+    }
+}

@@ -1,0 +1,182 @@
+//! The control task: the one owner of `Node`.
+//!
+//! ```text
+//! questions (API)  ---.                              .--> links: dial, send, close
+//! happenings (tasks) -+--> handle one, poll until ---+--> machine: bridges, attachments
+//! probes (data path) -+    Wait                      +--> UDP socket: probes
+//! deadline (node) ----'                              '--> answers, state file, log
+//! ```
+//!
+//! Carries out what the node wants and decides nothing. Control never waits for a task that waits for control: all that
+//! it gives away goes into memory that is bounded elsewhere or into sockets that do not block.
+
+use super::journal;
+use super::keeper::Keeper;
+use super::links::Links;
+use super::{Happening, Question};
+use crate::io::clock::Clock;
+use crate::io::udp::UdpSocket;
+use crate::node::Node;
+use crate::node::border::{HostId, HostOp, Input, LinkId, Output, RequestId};
+use crate::node::command::{Command, Reply};
+use crate::plane::Event;
+use crate::types::Instant;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot};
+
+/// What control owns besides the node.
+pub struct Outlets {
+    /// TCP.
+    pub links: Links,
+    /// Probes leave here.
+    pub socket: Arc<UdpSocket>,
+    /// Changes to the machine, in order.
+    pub machine: mpsc::UnboundedSender<(HostId, HostOp)>,
+    /// The state file.
+    pub keeper: Keeper,
+}
+
+/// Where inputs come from.
+pub struct Inlets {
+    /// Of edges.
+    pub questions: mpsc::Receiver<Question>,
+    /// Of the tasks around control.
+    pub happenings: mpsc::Receiver<Happening>,
+    /// Of the data path.
+    pub events: mpsc::Receiver<Event>,
+}
+
+/// See the head of this file.
+pub struct Control {
+    node: Node,
+    clock: Clock,
+    outlets: Outlets,
+    answers: HashMap<RequestId, oneshot::Sender<Reply>>,
+    last_request: u64,
+    /// What carrying out brought about; handled before anything else.
+    own: VecDeque<Happening>,
+}
+
+/// How a round of polling ended.
+enum Rest {
+    Until(Option<Instant>),
+    Stopped,
+}
+
+impl Control {
+    /// Owns `node` from now on.
+    pub fn new(node: Node, clock: Clock, outlets: Outlets) -> Control {
+        Control { node, clock, outlets, answers: HashMap::new(), last_request: 0, own: VecDeque::new() }
+    }
+
+    /// Runs until the node has stopped.
+    pub async fn run(mut self, mut inlets: Inlets) {
+        loop {
+            let deadline = match self.carry_out() {
+                Rest::Until(deadline) => deadline,
+                Rest::Stopped => return,
+            };
+            if let Some(happening) = self.own.pop_front() {
+                self.happened(happening);
+                continue;
+            }
+            tokio::select! {
+                Some((command, answer)) = inlets.questions.recv() => self.asked(command, Some(answer)),
+                Some(happening) = inlets.happenings.recv() => self.happened(happening),
+                Some(event) = inlets.events.recv() => self.handle(Input::Plane(event)),
+                () = sleep_until(self.clock, deadline) => self.handle(Input::Tick),
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input<'_>) {
+        self.node.handle(input, self.clock.now());
+    }
+
+    fn asked(&mut self, command: Command, answer: Option<oneshot::Sender<Reply>>) {
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        if let Some(answer) = answer {
+            self.answers.insert(request, answer);
+        }
+        self.handle(Input::Command { request, command });
+    }
+
+    fn happened(&mut self, happening: Happening) {
+        match happening {
+            Happening::Connected { stream, remote, dial } => match self.outlets.links.take(stream) {
+                Some((link, local)) => self.handle(Input::LinkUp { link, dial, remote, local }),
+                None => {
+                    if let Some(dial) = dial {
+                        self.handle(Input::DialFailed { dial, why: "too many connections are open".to_string() });
+                    }
+                }
+            },
+            Happening::DialFailed(dial, why) => self.handle(Input::DialFailed { dial, why }),
+            Happening::Bytes(link, bytes) if self.outlets.links.is_open(link) => {
+                self.handle(Input::LinkBytes { link, bytes: &bytes });
+            }
+            Happening::Drained(link) if self.outlets.links.is_open(link) => self.handle(Input::LinkDrained { link }),
+            // Told late of a link that was closed meanwhile.
+            Happening::Bytes(..) | Happening::Drained(_) => {}
+            Happening::Down(link, why) => {
+                if self.outlets.links.drop_link(link) {
+                    self.handle(Input::LinkDown { link, why });
+                }
+            }
+            Happening::Machine(host, result) => self.handle(Input::HostDone { host, result }),
+            Happening::Gone(key) => self.handle(Input::AttachmentGone { key }),
+            Happening::NetworkChanged => self.handle(Input::NetworkChanged),
+            Happening::Slow(link) => {
+                self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
+            }
+            Happening::Signal => self.asked(Command::Stop, None),
+        }
+    }
+
+    /// Polls the node until it waits or has stopped.
+    fn carry_out(&mut self) -> Rest {
+        loop {
+            match self.node.poll(self.clock.now()) {
+                Output::Wait(deadline) => return Rest::Until(deadline),
+                Output::Stopped => return Rest::Stopped,
+                Output::Dial { dial, target, default_port } => self.outlets.links.dial(dial, target, default_port),
+                Output::Send { link, bytes } => self.send(link, bytes),
+                Output::Close { link } => self.outlets.links.close(link),
+                Output::Datagram { to, bytes } => {
+                    // A probe that cannot leave is a lost probe: the prober draws the conclusion.
+                    let _ = self.outlets.socket.send(to, &bytes);
+                }
+                Output::Host { host, op } => {
+                    if self.outlets.machine.send((host, op)).is_err() {
+                        let result = Err("the task that changes this machine has ended".to_string());
+                        self.own.push_back(Happening::Machine(host, result));
+                    }
+                }
+                Output::Reply { request, reply } => {
+                    if let Some(answer) = self.answers.remove(&request) {
+                        // Whoever asked may be gone.
+                        let _ = answer.send(reply);
+                    }
+                }
+                Output::Persist(state) => self.outlets.keeper.keep(state),
+                Output::Log { level, line } => journal::line(level, &line),
+            }
+        }
+    }
+
+    fn send(&mut self, link: LinkId, bytes: Vec<u8>) {
+        if !self.outlets.links.send(link, bytes) {
+            self.own.push_back(Happening::Slow(link));
+        }
+    }
+}
+
+/// Ends at `deadline`, or never.
+async fn sleep_until(clock: Clock, deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(clock.to_std(deadline).into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,59 @@
+//! The tasks that change this machine and tell what happens on it.
+//!
+//! Changes are made one after the other, in the order in which the node asked for them, beside control: a slow kernel
+//! delays no link. Capture ports that come and go are handed straight to the data path; the rest is told to control.
+
+use super::Happening;
+use super::datapath::Hands;
+use crate::host::{Host, HostEvent};
+use crate::node::border::{HostId, HostOp};
+use tokio::sync::mpsc::{Sender, UnboundedReceiver};
+
+/// Makes changes until control has ended.
+pub async fn change(mut host: Host, mut ops: UnboundedReceiver<(HostId, HostOp)>, happenings: Sender<Happening>) {
+    while let Some((id, op)) = ops.recv().await {
+        tracing::debug!("machine: {op:?}");
+        let result = host.apply(op).await;
+        if happenings.send(Happening::Machine(id, result)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells what happens until the host has ended.
+pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happenings: Sender<Happening>) {
+    while let Some(event) = events.recv().await {
+        let happening = match event {
+            HostEvent::Opened { port, capture } => {
+                hands.open(port, capture);
+                continue;
+            }
+            HostEvent::Closed { port } => {
+                hands.close(port);
+                continue;
+            }
+            HostEvent::AttachmentGone { key } => Happening::Gone(key),
+            HostEvent::NetworkChanged => Happening::NetworkChanged,
+        };
+        if happenings.send(happening).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the first and every further SIGTERM or SIGINT, and ignores SIGHUP: whoever closes the terminal does not mean us.
+pub async fn signals(happenings: Sender<Happening>) -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hangup.recv() => continue,
+        }
+        if happenings.send(Happening::Signal).await.is_err() {
+            return Ok(());
+        }
+    }
+}

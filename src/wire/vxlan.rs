@@ -1,0 +1,84 @@
+//! The VXLAN header (RFC 7348, section 5): for tunnel ends that are not rnet, and for the kernel's device.
+//!
+//! Owns the eight bytes. Which neighbour speaks VXLAN, and on which UDP port, is decided in the mesh; the frame behind
+//! the header is `wire::frame`'s. What the RFC reserves is sent as zero and not looked at on receipt, as it demands: the
+//! kernel and hardware set extension bits there (group policy, generic protocol).
+//!
+//! ```text
+//! 0      flags: bit 3 (0x08) "the network id is valid", must be set
+//! 1..4   reserved
+//! 4..7   network id (VNI); 0 is legal in the RFC and refused here, where it means "no network"
+//! 7      reserved
+//! 8..    the Ethernet frame
+//! ```
+
+use super::Malformed;
+use crate::types::NetId;
+
+/// Bytes of the header.
+pub const VXLAN_LEN: usize = 8;
+
+const VALID_ID: u8 = 0x08;
+
+/// Reads the header of a datagram: the network, and the frame that follows.
+#[inline]
+pub fn parse(datagram: &[u8]) -> Result<(NetId, &[u8]), Malformed> {
+    let Some((&[flags, _, _, _, n0, n1, n2, _], frame)) = datagram.split_first_chunk::<VXLAN_LEN>() else {
+        return Err(Malformed::Truncated);
+    };
+    if flags & VALID_ID == 0 {
+        return Err(Malformed::Field);
+    }
+    let network = NetId::new(u32::from_be_bytes([0, n0, n1, n2])).ok_or(Malformed::Field)?;
+    Ok((network, frame))
+}
+
+/// Writes the header that goes in front of a frame of `network`.
+#[inline]
+pub fn emit(network: NetId, into: &mut [u8; VXLAN_LEN]) {
+    let [_, n0, n1, n2] = network.value().to_be_bytes();
+    *into = [VALID_ID, 0, 0, 0, n0, n1, n2, 0];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HEADER: [u8; 8] = [0x08, 0, 0, 0, 0x83, 0x12, 0xa4, 0];
+
+    #[test]
+    fn header_is_these_bytes() {
+        let network = NetId::new(0x83_12a4).unwrap();
+        let mut bytes = [0xff; VXLAN_LEN];
+        emit(network, &mut bytes);
+        assert_eq!(bytes, HEADER);
+        assert_eq!(parse(&[&HEADER[..], b"frame"].concat()), Ok((network, &b"frame"[..])));
+    }
+
+    #[test]
+    fn reserved_bits_are_not_looked_at() {
+        assert!(parse(&[0xff, 1, 2, 3, 0x83, 0x12, 0xa4, 9]).is_ok());
+    }
+
+    #[test]
+    fn header_without_a_network_is_refused() {
+        assert_eq!(parse(&[0xf7, 0, 0, 0, 0x83, 0x12, 0xa4, 0]), Err(Malformed::Field));
+        assert_eq!(parse(&[0x08, 0, 0, 0, 0, 0, 0, 0]), Err(Malformed::Field));
+        for length in 0..VXLAN_LEN {
+            assert_eq!(parse(&HEADER[..length]), Err(Malformed::Truncated));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_or_read(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            if let Ok((network, frame)) = parse(&bytes) {
+                let mut again = [0; VXLAN_LEN];
+                emit(network, &mut again);
+                prop_assert_eq!(parse(&again).map(|(network, _)| network), Ok(network));
+                prop_assert_eq!(frame, &bytes[VXLAN_LEN..]);
+            }
+        }
+    }
+}

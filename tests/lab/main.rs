@@ -1,0 +1,89 @@
+//! The lab: the real binary on real kernel objects, in namespaces of this machine.
+//!
+//! Each test builds a room of its own and everything in it dies with the room (see `room.rs`), so tests run at the same
+//! time and a crash leaves nothing. A host is a network, mount and UTS namespace; hosts are joined in pairs, by a veth
+//! and nothing else, so that who has no line between them cannot reach each other without the mesh:
+//!
+//! ```text
+//!        room: pid namespace (and a user namespace without root)
+//!   +--------------+  10.200.1.0/24  +--------------+  10.200.2.0/24  +--------------+
+//!   | host a       |.1 ----------- .2| host b       |.1 ----------- .2| host c       |      a - c: no way but rnet
+//!   |  rnet launch |  veth  to-b to-a|  rnet launch |                 |  rnet launch |
+//!   |  rnet run .. |                 |              |                 |  rnet run .. |
+//!   +--------------+                 +--------------+                 +--------------+
+//! ```
+//!
+//! Needs `unshare`, `nsenter`, `ip`, `ping`, `curl`, `script` and `python3`; root, or a kernel that lets users have
+//! namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never as passed; with
+//! `RNET_LAB_REQUIRE=1` that is a failure. Tests named `limit_*` measure: they have the machine to themselves, and run only in
+//! a release build (`./dev bench`).
+
+// The lab waits for the outside world: it needs the clock, threads and files that pure code is denied.
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
+
+mod addresses;
+mod attach;
+mod containers;
+mod demo;
+mod hostile;
+mod isolation;
+mod launch;
+mod leftovers;
+mod limits;
+mod refusals;
+mod room;
+mod scenario;
+mod wait;
+
+use libtest_mimic::{Arguments, Trial};
+use std::process::ExitCode;
+
+/// Makes trials of functions, named after their module and themselves.
+macro_rules! facts {
+    ($($name:ident),* $(,)?) => {
+        pub fn facts() -> Vec<libtest_mimic::Trial> {
+            let module = module_path!().rsplit("::").next().unwrap_or_default();
+            vec![$(libtest_mimic::Trial::test(format!("{module}::{}", stringify!($name)), || {
+                let _shared = crate::wait::machine_shared();
+                $name();
+                Ok(())
+            })),*]
+        }
+    };
+}
+pub(crate) use facts;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads =
+        arguments.test_threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    let trials: Vec<Trial> = [
+        scenario::facts(),
+        launch::facts(),
+        refusals::facts(),
+        addresses::facts(),
+        containers::facts(),
+        attach::facts(),
+        isolation::facts(),
+        hostile::facts(),
+        leftovers::facts(),
+        demo::facts(),
+        limits::facts(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let trials = match room::possible() {
+        _ if arguments.list => trials,
+        Ok(()) => trials,
+        Err(why) if std::env::var_os("RNET_LAB_REQUIRE").is_some_and(|v| v == "1") => {
+            eprintln!("the lab is required (RNET_LAB_REQUIRE=1) and cannot run: {why}");
+            return ExitCode::FAILURE;
+        }
+        Err(why) => {
+            eprintln!("skipped: the lab cannot run here: {why}");
+            trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect()
+        }
+    };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}

@@ -1,0 +1,26 @@
+//! The daemon's twin: the real `Node` and the real `Plane` of many routers in one process, over a virtual clock, a seeded
+//! virtual network and machines that answer as the real ones do. Nothing sleeps, and one seed gives one run.
+//!
+//! The model speaks of hosts, who can reach whom, attachments and frames; it knows nothing of links, routes or
+//! gossip. `ping` puts Ethernet frames into an attachment's interface and looks where they come out.
+//!
+//! ```text
+//! world     time, the queue of events, what a story can do and ask      wires   TCP connections and datagrams underneath
+//! machine   a host: its process, its bridges, its attachments           frames  what attachments say to each other
+//! stories   mesh, failures, refusals, isolation, chaos
+//! ```
+//!
+//! Checked on every frame of every story: it comes out unchanged, on the network that it was sent on, and at no host twice
+//! while nothing changes.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod chaos;
+mod failures;
+mod frames;
+mod isolation;
+mod machine;
+mod mesh;
+mod refusals;
+mod wires;
+mod world;

@@ -1,0 +1,522 @@
+//! Time, the queue of events, and what a story can do and ask.
+
+use super::frames;
+use super::machine::{Host, Options, Process, Sent};
+use super::wires::{Connection, PORT, Weather};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use rnet::crypto::keys::{generate_key, public_key};
+use rnet::node::border::{DialId, HostAnswer, HostId, Input, Level, Output, RequestId, State};
+use rnet::node::command::{Attach, Command, Place, Reply};
+use rnet::node::status::{ConnectionState, Status};
+use rnet::node::{Node, NodeConfig};
+use rnet::plane::{Event as PlaneEvent, Limits, Plane};
+use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A host, by number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct H(pub usize);
+
+pub fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+pub fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// What will happen.
+#[derive(Debug, Hash)]
+pub enum Event {
+    Wake { h: H, life: u64 },
+    Dialled { h: H, life: u64, dial: DialId, to: SocketAddr },
+    DialFailed { h: H, life: u64, dial: DialId, why: String },
+    Segment { number: u64, end: usize },
+    Drained { number: u64, end: usize },
+    Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Changed { h: H, life: u64, host: HostId, why_not: Option<String> },
+    Transmit { h: H, life: u64, net: NetId, frame: Vec<u8> },
+    Flow { number: usize },
+}
+
+struct Due {
+    at: Instant,
+    order: u64,
+    event: Event,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Due) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+impl Eq for Due {}
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Due) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Due {
+    fn cmp(&self, other: &Due) -> std::cmp::Ordering {
+        // The heap gives its greatest first.
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+/// What survives a restart of a router.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    pub identity: bool,
+    pub state: bool,
+    pub uid: bool,
+}
+
+/// An ordinary restart: only the run is new.
+pub const KEPT: Keep = Keep { identity: true, state: true, uid: false };
+
+/// Echo requests again and again, and which were answered.
+pub struct Flow {
+    from: H,
+    to: H,
+    net: NetId,
+    every: Duration,
+    until: Instant,
+    /// When each was sent, and its id.
+    pub asked: Vec<(Instant, u64)>,
+}
+
+pub struct World {
+    pub now: Instant,
+    pub seed: u64,
+    pub rng: StdRng,
+    pub hosts: Vec<Host>,
+    pub weather: Weather,
+    pub walls: BTreeSet<(H, H)>,
+    /// Between these a firewall lets TCP pass and UDP not.
+    pub no_udp: BTreeSet<(H, H)>,
+    pub connections: BTreeMap<u64, Connection>,
+    pub next_connection: u64,
+    pub sent: BTreeMap<u64, Sent>,
+    pub next_token: u64,
+    /// Datagrams given to the network.
+    pub datagrams: u64,
+    /// Bytes given to the network, by either protocol.
+    pub bytes: u64,
+    /// Every datagram that arrived, while somebody listens.
+    pub wiretap: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    pub flows: Vec<Flow>,
+    queue: BinaryHeap<Due>,
+    order: u64,
+    next_request: u64,
+    history: DefaultHasher,
+}
+
+impl World {
+    pub fn new(seed: u64) -> World {
+        World {
+            now: Instant::ZERO,
+            seed,
+            rng: StdRng::seed_from_u64(seed),
+            hosts: Vec::new(),
+            weather: Weather::default(),
+            walls: BTreeSet::new(),
+            no_udp: BTreeSet::new(),
+            connections: BTreeMap::new(),
+            next_connection: 0,
+            sent: BTreeMap::new(),
+            next_token: 1 << 32,
+            datagrams: 0,
+            bytes: 0,
+            wiretap: None,
+            flows: Vec::new(),
+            queue: BinaryHeap::new(),
+            order: 0,
+            next_request: 0,
+            history: DefaultHasher::new(),
+        }
+    }
+
+    /// Hosts that all reach each other, with nothing running.
+    pub fn hosts<const N: usize>(&mut self) -> [H; N] {
+        std::array::from_fn(|_| self.host(Options::default()))
+    }
+
+    pub fn host(&mut self, options: Options) -> H {
+        let n = self.hosts.len();
+        let ip = IpAddr::V4(Ipv4Addr::new(192, 0, 2, u8::try_from(n + 1).unwrap()));
+        self.hosts.push(Host {
+            name: format!("host{n}"),
+            ip,
+            nat: None,
+            contacted: BTreeSet::new(),
+            key: generate_key(self.rng.random()),
+            uid: Uid(self.rng.random()),
+            options,
+            disk: None,
+            powered: true,
+            life: 0,
+            process: None,
+            ports: BTreeMap::new(),
+            nics: Vec::new(),
+            log: Vec::new(),
+            failing_changes: 0,
+            answered: BTreeMap::new(),
+            told_mtu: None,
+        });
+        H(n)
+    }
+
+    // ---- what a story does
+
+    /// Starts a router with these hosts as its targets.
+    pub fn launch(&mut self, h: H, targets: &[H]) {
+        let targets = targets.iter().map(|target| self.target(*target)).collect();
+        self.start(h, State { version: 1, targets, attachments: Vec::new() });
+    }
+
+    fn start(&mut self, h: H, state: State) {
+        let (seed, now) = (self.rng.random(), self.now);
+        let host = &mut self.hosts[h.0];
+        assert!(host.powered && host.process.is_none());
+        host.life += 1;
+        host.disk = Some(state.clone());
+        let plane = Arc::new(Plane::new(Limits::default()));
+        let options = host.options.clone();
+        let config = NodeConfig {
+            key: StaticKey(host.key.0),
+            psk: options.password.map(|password| Psk([password; 32])),
+            nickname: Nickname::new(&host.name),
+            port: PORT,
+            uid: host.uid,
+            seed,
+            aes: options.aes,
+            discovery: options.discovery,
+            allow: options.allow,
+            connection_limit: options.limit,
+            mtu: 1376,
+            range: options.range,
+            state,
+            version: "sim".into(),
+        };
+        let node = Node::new(config, plane.clone(), now);
+        host.process = Some(Process {
+            node,
+            plane,
+            wake_at: None,
+            wakes: 0,
+            next_link: 0,
+            replies: BTreeMap::new(),
+            stopped: false,
+        });
+        self.pump(h);
+    }
+
+    /// SIGKILL: the kernel resets its connections and removes its ports.
+    pub fn kill(&mut self, h: H) {
+        self.end(h, false);
+    }
+
+    /// The plug is pulled: nobody hears of it.
+    pub fn power_off(&mut self, h: H) {
+        self.end(h, true);
+        self.hosts[h.0].powered = false;
+    }
+
+    fn end(&mut self, h: H, silently: bool) {
+        self.drop_sockets(h, silently);
+        let host = &mut self.hosts[h.0];
+        host.process = None;
+        host.life += 1;
+        host.ports.clear();
+        host.nics.clear();
+    }
+
+    pub fn restart(&mut self, h: H, keep: Keep) {
+        let (key, uid) = (generate_key(self.rng.random()), Uid(self.rng.random()));
+        let host = &mut self.hosts[h.0];
+        host.powered = true;
+        if !keep.identity {
+            host.key = key;
+        }
+        if !keep.uid {
+            host.uid = uid;
+        }
+        let state = host.disk.take().filter(|_| keep.state);
+        self.start(h, state.unwrap_or(State { version: 1, ..State::default() }));
+    }
+
+    /// Asks the router of `h`, and waits for the answer.
+    pub fn command(&mut self, h: H, command: Command) -> Reply {
+        self.next_request += 1;
+        let request = self.next_request;
+        self.feed(h, Input::Command { request: RequestId(request), command });
+        let answered = |world: &mut World| world.hosts[h.0].process.as_ref().unwrap().replies.contains_key(&request);
+        assert!(self.run_until(secs(5), answered).is_some(), "{} does not answer", self.hosts[h.0].name);
+        self.hosts[h.0].process.as_mut().unwrap().replies.remove(&request).unwrap()
+    }
+
+    /// Puts a container with this address on the mesh.
+    pub fn try_attach(&mut self, h: H, address: &str) -> Result<(), String> {
+        let attach = Attach {
+            key: format!("{address}@{}", self.hosts[h.0].name),
+            name: None,
+            place: Place::Pid(1),
+            addresses: vec![address.parse().unwrap()],
+            unguarded: false,
+            vni: None,
+        };
+        match self.command(h, Command::Attach(attach)) {
+            Reply::Attached(_) => Ok(()),
+            Reply::Refused(why) => Err(why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn attach(&mut self, h: H, address: &str) {
+        self.try_attach(h, address).unwrap_or_else(|why| panic!("{why}"));
+    }
+
+    pub fn status(&mut self, h: H) -> Status {
+        match self.command(h, Command::Status) {
+            Reply::Status(status) => *status,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends one broadcast from `from`'s attachment; after a second, how often it came out where.
+    pub fn flood(&mut self, from: H, network: &str) -> BTreeMap<H, usize> {
+        let net = net(network);
+        self.next_token += 1;
+        let token = self.next_token;
+        let mac = self.hosts[from.0].nic(net).unwrap().mac;
+        self.transmit(from, net, frames::bare(mac, Mac::BROADCAST, token));
+        self.run_for(secs(1));
+        self.sent[&token].copies.clone()
+    }
+
+    /// Whether an echo request from `from`'s attachment is answered by `to`'s within a second, its address asked for first
+    /// if it is not known.
+    pub fn ping(&mut self, from: H, to: H, network: &str) -> bool {
+        self.ping_with(from, to, network, 56)
+    }
+
+    pub fn ping_with(&mut self, from: H, to: H, network: &str, fill: usize) -> bool {
+        let net = net(network);
+        let end = self.now + secs(1);
+        while self.now < end {
+            let id = self.send_echo(from, to, net, fill);
+            if self.run_until(millis(250), |world| world.hosts[from.0].answered.contains_key(&id)).is_some() {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Echo requests from now on, for `time`.
+    pub fn flow(&mut self, (from, to): (H, H), network: &str, every: Duration, time: Duration) -> usize {
+        let number = self.flows.len();
+        self.flows.push(Flow { from, to, net: net(network), every, until: self.now + time, asked: Vec::new() });
+        self.after(Duration::ZERO, Event::Flow { number });
+        number
+    }
+
+    /// When the first request after `since` was sent that was answered.
+    pub fn first_answered(&self, flow: usize, since: Instant) -> Option<Instant> {
+        let Flow { from, asked, .. } = &self.flows[flow];
+        let answered = &self.hosts[from.0].answered;
+        asked.iter().find(|(at, id)| *at >= since && answered.contains_key(id)).map(|(at, _)| *at)
+    }
+
+    /// Requests sent between, and how many of them were answered.
+    pub fn answered(&self, flow: usize, from: Instant, to: Instant) -> (usize, usize) {
+        let Flow { from: h, asked, .. } = &self.flows[flow];
+        let sent = asked.iter().filter(|(at, _)| (from..to).contains(at));
+        let answered = sent.clone().filter(|(_, id)| self.hosts[h.0].answered.contains_key(id));
+        (sent.count(), answered.count())
+    }
+
+    // ---- what a story asks
+
+    pub fn name(&self, h: H) -> PeerName {
+        public_key(&self.hosts[h.0].key).name()
+    }
+
+    /// Whether both ends say that traffic flows between these neighbours.
+    pub fn are_neighbours(&mut self, a: H, b: H) -> bool {
+        [(a, b), (b, a)].into_iter().all(|(here, there)| {
+            let there = self.name(there);
+            let established = |c: &rnet::node::status::Connection| {
+                c.state == ConnectionState::Established && c.peer.as_ref().is_some_and(|(peer, _)| *peer == there)
+            };
+            self.status(here).connections.iter().any(established)
+        })
+    }
+
+    /// Where `h` can be dialled.
+    pub fn target(&self, h: H) -> Target {
+        Target::from_addr(SocketAddr::new(self.hosts[h.0].ip, PORT))
+    }
+
+    /// Why `h` has no link with, or at, `whom` (part of the line).
+    pub fn why_not(&mut self, h: H, whom: &str) -> String {
+        let status = self.status(h);
+        let told = |c: &&rnet::node::status::Connection| {
+            c.address.contains(whom) || c.peer.as_ref().is_some_and(|(peer, _)| peer.to_string() == whom)
+        };
+        let lines: Vec<String> = status.connections.iter().filter(told).map(|c| c.info.clone()).collect();
+        lines.join("; ")
+    }
+
+    /// How often the router of `h` was woken by its timers.
+    pub fn wakes(&self, h: H) -> u64 {
+        self.hosts[h.0].process.as_ref().unwrap().wakes
+    }
+
+    /// A number that two runs share only if everything in them happened alike.
+    pub fn history(&self) -> u64 {
+        self.history.finish()
+    }
+
+    // ---- time
+
+    pub fn at(&mut self, at: Instant, event: Event) {
+        self.order += 1;
+        self.queue.push(Due { at: at.max(self.now), order: self.order, event });
+    }
+
+    pub fn after(&mut self, time: Duration, event: Event) {
+        self.at(self.now + time, event);
+    }
+
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `is_so`, looked at every 10 ms, for at most `limit`; how long it took.
+    pub fn run_until(&mut self, limit: Duration, mut is_so: impl FnMut(&mut World) -> bool) -> Option<Duration> {
+        let start = self.now;
+        loop {
+            if is_so(self) {
+                return Some(self.now - start);
+            }
+            if self.now - start >= limit {
+                return None;
+            }
+            self.run_for(millis(10));
+        }
+    }
+
+    fn step(&mut self, end: Instant) -> bool {
+        if self.queue.peek().is_none_or(|due| due.at > end) {
+            return false;
+        }
+        let Due { at, event, .. } = self.queue.pop().unwrap();
+        self.now = at;
+        (at, &event).hash(&mut self.history);
+        self.happen(event);
+        true
+    }
+
+    fn is_alive(&self, h: H, life: u64) -> bool {
+        self.hosts[h.0].life == life && self.hosts[h.0].process.is_some()
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wake { h, life } if self.is_alive(h, life) => {
+                let process = self.hosts[h.0].process.as_mut().unwrap();
+                if process.wake_at == Some(self.now) {
+                    process.wake_at = None;
+                    process.wakes += 1;
+                    self.feed(h, Input::Tick);
+                }
+            }
+            Event::Dialled { h, life, dial, to } if self.is_alive(h, life) => self.dialled(h, life, dial, to),
+            Event::DialFailed { h, life, dial, why } if self.is_alive(h, life) => {
+                self.feed(h, Input::DialFailed { dial, why })
+            }
+            Event::Changed { h, life, host, why_not } if self.is_alive(h, life) => {
+                let result = why_not.map_or(Ok(HostAnswer::Done), Err);
+                self.feed(h, Input::HostDone { host, result });
+                self.announce(h);
+            }
+            Event::Transmit { h, life, net, frame } if self.is_alive(h, life) => self.transmit(h, net, frame),
+            Event::Segment { number, end } => self.segment(number, end),
+            Event::Drained { number, end } => self.drained(number, end),
+            Event::Datagram { from, to, bytes } => self.datagram(from, to, bytes),
+            Event::Flow { number } => self.flow_on(number),
+            // Meant for a process that is no more.
+            _ => {}
+        }
+    }
+
+    fn flow_on(&mut self, number: usize) {
+        let Flow { from, to, net, every, until, .. } = self.flows[number];
+        if self.now >= until {
+            return;
+        }
+        let id = self.send_echo(from, to, net, 56);
+        self.flows[number].asked.push((self.now, id));
+        self.after(every, Event::Flow { number });
+    }
+
+    pub fn plane_event(&mut self, h: H, event: PlaneEvent) {
+        self.feed(h, Input::Plane(event));
+    }
+
+    /// Tells a router, and carries out what it wants.
+    pub fn feed(&mut self, h: H, input: Input<'_>) {
+        let now = self.now;
+        if let Some(process) = &mut self.hosts[h.0].process {
+            process.node.handle(input, now);
+            self.pump(h);
+        }
+    }
+
+    fn pump(&mut self, h: H) {
+        for _ in 0..100_000 {
+            let (now, life) = (self.now, self.hosts[h.0].life);
+            let Some(process) = &mut self.hosts[h.0].process else { return };
+            match process.node.poll(now) {
+                Output::Wait(at) => {
+                    assert!(at.is_none_or(|at| at > now), "{} does not wait", self.hosts[h.0].name);
+                    process.wake_at = at;
+                    if let Some(at) = at {
+                        self.at(at, Event::Wake { h, life });
+                    }
+                    return;
+                }
+                Output::Dial { dial, target, default_port } => self.dial(h, dial, &target, default_port),
+                Output::Send { link, bytes } => self.send_stream(h, link, bytes),
+                Output::Close { link } => self.close_stream(h, link),
+                Output::Datagram { to, bytes } => self.send_datagram(h, to, bytes),
+                Output::Host { host, op } => {
+                    let why_not = self.hosts[h.0].change(op).err();
+                    self.after(millis(3), Event::Changed { h, life, host, why_not });
+                }
+                Output::Reply { request, reply } => {
+                    assert!(process.replies.insert(request.0, reply).is_none(), "answered twice");
+                }
+                Output::Persist(state) => self.hosts[h.0].disk = Some(state),
+                Output::Log { level, line } => {
+                    assert!(level != Level::Error, "{}: {line}", self.hosts[h.0].name);
+                    (&line, h).hash(&mut self.history);
+                    self.hosts[h.0].log.push((now, level, line));
+                }
+                Output::Stopped => process.stopped = true,
+            }
+        }
+        panic!("{} never waits", self.hosts[h.0].name);
+    }
+}
+
+pub fn net(network: &str) -> NetId {
+    network.parse::<Network>().unwrap().id()
+}
