@@ -18,7 +18,7 @@ pub fn name(host: usize) -> PeerName {
 }
 
 pub fn net(text: &str) -> Network {
-    text.parse().unwrap()
+    text.parse().expect("a network")
 }
 
 pub struct Host {
@@ -276,10 +276,9 @@ impl World {
             let Some(next) = timers.chain(mail).min().filter(|at| *at <= end) else { break };
             self.now = self.now.max(next);
             if mail.is_some_and(|at| at <= self.now) {
-                if let Some((from, to, body)) = self.queue.pop().and_then(|Reverse((_, id))| self.mail.remove(&id)) {
-                    if self.joined(from, to) {
-                        self.with(to, |machine, now| machine.receive(name(from), &body, now));
-                    }
+                let letter = self.queue.pop().and_then(|Reverse((_, id))| self.mail.remove(&id));
+                if let Some((from, to, body)) = letter.filter(|(from, to, _)| self.joined(*from, *to)) {
+                    self.with(to, |machine, now| machine.receive(name(from), &body, now));
                 }
                 continue;
             }
@@ -358,6 +357,6 @@ impl World {
     }
 
     pub fn status(&self, host: usize) -> rnet::ipam::IpamStatus {
-        self.hosts[host].machine.as_ref().unwrap().status(self.now)
+        self.hosts[host].machine.as_ref().expect("it is up").status(self.now)
     }
 }
