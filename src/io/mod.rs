@@ -5,7 +5,7 @@
 //! or say in one line what was attempted on what; whether they are fatal is the caller's decision.
 //!
 //! ```text
-//! clock entropy        time and random numbers, as the pure layers want them
+//! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap pcap     a network's capture port: one frame in, one frame out, never blocking
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
@@ -16,6 +16,7 @@
 //! ```
 #![allow(clippy::disallowed_methods)] // this is where clocks, sockets, threads, files and random numbers belong
 
+pub mod alarm;
 pub mod background;
 pub mod capture;
 pub mod clock;

@@ -15,6 +15,7 @@ use super::journal;
 use super::keeper::Keeper;
 use super::links::Links;
 use super::{Happening, Question};
+use crate::io::alarm::Alarm;
 use crate::io::clock::Clock;
 use crate::io::udp::UdpSocket;
 use crate::node::Node;
@@ -48,6 +49,8 @@ pub struct Inlets {
     pub happenings: mpsc::Receiver<Happening>,
     /// Of the data path.
     pub events: mpsc::Receiver<Event>,
+    /// Of time.
+    pub alarm: Alarm,
 }
 
 /// See the head of this file.
@@ -88,7 +91,10 @@ impl Control {
                 Some((command, answer)) = inlets.questions.recv() => self.asked(command, Some(answer)),
                 Some(happening) = inlets.happenings.recv() => self.happened(happening),
                 Some(event) = inlets.events.recv() => self.handle(Input::Plane(event)),
-                () = sleep_until(self.clock, deadline) => self.handle(Input::Tick),
+                due = inlets.alarm.due(deadline, self.clock.now()) => match due {
+                    Ok(()) => self.handle(Input::Tick),
+                    Err(why) => return tracing::error!("control: the timer: {why}: no more is done"),
+                },
             }
         }
     }
@@ -174,13 +180,5 @@ impl Control {
         if !self.outlets.links.send(link, bytes) {
             self.own.push_back(Happening::Slow(link));
         }
-    }
-}
-
-/// Ends at `deadline`, or never.
-async fn sleep_until(clock: Clock, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(clock.to_std(deadline).into()).await,
-        None => std::future::pending().await,
     }
 }
