@@ -91,10 +91,10 @@ fn is_run(name: &str) -> bool {
 fn remove_files(dir: &Path, is_ours: fn(&str) -> bool) -> Vec<String> {
     let mut failures = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(is_ours) {
-            if let Err(why) = std::fs::remove_file(entry.path()) {
-                failures.push(format!("reset: {}: {why}", entry.path().display()));
-            }
+        if entry.file_name().to_str().is_some_and(is_ours)
+            && let Err(why) = std::fs::remove_file(entry.path())
+        {
+            failures.push(format!("reset: {}: {why}", entry.path().display()));
         }
     }
     // Fails if something of others is in it, or if it never was: both are as they should be.

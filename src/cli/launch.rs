@@ -207,7 +207,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (end, ended) = oneshot::channel::<()>();
     let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
     let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
-    let outlets = Outlets { links: Links::new(happenings), socket: udp, machine, keeper };
+    let outlets = Outlets { links: Links::new(happenings), socket: udp, hands: datapath.hands(), machine, keeper };
     let control = Control::new(node, clock, outlets);
 
     tracing::info!("rnet {} is ready: {name}({}), port {}", env!("CARGO_PKG_VERSION"), config.nickname, config.port);

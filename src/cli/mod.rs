@@ -72,6 +72,7 @@ pub fn main() -> ExitCode {
         }
     };
     match dispatch(cli, password) {
+        Ok(0) if print::is_lost() => ExitCode::from(1),
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.lines.iter().for_each(|line| print::error(line));

@@ -76,6 +76,11 @@ impl Attachments {
         self.by_key.get_mut(key)
     }
 
+    /// Its port here and the network, if the id is that of one that is open.
+    pub fn open_port(&self, id: NetId) -> Option<(PortId, Network)> {
+        self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))
+    }
+
     /// How many interfaces are on a network.
     pub fn users(&self, id: NetId) -> usize {
         self.interfaces().filter(|(_, interface)| interface.id == id).count()

@@ -64,6 +64,8 @@ pub enum Output {
     Close { link: LinkId },
     /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
     Datagram { to: SocketAddr, bytes: Vec<u8> },
+    /// Write a frame to the bridge behind `port`, now or never.
+    Deliver { port: PortId, frame: Vec<u8> },
     /// Change this machine, and answer with `HostDone`.
     Host { host: HostId, op: HostOp },
     /// Answer an edge.

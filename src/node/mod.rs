@@ -24,6 +24,7 @@ mod expose;
 mod jobs;
 mod journal;
 mod links;
+mod neighbours;
 mod paths;
 mod ports;
 mod publish;
@@ -49,6 +50,7 @@ use command::HOST_KEY;
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
+use neighbours::Neighbourhood;
 use publish::Published;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -110,6 +112,7 @@ pub struct Node {
     claims: Claims,
     tell: Tell,
     published: Published,
+    neighbourhood: Neighbourhood,
     attachments: Attachments,
     jobs: Jobs,
     /// The packet filter that was last asked for; nothing is known of it before the first.
@@ -153,6 +156,7 @@ impl Node {
             claims: Claims::new(ClaimSet::empty(me, config.uid)),
             tell: Tell { topology: Gossip::new(rng.random(), now), claims: Gossip::new(rng.random(), now) },
             published: Published::default(),
+            neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
             jobs: Jobs::default(),
             // A router that was killed may have left another one.
@@ -244,6 +248,7 @@ impl Node {
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
             self.publish_at(),
+            self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
             (self.peers.count() > 1 || !self.attachments.is_empty()).then_some(self.chores_at),
         ];

@@ -5,6 +5,7 @@
 //! origins are computed on first use behind `Floods`, so that a mesh of thousands of peers costs
 //! only what it uses.
 
+use super::neighbours::Neighbours;
 use super::path::Path;
 use crate::types::{Mac, NetId, Network, ShortId};
 use smallvec::SmallVec;
@@ -85,6 +86,8 @@ pub struct Fib {
     pub ports: HashMap<PortId, NetId, foldhash::fast::RandomState>,
     /// Flood sets, computed lazily.
     pub floods: Box<dyn Floods>,
+    /// Addresses that rnet gave out.
+    pub neighbours: Arc<Neighbours>,
 }
 
 impl Fib {
@@ -99,6 +102,7 @@ impl Fib {
             networks: HashMap::default(),
             ports: HashMap::default(),
             floods: Box::new(NoFloods),
+            neighbours: Arc::default(),
         }
     }
 }

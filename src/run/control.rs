@@ -3,13 +3,14 @@
 //! ```text
 //! questions (API)  ---.                              .--> links: dial, send, close
 //! happenings (tasks) -+--> handle one, poll until ---+--> machine: bridges, attachments
-//! probes (data path) -+    Wait                      +--> UDP socket: probes
+//! probes (data path) -+    Wait                      +--> UDP socket: probes; data path: announcements
 //! deadline (node) ----'                              '--> answers, state file, log
 //! ```
 //!
 //! Carries out what the node wants and decides nothing. Control never waits for a task that waits for control: all that
 //! it gives away goes into memory that is bounded elsewhere or into sockets that do not block.
 
+use super::datapath::Hands;
 use super::journal;
 use super::keeper::Keeper;
 use super::links::Links;
@@ -31,6 +32,8 @@ pub struct Outlets {
     pub links: Links,
     /// Probes leave here.
     pub socket: Arc<UdpSocket>,
+    /// Frames for bridges leave here.
+    pub hands: Hands,
     /// Changes to the machine, in order.
     pub machine: mpsc::UnboundedSender<(HostId, HostOp)>,
     /// The state file.
@@ -148,6 +151,7 @@ impl Control {
                     // A probe that cannot leave is a lost probe: the prober draws the conclusion.
                     let _ = self.outlets.socket.send(to, &bytes);
                 }
+                Output::Deliver { port, frame } => self.outlets.hands.deliver(port, frame),
                 Output::Host { host, op } => {
                     if self.outlets.machine.send((host, op)).is_err() {
                         let result = Err("the task that changes this machine has ended".to_string());

@@ -69,7 +69,7 @@ pub enum Refusal {
     #[error("peer reads too slowly")]
     TooSlow,
     /// Silence for too long.
-    #[error("timed out")]
+    #[error("timed out: no word from an rnet there")]
     Timeout,
     /// The router is being stopped.
     #[error("peer is stopping")]

@@ -6,5 +6,5 @@ mount --bind /proc "$1/outside"
 read -r pid rest <"$1/outside/self/stat"
 mount -t proc proc /proc
 echo "$pid"
-# Orphans are reaped by the kernel. Not by `trap`: dash does not ignore this signal.
+# With this signal ignored the kernel reaps orphans itself.
 exec env --ignore-signal=CHLD cat

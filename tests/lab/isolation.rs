@@ -35,13 +35,17 @@ fn frame(to: &str, from: &str, source: &str, destination: &str) -> String {
 }
 
 fn packet(source: &str, destination: &str) -> String {
-    let address = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());
-    let (from, to) = (address(source), address(destination));
-    // Total length 60, no fragments, TTL 64. The header's checksum must hold: where the kernel filters what bridges carry
-    // (bridge-nf-call-iptables), it drops others.
-    let sum = 0x4500 + 0x003c + 0x40fd + (from >> 16) + (from & 0xffff) + (to >> 16) + (to & 0xffff);
-    let sum = !((sum & 0xffff) + (sum >> 16)) & 0xffff;
-    format!("4500003c0000000040fd{sum:04x}{from:08x}{to:08x}{MARKER}{}", "00".repeat(40 - MARKER.len() / 2))
+    let address = |text: &str| text.parse::<Ipv4Addr>().unwrap().octets();
+    // Total length 60, no fragments, TTL 64.
+    let mut header = [0x45, 0, 0, 60, 0, 0, 0, 0, 64, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    header[12..16].copy_from_slice(&address(source));
+    header[16..].copy_from_slice(&address(destination));
+    // A bridge with netfilter behind it drops a header whose checksum is wrong before we see it.
+    let sum: u32 = header.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+    let header: String = header.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{header}{MARKER}{}", "00".repeat(40 - MARKER.len() / 2))
 }
 
 fn send(from: &Container, frames: &[&str]) {

@@ -31,6 +31,7 @@ mod isolation;
 mod launch;
 mod leftovers;
 mod limits;
+mod neighbours;
 mod refusals;
 mod room;
 mod scenario;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         edge::facts(),
         isolation::facts(),
         hostile::facts(),
+        neighbours::facts(),
         leftovers::facts(),
         demo::facts(),
         limits::facts(),

@@ -103,7 +103,7 @@ fn peer_that_is_not_on_the_allow_list_is_refused() {
 fn peer_that_is_another_program_is_told() {
     let room = Room::new();
     let [a, b] = room.chain(["a", "b"]);
-    let _web = b.start(&["python3", "-m", "http.server", "6783", "--directory", "/proc/sys/kernel/random"]);
+    let _mail = b.start(&["python3", "-u", "-c", include_str!("wire.py"), "banner", "6783"]);
     a.launch(&[&b.toward(&a)]);
     a.told(&["rnet"]);
 }

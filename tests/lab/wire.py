@@ -100,6 +100,16 @@ def hold(to, port, count):
     sys.stdin.read()
 
 
+def banner(port):
+    """Answers everybody on a TCP port as some other program would, for ever."""
+    listener = socket.create_server(("", int(port)))
+    while True:
+        link, _ = listener.accept()
+        link.sendall(b"220 mail.example.org ESMTP ready\r\n")
+        link.recv(4096)
+        link.close()
+
+
 def occupy(port):
     """Listens on a TCP port, prints `ready`, and stays until the input ends."""
     listener = socket.create_server(("", int(port)))

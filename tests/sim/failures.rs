@@ -2,6 +2,7 @@
 
 use super::machine::Options;
 use super::mesh::{all_ping, assert_floods_once, attach_all};
+use super::wires::pair;
 use super::world::{H, KEPT, Keep, World, millis, secs};
 use rnet::types::Instant;
 
@@ -28,7 +29,7 @@ fn neighbours_of_a_killed_router_flow_again_within_6_s_and_with_it_within_3_s_of
     for (seed, silently) in [(20, false), (21, true), (22, true), (23, true)] {
         let (mut world, hosts) = ring(seed);
         let [a, b, c, _] = hosts;
-        let flow = world.flow(a, c, NET, millis(50), secs(60));
+        let flow = world.flow((a, c), NET, millis(50), secs(60));
         // Back and forth is through b for some; a flow between b's neighbours either way must go on.
         world.run_for(secs(2));
         let killed = world.now;
@@ -87,7 +88,7 @@ fn wall_between_neighbours_is_walked_around() {
     world.launch(c, &[a]);
     attach_all(&mut world, &[a, b, c]);
     world.run_for(secs(5));
-    let flow = world.flow(b, c, NET, millis(50), secs(60));
+    let flow = world.flow((b, c), NET, millis(50), secs(60));
     world.wall(b, c);
     let cut = world.now;
     world.run_for(secs(10));
@@ -179,7 +180,7 @@ fn mesh_holds_with_30_percent_of_datagrams_lost_doubled_and_overtaken() {
     attach_all(&mut world, &hosts);
     world.run_for(secs(15));
     let (a, b) = (hosts[1], hosts[4]);
-    let flow = world.flow(a, b, NET, millis(100), secs(120));
+    let flow = world.flow((a, b), NET, millis(100), secs(120));
     let start = world.now;
     world.run_for(secs(121));
     let (sent, answered) = world.answered(flow, start, world.now);
@@ -191,20 +192,26 @@ fn mesh_holds_with_30_percent_of_datagrams_lost_doubled_and_overtaken() {
 }
 
 #[test]
-fn blocked_udp_is_said_and_no_traffic_is_sent_into_the_void() {
+fn path_that_udp_does_not_pass_is_said_and_walked_around() {
     let mut world = World::new(62);
     let [a, b, c] = world.hosts();
+    world.no_udp = [pair(b, c)].into();
     world.launch(a, &[]);
     world.launch(b, &[a]);
     world.launch(c, &[a]);
     attach_all(&mut world, &[a, b, c]);
-    world.run_for(secs(5));
-    world.udp_blocked.insert(b);
+    assert!(world.run_until(secs(3), |world| all_ping(world, &[a, b, c])).is_some());
     world.run_for(secs(20));
-    assert!(world.why_not(a, &world.name(b).to_string()).contains("UDP"));
-    assert!(!world.ping(a, b, NET) && world.ping(a, c, NET));
-    world.udp_blocked.clear();
-    assert!(world.run_until(secs(3), |world| world.ping(a, b, NET)).is_some());
+    assert!(world.why_not(c, &world.name(b).to_string()).contains("UDP"));
+    // Now none passes to or from b, and later all again.
+    world.no_udp.insert(pair(a, b));
+    world.run_for(secs(5));
+    assert!(!world.ping(a, b, NET));
+    assert!(!world.status(a).peers.iter().any(|peer| peer.name == world.name(b) && peer.reachable));
+    assert!(world.ping(a, c, NET));
+    world.no_udp.clear();
+    assert!(world.run_until(secs(3), |world| all_ping(world, &[a, b, c])).is_some());
+    assert!(world.are_neighbours(b, c));
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn networks_stay_apart_while_the_topology_changes_under_them() {
         let (mut world, hosts) = both(seed);
         for network in [ONE, TWO] {
             for (from, to) in [(0, 2), (1, 4), (3, 0)] {
-                world.flow(hosts[from], hosts[to], network, millis(20), secs(60));
+                world.flow((hosts[from], hosts[to]), network, millis(20), secs(60));
             }
         }
         for _ in 0..20 {

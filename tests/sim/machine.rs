@@ -211,7 +211,7 @@ impl World {
 
     /// A frame came out of the router of `h` on `net`.
     fn came_out(&mut self, h: H, net: NetId, frame: &[u8]) {
-        if matches!(frames::read(frame), Said::TooBig { .. }) {
+        if matches!(frames::read(frame), Said::TooBig { .. }) || frames::is_of_rnet(frame) {
             return;
         }
         let name = &self.hosts[h.0].name;

@@ -161,7 +161,7 @@ fn keys_are_replaced_under_traffic_and_nothing_is_lost() {
     let (start, epoch) =
         (world.now, |world: &mut World, h| world.status(h).connections[0].path.as_ref().unwrap().epoch);
     let first = epoch(&mut world, a);
-    let flow = world.flow(a, c, NET, millis(5), secs(400));
+    let flow = world.flow((a, c), NET, millis(5), secs(400));
     world.run_for(secs(401));
     assert!(epoch(&mut world, a) >= first + 3, "every 2 minutes");
     let (sent, answered) = world.answered(flow, start, world.now);
@@ -238,7 +238,7 @@ fn hosts_behind_translators_meet_through_one_that_is_not() {
     attach_all(&mut world, &[a, b, c]);
     assert!(world.run_until(secs(3), |world| world.ping(b, c, NET)).is_some());
     assert!(all_ping(&mut world, &[a, b, c]));
-    let (start, flow) = (world.now, world.flow(c, b, NET, millis(50), secs(30)));
+    let (start, flow) = (world.now, world.flow((c, b), NET, millis(50), secs(30)));
     world.run_for(secs(5));
     // The translator forgets, and gives the next datagram another port.
     world.hosts[b.0].nat = Some("198.51.100.2:50777".parse().unwrap());

@@ -28,7 +28,7 @@ fn stranger(seed: u64, options: Options) -> (World, [H; 3]) {
 fn assert_refused(world: &mut World, [a, b, c]: [H; 3], at_home: &str, at_stranger: &str) {
     assert!(world.ping(a, b, NET));
     let start = world.now;
-    let flow = world.flow(a, b, NET, millis(100), secs(20));
+    let flow = world.flow((a, b), NET, millis(100), secs(20));
     world.run_for(secs(20));
     let from = world.hosts[c.0].ip.to_string();
     let to = world.hosts[a.0].ip.to_string();
@@ -131,7 +131,7 @@ fn cloned_identity_is_refused_on_both_sides_and_the_first_stays() {
     attach_all(&mut world, &[a, b]);
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(100), secs(60)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(100), secs(60)));
     world.launch(clone, &[a]);
     world.run_for(secs(60));
     let (sent, answered) = world.answered(flow, start, world.now);
@@ -186,7 +186,7 @@ fn name_collision_is_refused_on_both_sides() {
     attach_all(&mut world, &[a, b]);
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(100), secs(20)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(100), secs(20)));
     world.launch(twin, &[a, b]);
     world.run_for(secs(20));
     let (sent, answered) = world.answered(flow, start, world.now);
@@ -263,7 +263,7 @@ fn garbage_on_the_tcp_port_is_bounded_and_disturbs_nobody() {
     attach_all(&mut world, &[a, b]);
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(100), secs(20)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(100), secs(20)));
     for n in 0..2000_u64 {
         let remote = format!("203.0.113.{}:{}", n % 250, 1000 + n).parse().unwrap();
         let (link, local) = (LinkId(1_000_000 + n), "192.0.2.1:6783".parse().unwrap());
@@ -290,7 +290,7 @@ fn garbage_replayed_and_spoofed_datagrams_change_nothing() {
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
     world.wiretap = Some(Vec::new());
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(10), secs(30)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(10), secs(30)));
     world.run_for(secs(10));
     let heard = world.wiretap.take().unwrap();
     for (n, (from, to, bytes)) in heard.iter().enumerate() {

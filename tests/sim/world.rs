@@ -1,7 +1,7 @@
 //! Time, the queue of events, and what a story can do and ask.
 
 use super::frames;
-use super::machine::{Host, Options, Process, Sent};
+use super::machine::{Host, Options, Outcome, Process, Sent};
 use super::wires::{Connection, PORT, Weather};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -97,8 +97,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub weather: Weather,
     pub walls: BTreeSet<(H, H)>,
-    /// Hosts whose firewall lets no UDP pass.
-    pub udp_blocked: BTreeSet<H>,
+    /// Between these a firewall lets TCP pass and UDP not.
+    pub no_udp: BTreeSet<(H, H)>,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
     pub sent: BTreeMap<u64, Sent>,
@@ -125,7 +125,7 @@ impl World {
             hosts: Vec::new(),
             weather: Weather::default(),
             walls: BTreeSet::new(),
-            udp_blocked: BTreeSet::new(),
+            no_udp: BTreeSet::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
@@ -321,7 +321,7 @@ impl World {
     }
 
     /// Echo requests from now on, for `time`.
-    pub fn flow(&mut self, from: H, to: H, network: &str, every: Duration, time: Duration) -> usize {
+    pub fn flow(&mut self, (from, to): (H, H), network: &str, every: Duration, time: Duration) -> usize {
         let number = self.flows.len();
         self.flows.push(Flow { from, to, net: net(network), every, until: self.now + time, asked: Vec::new() });
         self.after(Duration::ZERO, Event::Flow { number });
@@ -500,6 +500,9 @@ impl World {
                 Output::Send { link, bytes } => self.send_stream(h, link, bytes),
                 Output::Close { link } => self.close_stream(h, link),
                 Output::Datagram { to, bytes } => self.send_datagram(h, to, bytes),
+                Output::Deliver { port, frame } => {
+                    self.carry_out(h, Outcome { delivered: vec![(port, frame)], ..Outcome::default() });
+                }
                 Output::Host { host, op } => {
                     let why_not = self.hosts[h.0].change(op).err();
                     self.after(millis(3), Event::Changed { h, life, host, why_not });

@@ -7,6 +7,7 @@
 mod attachments;
 mod edge;
 mod linking;
+mod neighbours;
 mod traffic;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
@@ -205,6 +206,7 @@ impl World {
                 self.pipes.retain(|pipe| !pipe.contains(&(at, link)));
             }
             Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
+            Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
             Output::Host { host, op } => {
                 let result =
                     if (self.hosts[at].fails)(&op) { Err("no permission".to_string()) } else { Ok(HostAnswer::Done) };
