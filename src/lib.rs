@@ -10,7 +10,7 @@
 //! L5  host                 changes to this machine: plan (pure), apply, sandbox
 //! L4  io                   a file per family of system calls; the only unsafe code
 //! L3  node config          the router as one machine; the options as one valid value
-//! L2  mesh plane           who is where; what becomes of a frame
+//! L2  mesh plane ipam      who is where; what becomes of a frame; who may hand out which address
 //! L1  wire crypto          bytes to values and back; handshake, keys, seals
 //! L0  types                Mac, PeerName, NetId, Network, secrets
 //! ```
@@ -26,6 +26,7 @@
 //! outputs (dial, send, change the machine). It tells the data plane by publishing an immutable `plane::fib::Fib`.
 
 pub mod crypto;
+pub mod ipam;
 pub mod mesh;
 pub mod node;
 pub mod plane;

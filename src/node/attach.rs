@@ -71,14 +71,14 @@ impl Attachments {
         self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network)).collect()
     }
 
-    /// The attachment of this key, to change what no frame and no peer sees of it.
-    pub fn get_mut(&mut self, key: &str) -> Option<&mut Attachment> {
-        self.by_key.get_mut(key)
-    }
-
     /// Its port here and the network, if the id is that of one that is open.
     pub fn open_port(&self, id: NetId) -> Option<(PortId, Network)> {
         self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))
+    }
+
+    /// The attachment of this key, to change what no frame and no peer sees of it.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Attachment> {
+        self.by_key.get_mut(key)
     }
 
     /// How many interfaces are on a network.
