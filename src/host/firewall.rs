@@ -71,7 +71,7 @@ impl Firewall {
     /// Makes the packet filter do what `edge` says. The error is one line; the filter is then as it was.
     pub async fn set(&self, edge: Edge) -> Result<(), String> {
         let mut kept = self.0.lock().await;
-        kept.set(edge).await?;
+        kept.set(edge).await.map_err(|why| format!("packet filter: {why}"))?;
         kept.settle_others().await;
         Ok(())
     }
@@ -155,9 +155,10 @@ impl Kept {
             (self.table, self.edge) = (None, edge);
             return Ok(());
         }
-        self.switch_on(&edge)?;
         firewall::change(&rules::render(&edge)).await?;
         self.table = Some(list_table().await);
+        // Behind the rules, so that nothing is routed that they forbid, and not at all where there can be none.
+        self.switch_on(&edge)?;
         // Only behind the rule that keeps others away from the loopback.
         let published = edge.publications.iter().filter(|publication| publication.to.is_ipv4());
         self.set_localnet(&published.map(|publication| names::bridge(publication.id)).collect());
