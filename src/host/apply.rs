@@ -185,7 +185,7 @@ impl Host {
             sleep(Duration::from_millis(20)).await;
         };
         let mut swept = Vec::new();
-        if firewall::sweep().await? {
+        if firewall::sweep(!leftovers.is_empty()).await? {
             swept.push("the packet filter's rules".to_string());
         }
         for link in leftovers {

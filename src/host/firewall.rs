@@ -26,7 +26,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 /// Names of the tables whose changes concern us: ours, those of iptables-nft and so of Docker, and firewalld's.
-const TABLES: [&str; 3] = [rules::TABLE, "filter", "firewalld"];
+const TABLES: [&str; 3] = [rules::TABLE, "filter", FIREWALLD];
+const FIREWALLD: &str = "firewalld";
 /// Changes within this time are answered together.
 const PAUSE: Duration = Duration::from_millis(100);
 /// And not more often than this: others may change their rules all the time.
@@ -70,7 +71,7 @@ impl Firewall {
     /// Makes the packet filter do what `edge` says. The error is one line; the filter is then as it was.
     pub async fn set(&self, edge: Edge) -> Result<(), String> {
         let mut kept = self.0.lock().await;
-        kept.set(edge).await?;
+        kept.set(edge).await.map_err(|why| format!("packet filter: {why}"))?;
         kept.settle_others().await;
         Ok(())
     }
@@ -101,8 +102,8 @@ impl Firewall {
     }
 }
 
-/// Takes away what a killed router left. Answers whether there was something.
-pub async fn sweep() -> Result<bool, String> {
+/// Takes away what a killed router left, which also left devices if `leftovers`. Answers whether there was something.
+pub async fn sweep(leftovers: bool) -> Result<bool, String> {
     let chains = firewall::chains().unwrap_or_default();
     let ours = chains.iter().any(|chain| chain.family == INET && chain.table == rules::TABLE);
     if ours {
@@ -113,6 +114,12 @@ pub async fn sweep() -> Result<bool, String> {
         if let Some(chain) = chain_of_others(&chains, family, name) {
             // Without nft there is nothing of ours to find.
             found |= correct(&chain, &BTreeSet::new()).await.unwrap_or(false);
+        }
+    }
+    if (found || leftovers) && chains.iter().any(|chain| chain.table == FIREWALLD) {
+        let listed = firewall::run_program("firewall-cmd", &["--zone=trusted", "--list-interfaces"], "").await;
+        for bridge in listed.unwrap_or_default().split_whitespace().filter(|name| names::is_ours(name, "bridge")) {
+            found |= firewall_cmd("--remove-interface", bridge).await.is_ok();
         }
     }
     Ok(found)
@@ -148,9 +155,10 @@ impl Kept {
             (self.table, self.edge) = (None, edge);
             return Ok(());
         }
-        self.switch_on(&edge)?;
         firewall::change(&rules::render(&edge)).await?;
         self.table = Some(list_table().await);
+        // Behind the rules, so that nothing is routed that they forbid, and not at all where there can be none.
+        self.switch_on(&edge)?;
         // Only behind the rule that keeps others away from the loopback.
         let published = edge.publications.iter().filter(|publication| publication.to.is_ipv4());
         self.set_localnet(&published.map(|publication| names::bridge(publication.id)).collect());
@@ -246,7 +254,7 @@ impl Kept {
                 correct(&chain, &rules::openings(&self.edge, ipv4, &self.bridges, filtered)).await?;
             }
         }
-        self.settle_zone(chains.iter().any(|chain| chain.table == "firewalld"), filtered.contains(&true)).await
+        self.settle_zone(chains.iter().any(|chain| chain.table == FIREWALLD), filtered.contains(&true)).await
     }
 
     async fn settle_zone(&mut self, firewalld_runs: bool, filtered: bool) -> Result<(), String> {

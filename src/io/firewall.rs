@@ -54,7 +54,8 @@ async fn run(arguments: &[&str], input: &str) -> Result<String, String> {
 /// Runs a program of the system, and gives what it prints. The error is one line.
 pub async fn run_program(program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
     let failed = |why: io::Error| match why.kind() {
-        io::ErrorKind::NotFound => format!("the program {program} is missing: install it (package nftables)"),
+        io::ErrorKind::NotFound if program == "nft" => "the program nft is missing: install nftables".to_string(),
+        io::ErrorKind::NotFound => format!("the program {program} is missing"),
         _ => format!("{program}: {why}"),
     };
     let mut child = Command::new(program)

@@ -21,6 +21,7 @@ crate::facts![
     bridged_frames_pass_where_forwarded_packets_are_dropped,
     reset_leaves_no_rule_and_switches_forwarding_back,
     overlap_with_an_interface_of_the_host_is_refused,
+    without_nft_only_what_needs_it_is_refused,
     run_without_network_and_with_the_hosts,
     run_in_the_namespace_of_another,
     networks_are_added_to_a_running_command_by_its_name,
@@ -466,6 +467,18 @@ fn overlap_with_an_interface_of_the_host_is_refused() {
     a.rnet(&["expose", "10.200.1.77/24"]).refused(1, &["10.200.1.0/24", "to-lan"]);
     assert_eq!(a.interfaces(), Vec::<String>::new());
     reaches(&a, &outside.toward(&a));
+}
+
+fn without_nft_only_what_needs_it_is_refused() {
+    let room = Room::new();
+    let a = room.host("a");
+    a.run(&["env", "PATH=/nowhere", RNET, "launch"]).ok();
+    a.rnet(&["expose", "10.2.1.254/24"]).refused(1, &["packet filter", "nft is missing"]);
+    assert_eq!(a.interfaces(), Vec::<String>::new());
+    assert!(a.status().attachments.is_empty());
+    assert_eq!(a.sh("cat /proc/sys/net/ipv4/ip_forward").trim(), "0");
+    let (one, _two) = (a.container(&["10.2.1.1/24"]), a.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
 }
 
 fn run_without_network_and_with_the_hosts() {

@@ -207,9 +207,7 @@ fn commands_of_later_issues_say_so() {
     let a = room.host("a");
     a.launch(&[]);
     for command in [
-        &["expose", "10.2.1.1/24"][..],
-        &["hide"],
-        &["rmpeer", "host2"],
+        &["rmpeer", "host2"][..],
         &["prime"],
         &["run", "--docker", "--", "alpine"],
         &["run", "--cidr", "net:10.2.1.0/24", "--", "true"],
