@@ -131,7 +131,7 @@ pub fn chain() -> [Plane; 3] {
             paths.iter().flat_map(|path| path.indexes().into_iter().map(|index| (index, path.clone()))).collect();
         let mut entry = NetworkEntry { port: Some(PORT), ..NetworkEntry::default() };
         let addresses = SmallVec::from_slice(&[[10, 0, 0, host].into()]);
-        entry.permits.insert(mac(host), Permit { addresses, unguarded: false });
+        entry.permits.insert(mac(host), Permit { addresses, unguarded: false, routes_for: None });
         fib.ports.insert(PORT, net);
         fib.networks.insert(net, entry);
         fib.neighbours = Arc::new(known(net).collect());

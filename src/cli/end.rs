@@ -7,7 +7,7 @@ use super::args::Router;
 use super::{Failure, ask, launch, print, sources};
 use crate::api::SOCKET;
 use crate::api::client::Client;
-use crate::host::Host;
+use crate::host::{Host, firewall};
 use crate::io::capture::CaptureKind;
 use crate::io::lock::{self, Lock};
 use crate::io::pidfd::Pidfd;
@@ -62,6 +62,9 @@ pub fn reset(router: &Router, force: bool) -> Result<(), Failure> {
         print::error_text(&format!("removed {}\n", swept.join(" ")));
     }
     let mut lines = Vec::new();
+    if let Err(why) = firewall::switch_back(&run_dir) {
+        lines.push(format!("reset: {why}"));
+    }
     lines.extend(remove_files(&data_dir, is_data));
     lines.extend(remove_files(&run_dir, is_run));
     drop(lock);
@@ -81,7 +84,7 @@ fn is_data(name: &str) -> bool {
 }
 
 fn is_run(name: &str) -> bool {
-    name == SOCKET || name == "rnet.pid"
+    name == SOCKET || name == "rnet.pid" || name == firewall::SWITCHED
 }
 
 /// Removes the files that are ours and the directory if nothing else is in it; answers what could not be removed.

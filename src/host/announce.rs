@@ -80,7 +80,8 @@ mod tests {
         let addresses: Vec<HostAddress> = ["10.2.1.7/24", "fd00:1::7/64"].map(|a| a.parse().unwrap()).to_vec();
         let network = addresses[0].network();
         let mac = Mac([2, 1, 2, 3, 4, 5]);
-        announcements(&Interface { name: "rnet0".into(), network, id: network.id(), mac, addresses })
+        let (name, id, gateway) = ("rnet0".into(), network.id(), None);
+        announcements(&Interface { name, network, id, mac, addresses, gateway, masquerade: false })
     }
 
     #[test]

@@ -10,9 +10,10 @@
 use super::names;
 use crate::io::capture::CaptureKind;
 use crate::node::border::HostOp;
-use crate::node::command::Interface;
+use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
 use crate::types::{HostAddress, Mac};
+use std::net::IpAddr;
 
 /// One step. Devices are in the router's namespace, or `Inside` that of the attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +54,18 @@ pub enum Step {
     InsideUp { name: String },
     /// Inside: send IPv4 multicast through this interface, unless something else has that route.
     InsideMulticast { name: String },
+    /// Inside: send what has no other route to this address.
+    InsideDefaultRoute { name: String, via: IpAddr },
+    /// Give a bridge this MAC, whatever its ports have.
+    SetMac { name: String, mac: Mac },
+    /// Settings of a bridge that the host has addresses on; IPv6 only where it has an IPv6 address.
+    HostSettings { name: String, ipv6: bool },
+    /// Complete checksums before the host sends (frames are captured by libpcap).
+    HostChecksums { name: String },
+    /// Give the host an address.
+    HostAddress { name: String, address: HostAddress },
+    /// Take it away; it is no error if it is gone.
+    RemoveAddress { name: String, address: HostAddress },
 }
 
 impl Step {
@@ -64,6 +77,8 @@ impl Step {
             | Step::AddPair { name, .. }
             | Step::AddVeth { name, .. } => Some(Step::Delete { name: name.clone() }),
             Step::HandOver { port } => Some(Step::TakeBack { port: *port }),
+            Step::HostSettings { name, .. } => Some(Step::Silence { name: name.clone() }),
+            Step::HostAddress { name, address } => Some(Step::RemoveAddress { name: name.clone(), address: *address }),
             _ => None,
         }
     }
@@ -114,13 +129,41 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                 Step::Delete { name: names::bridge(*id) },
             ]
         }
+        HostOp::Plug { place: Place::Host, interfaces, .. } => {
+            interfaces.iter().flat_map(|interface| expose(interface, kind)).collect()
+        }
+        HostOp::Unplug { place: Place::Host, interfaces, .. } => interfaces.iter().flat_map(hide).collect(),
         HostOp::Plug { key, interfaces, mtu, .. } => {
             interfaces.iter().flat_map(|interface| plug(key, interface, *mtu, kind)).collect()
         }
         HostOp::Unplug { key, interfaces, .. } => {
             interfaces.iter().map(|interface| Step::Delete { name: names::veth(key, &interface.name) }).collect()
         }
+        // No devices: `firewall` does it.
+        HostOp::Filter(_) => Vec::new(),
     }
+}
+
+/// The host's interface on a network is the network's bridge.
+fn expose(interface: &Interface, kind: CaptureKind) -> Vec<Step> {
+    let name = names::bridge(interface.id);
+    let ipv6 = interface.addresses.iter().any(|address| address.ip().is_ipv6());
+    let mut steps = vec![Step::SetMac { name: name.clone(), mac: interface.mac }];
+    if kind == CaptureKind::Pcap {
+        steps.push(Step::HostChecksums { name: name.clone() });
+    }
+    // IPv6 makes its link-local address of the MAC, so it comes after that.
+    steps.push(Step::HostSettings { name: name.clone(), ipv6 });
+    let addresses = interface.addresses.iter();
+    steps.extend(addresses.map(|address| Step::HostAddress { name: name.clone(), address: *address }));
+    steps
+}
+
+fn hide(interface: &Interface) -> Vec<Step> {
+    let name = names::bridge(interface.id);
+    let addresses = interface.addresses.iter().rev();
+    let removals = addresses.map(|address| Step::RemoveAddress { name: name.clone(), address: *address });
+    removals.chain([Step::Silence { name: name.clone() }]).collect()
 }
 
 fn plug(key: &str, interface: &Interface, mtu: u16, kind: CaptureKind) -> Vec<Step> {
@@ -147,19 +190,22 @@ fn plug(key: &str, interface: &Interface, mtu: u16, kind: CaptureKind) -> Vec<St
     if ipv4 {
         steps.push(Step::InsideMulticast { name: inside.clone() });
     }
+    if let Some(via) = interface.gateway {
+        steps.push(Step::InsideDefaultRoute { name: inside.clone(), via });
+    }
     steps
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::command::Place;
     use crate::types::NetId;
 
     fn interface(name: &str, addresses: &[&str]) -> Interface {
         let addresses: Vec<HostAddress> = addresses.iter().map(|a| a.parse().unwrap()).collect();
         let network = addresses[0].network();
-        Interface { name: name.into(), network, id: network.id(), mac: Mac([2, 0, 0, 0, 0, 1]), addresses }
+        let (mac, gateway) = (Mac([2, 0, 0, 0, 0, 1]), None);
+        Interface { name: name.into(), network, id: network.id(), mac, addresses, gateway, masquerade: false }
     }
 
     fn open() -> HostOp {
@@ -228,6 +274,32 @@ mod tests {
             .filter_map(|s| if let Step::InsideSettings { ipv6, .. } = s { Some(*ipv6) } else { None })
             .collect();
         assert_eq!(settings, [false, true]);
+    }
+
+    #[test]
+    fn hiding_takes_back_what_exposing_did_and_leaves_the_bridge() {
+        let (key, mtu) = ("host:expose".to_string(), 1410);
+        let interfaces = vec![interface("rnb000001", &["10.2.1.1/24", "10.2.1.2/24"])];
+        let unplug = HostOp::Unplug { key: key.clone(), place: Place::Host, interfaces: interfaces.clone() };
+        let plug = HostOp::Plug { key, place: Place::Host, interfaces, mtu };
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let undone: Vec<Step> = plan(&plug, kind).iter().rev().filter_map(Step::undo).collect();
+            assert_eq!(plan(&unplug, kind), undone);
+            assert!(undone.iter().all(|step| !matches!(step, Step::Delete { .. })));
+        }
+    }
+
+    #[test]
+    fn ipv6_of_the_host_wakes_only_for_an_ipv6_address_and_after_the_mac_is_set() {
+        let steps = |address: &str| expose(&interface("rnb000001", &[address]), CaptureKind::Tap);
+        let settings = |steps: &[Step]| position(steps, |s| matches!(s, Step::HostSettings { .. }));
+        assert!(matches!(
+            steps("10.2.1.1/24")[settings(&steps("10.2.1.1/24"))],
+            Step::HostSettings { ipv6: false, .. }
+        ));
+        let six = steps("fd00:1::1/64");
+        assert!(matches!(six[settings(&six)], Step::HostSettings { ipv6: true, .. }));
+        assert!(position(&six, |s| matches!(s, Step::SetMac { .. })) < settings(&six));
     }
 
     #[test]

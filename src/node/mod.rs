@@ -9,7 +9,8 @@
 //! paths    the datagram path beside each link: keys (rekey), probes        attach     attachments: what is checked, what is planned
 //! tell     gossip with neighbours                                          jobs       changes to this machine, one at a time
 //! publish  our record, routes, the Fib                                     view       Status
-//! journal  log lines that a peer cannot flood
+//! journal  log lines that a peer cannot flood                           expose     the host's own addresses, ways out
+//!                                                                      ports      ports of the host that lead in
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -19,11 +20,13 @@ mod admit;
 mod attach;
 pub mod border;
 pub mod command;
+mod expose;
 mod jobs;
 mod journal;
 mod links;
 mod neighbours;
 mod paths;
+mod ports;
 mod publish;
 pub mod rekey;
 mod requests;
@@ -42,7 +45,8 @@ use crate::mesh::short;
 use crate::plane::Plane;
 use crate::types::{Instant, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
 use attach::Attachments;
-use border::{Input, Level, Output, State};
+use border::{Edge, Input, Level, Output, State};
+use command::HOST_KEY;
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
@@ -111,6 +115,8 @@ pub struct Node {
     neighbourhood: Neighbourhood,
     attachments: Attachments,
     jobs: Jobs,
+    /// The packet filter that was last asked for; nothing is known of it before the first.
+    filter: Option<Edge>,
     journal: Journal,
     /// The state on disk may be older than ours; and what it was.
     unsaved: bool,
@@ -153,6 +159,8 @@ impl Node {
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
             jobs: Jobs::default(),
+            // A router that was killed may have left another one.
+            filter: state.attachments.iter().all(|a| a.key != HOST_KEY && a.published.is_empty()).then(Edge::default),
             journal: Journal::default(),
             unsaved: false,
             saved: state.clone(),

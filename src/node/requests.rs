@@ -1,9 +1,10 @@
-//! What edges ask, and who answers: targets here, attachments in `jobs`, the view in `view`.
+//! What edges ask, and who answers: targets here, attachments, exposures and ports in `jobs`, the view in `view`.
 
 use super::Node;
 use super::border::{Output, RequestId};
-use super::command::{Command, Reply};
-use super::jobs::Job;
+use super::command::{Command, HOST_KEY, Place, Reply};
+use super::expose::exposure;
+use super::jobs::{Change, Job};
 use crate::mesh::dialer::MAX_GIVEN;
 use crate::types::Target;
 
@@ -21,6 +22,21 @@ impl Node {
                     self.unsaved |= self.dialer.forget(target);
                 }
                 Reply::Done
+            }
+            Command::Attach(attach) if attach.key == HOST_KEY || attach.place == Place::Host => {
+                Reply::Refused(format!("attach {}: that is the host itself: use `rnet expose`", attach.key))
+            }
+            Command::Expose { addresses, masquerade } => {
+                return self.ask(request, Job::Attach { request, attach: exposure(addresses, masquerade) });
+            }
+            Command::Hide { addresses } => {
+                return self.ask(request, Job::Detach { request, key: HOST_KEY.to_string(), addresses });
+            }
+            Command::Publish { key, ports } => {
+                return self.ask(request, Job::Ports { request, key, change: Change::Publish(ports) });
+            }
+            Command::Unpublish { key, ports } => {
+                return self.ask(request, Job::Ports { request, key, change: Change::Unpublish(ports) });
             }
             Command::Attach(attach) => return self.ask(request, Job::Attach { request, attach }),
             Command::Detach { key, addresses } => return self.ask(request, Job::Detach { request, key, addresses }),

@@ -7,7 +7,7 @@
 
 use super::neighbours::Neighbours;
 use super::path::Path;
-use crate::types::{Mac, NetId, ShortId};
+use crate::types::{Mac, NetId, Network, ShortId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -53,6 +53,8 @@ pub struct Permit {
     pub addresses: SmallVec<[IpAddr; 2]>,
     /// The port guard is off for this attachment: any source is let through (`--no-guard`).
     pub unguarded: bool,
+    /// This is the host itself, which routes for others: it may also send IP packets from outside of this network.
+    pub routes_for: Option<Network>,
 }
 
 /// One network as this host sees it.

@@ -15,6 +15,9 @@
 //! other   an ether type that carries neither IP nor ARP: it claims no address. Tagged frames are refused.
 //! ```
 //!
+//! The host itself, where it is exposed, also forwards: IP packets (not ARP nor ND) from any address outside of the network.
+//! An address inside is somebody's, so an attachment cannot borrow the host to speak as another one.
+//!
 //! DHCP's 0.0.0.0 is refused: addresses come from the router. An attachment without guard may send anything but a
 //! group address as the source.
 
@@ -64,7 +67,7 @@ fn check_source(permit: &Permit, mac: Mac, frame: &Frame<'_>) -> Result<(), Drop
         Source::Neighbour { mac: Some(sender), .. } if sender != mac => Err(Drop::GuardMac),
         Source::Arp { ip, .. } => allow(ip.is_unspecified() || owns(permit, mac, ip.into())),
         Source::Ip(IpAddr::V6(ip)) if ip.is_unspecified() => allow(frame.dst() == LISTENER_REPORTS),
-        Source::Ip(ip) => allow(owns(permit, mac, ip)),
+        Source::Ip(ip) => allow(owns(permit, mac, ip) || is_forwarded(permit, ip)),
         Source::Neighbour { ip, claimed, .. } => {
             let target = claimed.is_none_or(|target| owns(permit, mac, target.into()));
             allow(target && (ip.is_unspecified() || owns(permit, mac, ip.into())))
@@ -78,6 +81,12 @@ fn allow(allowed: bool) -> Result<(), Drop> {
 
 fn owns(permit: &Permit, mac: Mac, ip: IpAddr) -> bool {
     permit.addresses.contains(&ip) || ip == IpAddr::V6(link_local(mac))
+}
+
+fn is_forwarded(permit: &Permit, ip: IpAddr) -> bool {
+    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let sendable = !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && !link_local;
+    sendable && ip != IpAddr::V4(std::net::Ipv4Addr::BROADCAST) && permit.routes_for.is_some_and(|n| !n.contains(ip))
 }
 
 /// The link-local address that an interface with this MAC makes for itself.
@@ -227,6 +236,21 @@ mod tests {
         for (fact, frame, reason) in facts {
             assert_eq!(checked(&frame), Err(reason), "{fact}");
         }
+    }
+
+    #[test]
+    fn the_host_forwards_for_the_outside_and_speaks_as_nobody_inside() {
+        let mut entry = entry();
+        let host = Permit { routes_for: Some("10.0.0.0/24".parse().unwrap()), ..permit(&["10.0.0.254"]) };
+        entry.permits.insert(mac(4), host);
+        let checked = |frame: &[u8]| check(&entry, &Frame::parse(frame).unwrap());
+        assert_eq!(checked(&udp4(mac(4), [10, 0, 0, 254])), Ok(()));
+        assert_eq!(checked(&udp4(mac(4), [192, 0, 2, 7])), Ok(()));
+        for inside in [[10, 0, 0, 1], [10, 0, 0, 77], [0, 0, 0, 0], [255, 255, 255, 255], [127, 0, 0, 1]] {
+            assert_eq!(checked(&udp4(mac(4), inside)), Err(Drop::GuardAddress), "{inside:?}");
+        }
+        assert_eq!(checked(&arp(mac(4), mac(4), [192, 0, 2, 7])), Err(Drop::GuardAddress));
+        assert_eq!(checked(&arp(mac(4), mac(4), [10, 0, 0, 254])), Ok(()));
     }
 
     #[test]

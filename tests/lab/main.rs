@@ -13,7 +13,7 @@
 //!   +--------------+                 +--------------+                 +--------------+
 //! ```
 //!
-//! Needs `unshare`, `nsenter`, `ip`, `ping`, `curl`, `script` and `python3`; root, or a kernel that lets users have
+//! Needs `unshare`, `nsenter`, `ip`, `nft`, `ping`, `curl`, `script` and `python3`; root, or a kernel that lets users have
 //! namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never as passed; with
 //! `RNET_LAB_REQUIRE=1` that is a failure. Tests named `limit_*` measure: they have the machine to themselves, and run only in
 //! a release build (`./dev bench`).
@@ -25,6 +25,7 @@ mod addresses;
 mod attach;
 mod containers;
 mod demo;
+mod edge;
 mod hostile;
 mod isolation;
 mod launch;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         addresses::facts(),
         containers::facts(),
         attach::facts(),
+        edge::facts(),
         isolation::facts(),
         hostile::facts(),
         neighbours::facts(),

@@ -120,6 +120,7 @@ impl Host {
                 let gone: BTreeSet<Mac> = interfaces.iter().map(|interface| interface.mac).collect();
                 self.nics.retain(|nic| nic.key != key || !gone.contains(&nic.mac));
             }
+            HostOp::Filter(_) => {}
         }
         Ok(HostAnswer::Done)
     }

@@ -269,6 +269,9 @@ impl World {
             addresses: vec![address.parse().unwrap()],
             unguarded: false,
             vni: None,
+            gateway: false,
+            masquerade: false,
+            publish: Vec::new(),
         };
         match self.command(h, Command::Attach(attach)) {
             Reply::Attached(_) => Ok(()),

@@ -106,6 +106,8 @@ fn interface(name: &str, last: u8, addresses: &[&str]) -> Interface {
         id: NetId::new(ID).unwrap(),
         mac: Mac([2, 0, 0, 0, 0, last]),
         addresses,
+        gateway: None,
+        masquerade: false,
     }
 }
 

@@ -5,6 +5,7 @@
 //! told to fail. Larger stories (loss, partitions, many routers) are the simulator's.
 
 mod attachments;
+mod edge;
 mod linking;
 mod neighbours;
 mod traffic;
@@ -373,6 +374,9 @@ fn attach(key: &str, addresses: &[&str]) -> Attach {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         unguarded: false,
         vni: None,
+        gateway: false,
+        masquerade: false,
+        publish: Vec::new(),
     }
 }
 
