@@ -90,7 +90,7 @@ fn is_forwarded(permit: &Permit, ip: IpAddr) -> bool {
 }
 
 /// The link-local address that an interface with this MAC makes for itself.
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
+pub fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
