@@ -12,10 +12,11 @@
 //! ```
 //!
 //! A frame's kind is read from its header and not taken from the kernel, that looks behind a VLAN tag. Neighbour discovery is
-//! matched whole, by its length and at fixed places, because an option may stand anywhere. Invariant: nothing passes that
-//! `plane::guard` would refuse.
+//! matched whole, by its length and at fixed places, because an option may stand anywhere. A MAC of a neighbour is told only
+//! here, where it is known who sends; it is replaced by one that means so. Invariant: nothing passes that `plane::guard` would
+//! refuse.
 
-use crate::plane::guard::link_local;
+use crate::plane::guard::{FORGED, link_local};
 use crate::types::{HostAddress, Mac};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr};
@@ -28,7 +29,9 @@ pub const TABLE: &str = "rnet_guard";
 pub fn port(device: &str, capture: &str, mac: Mac, addresses: &[HostAddress]) -> String {
     let stray = format!("fwd to \"{capture}\"");
     let mut rules = vec![
-        format!("ether saddr != {mac} {stray}"),
+        format!("ether saddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 {stray}"),
+        // It may be a neighbour's, to whom the data plane would grant it.
+        format!("ether saddr != {mac} ether saddr set {FORGED} {stray}"),
         // Spanning tree and its like: a bridge without it passes them on.
         format!("ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 {stray}"),
     ];
@@ -121,7 +124,7 @@ mod tests {
         assert!(text.contains("arp saddr ip { 0.0.0.0, 10.2.1.1, 10.2.1.2 } accept"), "{text}");
         assert!(text.ends_with("add rule netdev rnet_guard rnv01234567 fwd to \"rnt8312a4\"\n"), "{text}");
         // What is told by its MAC alone comes first.
-        let mac = text.find("ether saddr != 02:00:00:00:00:01 fwd").unwrap();
+        let mac = text.find("ether saddr != 02:00:00:00:00:01 ether saddr set 03:72:6e:65:74:00 fwd").unwrap();
         assert!(mac < text.find("accept").unwrap());
     }
 

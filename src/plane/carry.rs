@@ -35,7 +35,8 @@ impl<S: Sink> Way<'_, S> {
             Err(reason) => reason == Drop::GuardAddress && question.is_probe(),
         };
         let Some(question) = neighbour::question(frame).filter(heard) else { return checked };
-        let answer = neighbours::answers(self.fib, network, &question).and_then(|mac| neighbour::answer(&question, mac));
+        let answer =
+            neighbours::answers(self.fib, network, &question).and_then(|mac| neighbour::answer(&question, mac));
         let Some(answer) = answer else { return checked };
         self.deliver(port, &answer);
         checked.and(Err(Drop::Suppressed))

@@ -87,8 +87,11 @@ impl Neighbours {
 
     /// Everything that is known and undisputed, in no order.
     pub fn iter(&self) -> impl Iterator<Item = Known> + '_ {
-        let known = |(network, address): &(NetId, IpAddr), holder: &Holder| {
-            Known { network: *network, address: *address, mac: holder.mac, place: holder.place }
+        let known = |(network, address): &(NetId, IpAddr), holder: &Holder| Known {
+            network: *network,
+            address: *address,
+            mac: holder.mac,
+            place: holder.place,
         };
         self.holders.iter().filter_map(move |(key, holder)| Some(known(key, holder.as_ref()?)))
     }

@@ -527,7 +527,8 @@ fn what_is_forged_comes_to_the_capture_port_and_to_no_neighbour() {
             ];
             for (what, frame) in &forged {
                 send_in(&evil, "rnet0", frame);
-                captured(&mut capture, |frame| contains(frame, what.as_bytes())).await;
+                let frame = captured(&mut capture, |frame| contains(frame, what.as_bytes())).await;
+                assert_ne!(frame[6..12], other.mac.0, "the data plane would take it for true");
             }
             send_in(&evil, "rnet0", &broadcast(own.mac, "10.2.1.1", b"the truth"));
             let mut buffer = [0; 2048];
