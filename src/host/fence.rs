@@ -47,9 +47,7 @@ impl Fences {
             }
             Err(why) if kept.works.is_none() => {
                 kept.works = Some(false);
-                tracing::warn!(
-                    "attachments of one network on this host can pass for one another, and reach this host's own addresses: {why}"
-                );
+                tracing::warn!("attachments of one network on this host can pass for one another: {why}");
                 Ok(())
             }
             Err(why) => Err(format!("guarding {device}: {why}")),
