@@ -13,7 +13,9 @@
 
 use super::announce::announcements;
 use super::changes::{Devices, Verdict};
+use super::fence::{self, Fences};
 use super::firewall::{self, Firewall};
+use super::guard;
 use super::names;
 use super::plan::{Step, plan};
 use crate::io::capture::{Capture, CaptureKind};
@@ -84,8 +86,9 @@ pub struct Host {
     own: Netns,
     shared: Arc<Shared>,
     firewall: Firewall,
+    fences: Fences,
     _watch: Task,
-    _keep: Task,
+    _keep: [Task; 2],
     /// Tests make the step of this number fail.
     #[cfg(test)]
     fail_at: Option<usize>,
@@ -118,12 +121,14 @@ impl Host {
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
         let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
-        let keep = Task(tokio::spawn(firewall.clone().keep()));
+        let fences = Fences::default();
+        let keep = [Task(tokio::spawn(firewall.clone().keep())), Task(tokio::spawn(fences.clone().keep()))];
         Ok(Host {
             kind,
             own,
             shared,
             firewall,
+            fences,
             _watch: watch,
             _keep: keep,
             #[cfg(test)]
@@ -185,7 +190,8 @@ impl Host {
             sleep(Duration::from_millis(20)).await;
         };
         let mut swept = Vec::new();
-        if firewall::sweep(!leftovers.is_empty()).await? {
+        // Both: the one says nothing of the other.
+        if firewall::sweep(!leftovers.is_empty()).await? | fence::sweep().await? {
             swept.push("the packet filter's rules".to_string());
         }
         for link in leftovers {
@@ -323,7 +329,7 @@ impl Host {
                 Ok(())
             }
             Step::Silence { name } => {
-                return set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1").map_err(|e| e.to_string());
+                return silence(name).map_err(|e| e.to_string());
             }
             Step::OpenPcap { name } => {
                 *capture = Some(open_pcap(name)?);
@@ -333,6 +339,11 @@ impl Host {
                 let capture = capture.take().ok_or("no capture to hand over")?;
                 return self.shared.tell(HostEvent::Opened { port: *port, capture });
             }
+            Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
+            Step::Guard { name, capture, mac, addresses } => {
+                return self.fences.set(name, guard::port(name, capture, *mac, addresses)).await;
+            }
+            Step::Unshut { name } | Step::Unguard { name } => return self.fences.clear(name).await,
             Step::TakeBack { port } => return self.shared.tell(HostEvent::Closed { port: *port }),
             Step::AddVeth { .. }
             | Step::InsideSettings { .. }
@@ -486,6 +497,13 @@ async fn announce(interfaces: Vec<Interface>) {
             }
         }
     }
+}
+
+fn silence(name: &str) -> io::Result<()> {
+    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+    // A device without an address takes packets for any address of the host, and answers for it, unless it is told not to.
+    set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
+    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")
 }
 
 fn settings_of_host(name: &str, ipv6: bool) -> io::Result<()> {

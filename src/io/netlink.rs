@@ -94,6 +94,9 @@ pub struct Veth<'a> {
     pub mtu: u16,
 }
 
+/// Most MACs that a bridge learns (kernels before 6.7 have no limit): what comes beyond is flooded. About 100 bytes each.
+const FDB_MAX: u32 = 65_536;
+
 struct Connection(JoinHandle<()>);
 
 impl Drop for Connection {
@@ -131,6 +134,7 @@ impl Netlink {
             .mtu(mtu.into())
             .stp_state(BridgeStpState::Disabled)
             .mcast_snooping(false)
+            .fdb_max_learned(FDB_MAX)
             .build();
         done(self.handle.link().add(message).execute().await, || format!("making the bridge {name}"))
     }

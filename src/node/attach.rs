@@ -177,7 +177,7 @@ impl Attachments {
             if kept.is_empty() {
                 *emptied.entry(interface.id).or_default() += 1;
             } else {
-                steps.push(plug(&attachment.key, place, vec![Interface { addresses: kept, ..interface.clone() }], mtu));
+                steps.push(plug(attachment, vec![Interface { addresses: kept, ..interface.clone() }], mtu));
             }
         }
         let unused = emptied.into_iter().filter(|(id, count)| self.users(*id) <= *count).map(|(id, _)| id);
@@ -196,8 +196,8 @@ impl Attachments {
     }
 }
 
-fn plug(key: &str, place: &Place, interfaces: Vec<Interface>, mtu: u16) -> HostOp {
-    HostOp::Plug { key: key.to_string(), place: place.clone(), interfaces, mtu }
+fn plug(who: &Attachment, interfaces: Vec<Interface>, mtu: u16) -> HostOp {
+    HostOp::Plug { key: who.key.clone(), place: who.place.clone(), interfaces, mtu, guarded: !who.unguarded }
 }
 
 fn unplug(key: &str, place: &Place, interfaces: Vec<Interface>) -> HostOp {
@@ -205,11 +205,14 @@ fn unplug(key: &str, place: &Place, interfaces: Vec<Interface>) -> HostOp {
 }
 
 /// What undoes an operation that was made.
-pub(super) fn undo(op: &HostOp, mtu: u16) -> Option<HostOp> {
+pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
     match op {
         HostOp::OpenNetwork { id, port, .. } => Some(HostOp::CloseNetwork { id: *id, port: *port }),
         HostOp::Plug { key, place, interfaces, .. } => Some(unplug(key, place, interfaces.clone())),
-        HostOp::Unplug { key, place, interfaces } => Some(plug(key, place, interfaces.clone(), mtu)),
+        HostOp::Unplug { key, place, interfaces } => {
+            let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
+            Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
+        }
         // The packet filter follows the tables by itself.
         HostOp::CloseNetwork { .. } | HostOp::Filter(_) => None,
     }
@@ -437,7 +440,7 @@ impl Node {
             steps.push(unplug(&who.key, &who.place, replaced));
         }
         if !plugged.is_empty() {
-            steps.push(plug(&who.key, &who.place, plugged, self.config.mtu));
+            steps.push(plug(who, plugged, self.config.mtu));
         }
         steps
     }
@@ -465,7 +468,7 @@ impl Node {
             wanted.insert(interface.id, interface.network);
         }
         let mut steps = self.plan_networks(wanted);
-        steps.push(plug(&attachment.key, &attachment.place, attachment.interfaces.clone(), self.config.mtu));
+        steps.push(plug(attachment, attachment.interfaces.clone(), self.config.mtu));
         Ok(Plan { who: Attachment { interfaces: Vec::new(), ..attachment.clone() }, steps })
     }
 

@@ -101,8 +101,8 @@ pub enum HostOp {
     /// Remove them.
     CloseNetwork { id: NetId, port: PortId },
     /// Make these interfaces in the namespace of `place`, up and addressed, bridged to their networks. `key` names the
-    /// attachment for `AttachmentGone`.
-    Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
+    /// attachment for `AttachmentGone`. If `guarded`, it gets no forged frame onto the bridge.
+    Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16, guarded: bool },
     /// Remove these interfaces again; it is no error if they or the namespace are gone.
     Unplug { key: String, place: Place, interfaces: Vec<Interface> },
     /// Route and translate between networks and the outside as this says, instead of whatever was said before.

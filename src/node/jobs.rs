@@ -212,8 +212,8 @@ impl Node {
                     if let Then::Ports(_, before) = &work.then {
                         self.set_ports(&work.who.key, before.clone());
                     }
-                    let mtu = self.config.mtu;
-                    work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu)).collect();
+                    let (mtu, guarded) = (self.config.mtu, !work.who.unguarded);
+                    work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu, guarded)).collect();
                     work.failure = Some(why);
                 } else {
                     self.log(Level::Warn, format!("{}: {why}", what(&op)));

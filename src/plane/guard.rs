@@ -30,11 +30,15 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Where version 2 listener reports go: ff02::16.
 const LISTENER_REPORTS: Mac = Mac([0x33, 0x33, 0, 0, 0, 0x16]);
 
+/// The source that `host::guard` gives to a frame from another MAC than its sender's, for only there it is known who sent it.
+/// A group address: nobody can have it, and no bridge takes it.
+pub const FORGED: Mac = Mac([3, 0x72, 0x6e, 0x65, 0x74, 0]);
+
 /// Whether `frame` may come in on the port of `entry`, and why not.
 pub fn check(entry: &NetworkEntry, frame: &Frame<'_>) -> Result<(), Drop> {
     let mac = frame.src();
     if mac.is_group() {
-        return Err(Drop::GroupSource);
+        return Err(if mac == FORGED { Drop::GuardMac } else { Drop::GroupSource });
     }
     match entry.permits.get(&mac) {
         Some(permit) if permit.unguarded => Ok(()),
@@ -90,7 +94,7 @@ fn is_forwarded(permit: &Permit, ip: IpAddr) -> bool {
 }
 
 /// The link-local address that an interface with this MAC makes for itself.
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
+pub fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
@@ -190,6 +194,7 @@ mod tests {
             ("an address of nobody", udp4(mac(1), [10, 0, 0, 3]), Drop::GuardAddress),
             ("DHCP", udp4(mac(1), [0, 0, 0, 0]), Drop::GuardAddress),
             ("broadcast as the source", udp4(mac(1), [255, 255, 255, 255]), Drop::GuardAddress),
+            ("another's MAC on its own device", udp4(FORGED, [10, 0, 0, 1]), Drop::GuardMac),
             ("a group MAC", udp4(Mac([3, 0, 0, 0, 0, 1]), [10, 0, 0, 1]), Drop::GroupSource),
             ("the broadcast MAC", udp4(Mac::BROADCAST, [10, 0, 0, 1]), Drop::GroupSource),
             ("ARP for another's address", arp(mac(1), mac(1), [10, 0, 0, 2]), Drop::GuardAddress),

@@ -27,6 +27,7 @@ mod containers;
 mod demo;
 mod edge;
 mod hostile;
+mod inside;
 mod isolation;
 mod launch;
 mod leftovers;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         edge::facts(),
         isolation::facts(),
         hostile::facts(),
+        inside::facts(),
         neighbours::facts(),
         leftovers::facts(),
         demo::facts(),
