@@ -19,7 +19,15 @@ fn machine(host: usize, init: Init) -> Ipam {
     let mut seed = [7; 32];
     seed[..8].copy_from_slice(&(host as u64).to_be_bytes());
     let range: Network = "10.32.0.0/12".parse().expect("a network");
-    let config = IpamConfig { me: name(host), uid: Uid(1), ranges: vec![range], default_subnet: None, init, reclaim: None, seed };
+    let config = IpamConfig {
+        me: name(host),
+        uid: Uid(1),
+        ranges: vec![range],
+        default_subnet: None,
+        init,
+        reclaim: None,
+        seed,
+    };
     Ipam::new(config, None, Instant::ZERO)
 }
 
@@ -63,7 +71,12 @@ fn thousand() -> Vec<Ipam> {
     hosts
 }
 
-fn collect(hosts: &mut [Ipam], from: usize, index: &BTreeMap<PeerName, usize>, mail: &mut VecDeque<(usize, usize, Vec<u8>)>) {
+fn collect(
+    hosts: &mut [Ipam],
+    from: usize,
+    index: &BTreeMap<PeerName, usize>,
+    mail: &mut VecDeque<(usize, usize, Vec<u8>)>,
+) {
     while let Some(output) = hosts[from].poll() {
         match output {
             IpamOutput::Unicast { to, body } => mail.push_back((from, index[&to], body)),
@@ -116,7 +129,11 @@ fn benches(c: &mut Criterion) {
     group.sample_size(10);
     group.throughput(Throughput::Elements(ALLOCATIONS));
     group.bench_function("allocate", |b| {
-        b.iter_batched(|| machine(0, Init::Consensus(1)), |host| allocate_all(host, &keys, network), BatchSize::PerIteration)
+        b.iter_batched(
+            || machine(0, Init::Consensus(1)),
+            |host| allocate_all(host, &keys, network),
+            BatchSize::PerIteration,
+        )
     });
 
     let mut hosts = thousand();

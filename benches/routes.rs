@@ -64,7 +64,7 @@ fn known(records: &[Record]) -> Peers {
 fn change_one_link(peers: &mut Peers, version: u64) -> Routes {
     let mut record = peers.get(key(500).name()).unwrap().clone();
     record.version = version;
-    record.links[0].established = version % 2 == 0;
+    record.links[0].established = version.is_multiple_of(2);
     assert_eq!(peers.merge(vec![record]).news.len(), 1);
     Routes::compute(peers)
 }

@@ -3,6 +3,7 @@
 //!
 //! Reads the sources as tokens, without comments and strings. Every path counts, wherever it stands: `use crate::a::b`,
 //! groups (`use crate::{a, b::c}`), inline paths (`crate::a::f()`), and `super::super::a` that climbs to the crate's root.
+//! Tests inside the sources keep to the map too, but may start threads and ask clocks.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::disallowed_methods)]
 
@@ -137,9 +138,31 @@ fn paths_at(tokens: &[String], mut at: usize, prefix: &[String], found: &mut Vec
     at
 }
 
-/// The rooms and the paths that a file uses. `depth`: how many modules below the crate's root the file is.
-fn uses(source: &str, depth: usize) -> (Vec<String>, Vec<String>, bool) {
-    let tokens = tokens(source);
+/// The same without `#[cfg(test)] mod name { ... }`.
+fn without_tests(tokens: &[String]) -> Vec<String> {
+    let (mut kept, mut at) = (Vec::new(), 0);
+    while at < tokens.len() {
+        let is_test = tokens[at..].iter().zip(["#", "[", "cfg", "(", "test", ")", "]", "mod"]).all(|(a, b)| a == b);
+        if !is_test || tokens.get(at + 9).map(String::as_str) != Some("{") {
+            kept.push(tokens[at].clone());
+            at += 1;
+            continue;
+        }
+        at += 9;
+        let mut depth = 0;
+        while at < tokens.len() {
+            depth += i32::from(tokens[at] == "{") - i32::from(tokens[at] == "}");
+            at += 1;
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    kept
+}
+
+/// The rooms and the paths that tokens use. `depth`: how many modules below the crate's root their file is.
+fn uses(tokens: &[String], depth: usize) -> (Vec<String>, Vec<String>) {
     let (mut rooms, mut paths) = (Vec::new(), Vec::new());
     // The brace depths at which inline modules were opened.
     let (mut braces, mut modules) = (0, Vec::new());
@@ -156,7 +179,7 @@ fn uses(source: &str, depth: usize) -> (Vec<String>, Vec<String>, bool) {
             "mod" if tokens.get(at + 2).map(String::as_str) == Some("{") => modules.push(braces),
             word if is_word(word) && tokens.get(at + 1).map(String::as_str) == Some("::") => {
                 let mut found = Vec::new();
-                at = paths_at(&tokens, at, &[], &mut found);
+                at = paths_at(tokens, at, &[], &mut found);
                 for path in found {
                     rooms.extend(room(&path, depth + modules.len()));
                     paths.push(path.join("::"));
@@ -167,7 +190,7 @@ fn uses(source: &str, depth: usize) -> (Vec<String>, Vec<String>, bool) {
         }
         at += 1;
     }
-    (rooms, paths, tokens.iter().any(|token| token == "unsafe"))
+    (rooms, paths)
 }
 
 /// The room that a path leads to from `depth` modules below the root, if it climbs to the root.
@@ -184,7 +207,8 @@ fn room(path: &[String], depth: usize) -> Option<String> {
 /// What is wrong with one file of `room`, `depth` modules below the root.
 fn faults(map: &BTreeMap<String, u32>, home: &str, depth: usize, source: &str) -> Vec<String> {
     let Some(layer) = map.get(home) else { return vec![format!("{home} is not on the map in src/lib.rs")] };
-    let (rooms, paths, has_unsafe) = uses(source, depth);
+    let tokens = tokens(source);
+    let (rooms, _) = uses(&tokens, depth);
     let mut faults = Vec::new();
     for room in rooms.iter().filter(|room| *room != home) {
         match map.get(room) {
@@ -194,10 +218,11 @@ fn faults(map: &BTreeMap<String, u32>, home: &str, depth: usize, source: &str) -
         }
     }
     if *layer <= PURE {
+        let (_, paths) = uses(&without_tests(&tokens), depth);
         let begins = |path: &str, impure: &str| path == impure || path.starts_with(&format!("{impure}::"));
         let named = paths.iter().filter(|path| IMPURE.iter().any(|impure| begins(path, impure)));
         faults.extend(named.map(|path| format!("{home} (L{layer}, pure) names {path}")));
-        if has_unsafe {
+        if tokens.iter().any(|token| token == "unsafe") {
             faults.push(format!("{home} (L{layer}, pure) has unsafe code"));
         }
     }
@@ -222,8 +247,14 @@ fn visit(at: &Path, modules: &[String], map: &BTreeMap<String, u32>, found: &mut
             if matches!(inside.as_slice(), [root] if root == "lib" || root == "main") {
                 continue;
             }
-            let source = fs::read_to_string(&path).unwrap();
-            let faults = faults(map, &inside[0], inside.len(), &source);
+            let mut source = fs::read_to_string(&path).unwrap();
+            let mut depth = inside.len();
+            if inside.iter().any(|module| module == "tests" || module == "testing") {
+                // The file is the module that stands around it here.
+                source = format!("#[cfg(test)] mod tests {{ {source} }}");
+                depth -= 1;
+            }
+            let faults = faults(map, &inside[0], depth, &source);
             found.extend(faults.into_iter().map(|fault| format!("{}: {fault}", path.display())));
         }
     }
@@ -268,6 +299,11 @@ fn catches_planted_violations() {
         ("use std::net::{SocketAddr, UdpSocket as U};", "mesh (L2, pure) names std::net::UdpSocket"),
         ("fn f() { std::thread::spawn(|| ()); }", "mesh (L2, pure) names std::thread::spawn"),
         ("fn f() { unsafe { g() } }", "mesh (L2, pure) has unsafe code"),
+        ("#[cfg(test)] mod tests { use crate::plane; }", "mesh looks sideways to plane (both L2)"),
+        (
+            "#[cfg(test)] mod tests { fn f() {} } fn g() { std::thread::yield_now() }",
+            "mesh (L2, pure) names std::thread::yield_now",
+        ),
         ("/* a /* b */ */ const S: &str = r#\"\"//\"#; use crate::io;", "mesh (L2) looks up to io (L4)"),
         ("const C: char = '\"'; use crate::io; const D: char = '\\'';", "mesh (L2) looks up to io (L4)"),
     ];
@@ -286,6 +322,7 @@ fn lets_innocent_code_pass() {
         "use super::peers::Peers; mod tests { use super::super::peers; use super::*; }",
         "// crate::io and unsafe\n/// std::fs\nconst S: &str = \"crate::io::x unsafe \\\" std::fs\";",
         "use std::net::{IpAddr, SocketAddr}; use std::time::Duration;",
+        "#[cfg(test)] mod tests { fn f() { std::thread::scope(|s| ()); } }",
         "fn f<'a>(x: &'a str) -> char { 'x' }",
     ] {
         assert_eq!(faults(&map, "mesh", 2, source), [] as [&str; 0], "{source}");

@@ -95,3 +95,31 @@ fn a_frame_costs_no_allocation_anywhere_on_its_way() {
     drop(std::hint::black_box(vec![0u8; 10]));
     assert!(ALLOCATIONS.get() > before);
 }
+
+#[test]
+fn an_answered_question_costs_no_allocation() {
+    let planes = chain();
+    let mut memory = Memory::new();
+    let (from, broadcast) = (mac(1), Mac::BROADCAST);
+    let arp =
+        [&broadcast.0[..], &from.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 1], &from.0, &[10, 0, 0, 1], &[0; 6], &[10, 0, 0, 3]]
+            .concat();
+    let mut solicitation = Vec::new();
+    let (own, last) = ([0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 1], |n| {
+        [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, n]
+    });
+    let icmp = etherparse::Icmpv6Type::Unknown { type_u8: 135, code_u8: 0, bytes5to8: [0; 4] };
+    let packet =
+        etherparse::PacketBuilder::ethernet2(from.0, [0x33, 0x33, 0xff, 0, 0, 3]).ipv6(own, last(3), 255).icmpv6(icmp);
+    packet.write(&mut solicitation, &last(3)).expect("a vector takes everything");
+    let frames = [arp, solicitation];
+    let ask = |memory: &mut Memory| {
+        frames.iter().for_each(|frame| planes[0].from_bridge(PORT, frame, Instant::from_nanos(1), memory))
+    };
+    ask(&mut memory);
+    let before = ALLOCATIONS.get();
+    (0..100).for_each(|_| ask(&mut memory));
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(memory.delivered, 202);
+    assert_eq!(planes[0].counters().to_net.frames, 0);
+}

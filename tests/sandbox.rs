@@ -11,7 +11,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use rnet::host::sandbox::{Sandbox, find};
+use rnet::host::sandbox::{Network, Sandbox, find};
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -49,7 +49,7 @@ fn count_interrupts() -> ExitCode {
 /// The process under test.
 fn under_test(mode: &OsStr, command: &[OsString]) -> ExitCode {
     let resolv_conf = std::env::var("TEST_RESOLV_CONF").ok();
-    let sandbox = match Sandbox::spawn(command, resolv_conf.as_deref().map(str::as_bytes)) {
+    let sandbox = match Sandbox::spawn(command, resolv_conf.as_deref().map(str::as_bytes), Network::New) {
         Ok(sandbox) => sandbox,
         Err(failure) => return failed(&failure),
     };

@@ -5,11 +5,12 @@ use rnet::crypto::keys::Ephemeral;
 use rnet::crypto::seal::Cipher;
 use rnet::crypto::session::Role;
 use rnet::plane::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
+use rnet::plane::neighbours::Known;
 use rnet::plane::path::{Epoch, Path};
-use rnet::plane::{Event, Limits, Plane, Sink};
+use rnet::plane::{Event, Limits, Place, Plane, Sink};
 use rnet::types::{Mac, NetId, ShortId};
 use smallvec::SmallVec;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 pub const PORT: PortId = PortId(1);
@@ -105,6 +106,14 @@ fn join(here: u8, there: u8) -> (Arc<Path>, Arc<Path>) {
     (a, b)
 }
 
+/// What was given out, as everybody sees it from elsewhere: 10.0.0.`host` and fd00::`host`.
+fn known(network: NetId) -> impl Iterator<Item = Known> {
+    (1..=3).flat_map(move |host| {
+        let addresses = [IpAddr::from([10, 0, 0, host]), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()).into()];
+        addresses.map(|address| Known { network, address, mac: mac(host), place: Place::Peer(ShortId(host.into())) })
+    })
+}
+
 /// The planes of hosts 1, 2 and 3. Ports are guarded.
 pub fn chain() -> [Plane; 3] {
     let net = NetId::new(7).expect("not zero");
@@ -122,9 +131,10 @@ pub fn chain() -> [Plane; 3] {
             paths.iter().flat_map(|path| path.indexes().into_iter().map(|index| (index, path.clone()))).collect();
         let mut entry = NetworkEntry { port: Some(PORT), ..NetworkEntry::default() };
         let addresses = SmallVec::from_slice(&[[10, 0, 0, host].into()]);
-        entry.permits.insert(mac(host), Permit { addresses, unguarded: false });
+        entry.permits.insert(mac(host), Permit { addresses, unguarded: false, routes_for: None });
         fib.ports.insert(PORT, net);
         fib.networks.insert(net, entry);
+        fib.neighbours = Arc::new(known(net).collect());
         fib.floods = Box::new(Chain { me: fib.me, paths });
         let plane = Plane::new(Limits::default());
         plane.publish(fib);

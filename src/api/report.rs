@@ -9,7 +9,7 @@ mod addresses;
 
 use crate::node::command::Attachment;
 use crate::node::status::{Connection, ConnectionState, Count, Peer, Status};
-use crate::types::{NetId, Nickname, PeerName};
+use crate::types::{NetId, Nickname, PeerName, PortMap};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -55,7 +55,7 @@ pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
     Ok(text + "\n")
 }
 
-/// `rnet ps`: a line for each interface: name or id, MAC, addresses.
+/// `rnet ps`: a line for each interface: name or id, MAC, addresses; ports of this host that lead to it.
 pub fn attachments<'a>(attachments: impl IntoIterator<Item = &'a Attachment>) -> String {
     let mut rows = Vec::new();
     for attachment in attachments {
@@ -63,6 +63,12 @@ pub fn attachments<'a>(attachments: impl IntoIterator<Item = &'a Attachment>) ->
         for interface in &attachment.interfaces {
             let addresses: Vec<String> = interface.addresses.iter().map(|address| address.to_string()).collect();
             rows.push(vec![id.clone(), interface.mac.to_string(), addresses.join(" ")]);
+        }
+        // Beside its first address, as `docker ps` shows them.
+        let published = attachment.published.iter().map(PortMap::arrow).collect::<Vec<_>>().join(" ");
+        let first = rows.len() - attachment.interfaces.len();
+        if let Some(row) = rows.get_mut(first).filter(|_| !published.is_empty()) {
+            row.push(published);
         }
         if attachment.interfaces.is_empty() {
             rows.push(vec![id]);
@@ -364,6 +370,8 @@ mod tests {
             id: network.id(),
             mac: Mac([0x02, 0, 0, 0, 0, 1]),
             addresses: vec!["10.2.1.1/24".parse().unwrap(), "fd00:1::1/64".parse().unwrap()],
+            gateway: None,
+            masquerade: false,
         };
         let attachment = |key: &str, name: Option<&str>, interfaces| Attachment {
             key: key.into(),
@@ -371,6 +379,7 @@ mod tests {
             place: Place::Pid(7),
             interfaces,
             unguarded: false,
+            published: vec![],
         };
         Status {
             version: "0.1.0".into(),

@@ -3,6 +3,7 @@
 //! Values of `launch` stay texts here: `config` parses them together with environment and file, so that every fault is
 //! reported at once and in one voice. Examples stand in `after_help`, a few for each command.
 
+use crate::types::PortMap;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::ffi::OsString;
@@ -77,10 +78,18 @@ pub enum Command {
     /// Take a container, process or namespace off the mesh
     #[command(after_help = "Examples:\n  rnet detach web\n  rnet detach 10.2.1.1/24 pid:4711")]
     Detach(Detach),
-    /// Give this host an address on the mesh (not built yet)
-    Expose(Addresses),
-    /// Take this host's address off the mesh (not built yet)
+    /// Give this host an address on the mesh, and its containers a way out
+    #[command(after_help = EXPOSE)]
+    Expose(Expose),
+    /// Take this host's addresses off the mesh
+    #[command(after_help = "Examples:\n  rnet hide\n  rnet hide 10.2.1.254/24")]
     Hide(Addresses),
+    /// Lead a port of this host to a port of what is attached here
+    #[command(after_help = PUBLISH)]
+    Publish(Ports),
+    /// End that; all of its ports if none is given
+    #[command(after_help = "Examples:\n  rnet unpublish web\n  rnet unpublish 8091:8090 web")]
+    Unpublish(Ports),
     /// List what is attached here: name or id, MAC, addresses
     #[command(after_help = "Examples:\n  rnet ps\n  rnet ps web --json")]
     Ps(Ps),
@@ -128,9 +137,12 @@ Examples:
   rnet run --cidr net:10.32.2.0/24 -- curl http://10.32.2.1/
   rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
   rnet run --cidr 10.2.1.3/24 --cidr fd00:1::3/64 -- ping -c3 10.2.1.1
+  rnet run --cidr 10.2.1.4/24 -p 8091:8090 --gateway -- ./server     needs `rnet expose 10.2.1.254/24`
+  rnet run --join web -- tcpdump -ni rnet0
+  rnet run --network none -- ./build.sh                              loopback only
 
 The command starts when its interfaces rnet0, rnet1, ... are up. Terminal, signals and exit status pass through; \
-everything is removed when it ends. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses \
+everything is removed when it ends. `rnet attach ADDR NAME` adds networks while it runs. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses \
 separated by spaces; `none` gives the command no interface. Without both it gets an address of the default network.";
 
 const ATTACH: &str = "\
@@ -141,6 +153,24 @@ Examples:
   rnet attach fd00:1::5/64 netns:blue         /run/netns/blue; a path works too
 
 Prints the addresses. Attaching again with the same address changes nothing.";
+
+const EXPOSE: &str = "\
+Examples:
+  rnet expose 10.2.1.254/24
+  rnet expose 10.2.1.254/24 fd00:1::fe/64
+  rnet expose --without-masquerade 10.2.1.254/24      others route to the network through this host
+
+Prints the addresses. The host then reaches that network and is reached from it; attachments that were given --gateway get \
+out through it, by its address unless --without-masquerade says otherwise. Networks still do not reach one another. \
+Needs the program nft.";
+
+const PUBLISH: &str = "\
+Examples:
+  rnet publish 8091:8090 web
+  rnet publish 53:5353/udp 192.0.2.1:80:8080 web
+
+The port is reached from outside and from this host, which needs an address on a network of the target (`rnet expose`). \
+`rnet ps` shows it; it ends with the attachment. Needs the program nft.";
 
 const STATUS: &str = "\
 Examples:
@@ -266,6 +296,18 @@ pub struct Run {
     /// What `rnet ps` calls it
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// Which network it sees: the mesh, none but a loopback of its own, or the host's
+    #[arg(long, value_enum, default_value_t = Net::Mesh, value_name = "KIND")]
+    pub network: Net,
+    /// Run it in the namespace of this attachment: a name, pid:N, netns:NAME or a container
+    #[arg(long, value_name = "TARGET", conflicts_with_all = ["cidr", "network", "publish", "gateway", "name", "no_guard"])]
+    pub join: Option<String>,
+    /// Lead a port of this host to it; may be repeated
+    #[arg(short, long, value_name = "[HOSTIP:]HOSTPORT:PORT[/udp]")]
+    pub publish: Vec<PortMap>,
+    /// Let it get out through this host, which is exposed on its network
+    #[arg(long)]
+    pub gateway: bool,
     /// Let it send from any address: it bridges or routes for others
     #[arg(long)]
     pub no_guard: bool,
@@ -277,10 +319,40 @@ pub struct Run {
     pub command: Vec<OsString>,
 }
 
+/// What `rnet run --network` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Net {
+    /// A namespace of its own that is on the mesh
+    Mesh,
+    /// A namespace of its own with nothing but a loopback
+    None,
+    /// The host's own namespace
+    Host,
+}
+
+/// Options of `expose`.
+#[derive(Debug, Args)]
+pub struct Expose {
+    /// Addresses
+    #[arg(value_name = "ADDR")]
+    pub addresses: Vec<String>,
+    /// Leave source addresses as they are on the way out and in
+    #[arg(long)]
+    pub without_masquerade: bool,
+}
+
+/// Options of `publish` and `unpublish`.
+#[derive(Debug, Args)]
+pub struct Ports {
+    /// Ports ([HOSTIP:]HOSTPORT:PORT[/udp]), then the target: a name or key as `rnet ps` shows it, or a container
+    #[arg(value_name = "[PORTS]... TARGET", required = true)]
+    pub words: Vec<String>,
+}
+
 /// Options of `attach`.
 #[derive(Debug, Args)]
 pub struct Attach {
-    /// Addresses, then the target: a container's name or id, pid:N, netns:NAME or netns:PATH
+    /// Addresses, then the target: a name that `rnet ps` shows, a container's name or id, pid:N, netns:NAME or netns:PATH
     #[arg(value_name = "[ADDR]... TARGET", required = true)]
     pub words: Vec<String>,
     /// What `rnet ps` calls it
@@ -289,6 +361,9 @@ pub struct Attach {
     /// Let it send from any address: it bridges or routes for others
     #[arg(long)]
     pub no_guard: bool,
+    /// Let it get out through this host, which is exposed on its network
+    #[arg(long)]
+    pub gateway: bool,
     /// Network id instead of the one made of the CIDR, 1 to 16777215
     #[arg(long, value_name = "ID")]
     pub vni: Option<String>,

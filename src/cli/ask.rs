@@ -34,7 +34,7 @@ pub fn trouble(what: &str, trouble: &Trouble) -> Failure {
     }
 }
 
-fn ask(what: &str, router: &Router, command: Command) -> Result<Reply, Failure> {
+pub fn ask(what: &str, router: &Router, command: Command) -> Result<Reply, Failure> {
     let client = client(what, router)?;
     wait(what, client.ask(command))?.map_err(|why| trouble(what, &why))
 }
@@ -105,7 +105,9 @@ pub async fn ask_patiently(
 pub fn prime(router: &Router) -> Result<(), Failure> {
     let client = client("prime", router)?;
     let mine = |waiting: &WaitingStatus| waiting.what == "prime";
-    wait("prime", ask_patiently("prime", &client, Command::Prime, mine))?.map_err(|why| trouble("prime", &why)).map(drop)
+    wait("prime", ask_patiently("prime", &client, Command::Prime, mine))?
+        .map_err(|why| trouble("prime", &why))
+        .map(drop)
 }
 
 /// `rnet rmpeer`.
@@ -128,11 +130,13 @@ pub fn attach(router: &Router, options: &Attach) -> Result<(), Failure> {
     let vni = vni.map_err(|why| Failure::usage("attach", format!("--vni: {why}")))?;
     let client = client("attach", router)?;
     let reply = wait("attach", async {
-        let found = find(target).await.map_err(|why| Failure::new("attach", why))?;
+        let found = find_here("attach", &client, target).await?;
         let name = options.name.clone().or(found.name);
-        let (key, place, unguarded) = (found.key, found.place, options.no_guard);
-        let attach = command::Attach { key: key.clone(), name, place, addresses, unguarded, vni };
+        let (key, place, unguarded) = (found.key, found.place, options.no_guard || found.unguarded);
+        let (gateway, masquerade, publish) = (options.gateway, false, Vec::new());
         let mine = |waiting: &WaitingStatus| waiting.key.as_ref() == Some(&key);
+        let attach =
+            command::Attach { key: key.clone(), name, place, addresses, unguarded, vni, gateway, masquerade, publish };
         ask_patiently("attach", &client, Command::Attach(attach), mine).await.map_err(|why| trouble("attach", &why))
     })??;
     print_addresses(&reply);
@@ -146,28 +150,49 @@ pub fn detach(router: &Router, options: &Detach) -> Result<(), Failure> {
     let addresses = if texts.is_empty() { Vec::new() } else { addresses("detach", texts)? };
     let client = client("detach", router)?;
     let reply = wait("detach", async {
-        let status = client.status().await.map_err(|why| trouble("detach", &why))?;
-        let known = status.attachments.iter().find(|attachment| report::is_meant(attachment, target));
-        let key = match known {
-            Some(attachment) => attachment.key.clone(),
-            None => find(target).await.map_err(|why| Failure::new("detach", why))?.key,
-        };
+        let key = find_here("detach", &client, target).await?.key;
         client.ask(Command::Detach { key, addresses }).await.map_err(|why| trouble("detach", &why))
     })??;
     print_addresses(&reply);
     Ok(())
 }
 
-fn split(words: &[String]) -> (&[String], &str) {
+pub fn split(words: &[String]) -> (&[String], &str) {
     words.split_last().map_or((&[], ""), |(target, texts)| (texts, target.as_str()))
 }
 
 /// What a TARGET means.
 #[derive(Debug)]
-struct Found {
-    key: String,
-    name: Option<String>,
-    place: Place,
+pub struct Found {
+    /// What the router knows it by.
+    pub key: String,
+    /// What people call it.
+    pub name: Option<String>,
+    /// Where it is.
+    pub place: Place,
+    /// It is attached, without the port guard.
+    pub unguarded: bool,
+}
+
+/// Finds what a TARGET means: an attachment of this name or key first, else as `find` does.
+pub async fn find_here(what: &str, client: &Client, target: &str) -> Result<Found, Failure> {
+    let status = client.status().await.map_err(|why| trouble(what, &why))?;
+    let exact = |attachment: &&Attachment| attachment.key == target;
+    let meant = |attachment: &&Attachment| report::is_meant(attachment, target);
+    let known: Vec<&Attachment> = match status.attachments.iter().find(exact) {
+        Some(attachment) => vec![attachment],
+        None => status.attachments.iter().filter(meant).collect(),
+    };
+    match known.as_slice() {
+        [] => find(target).await.map_err(|why| Failure::new(what, why)),
+        [Attachment { key, name, place, unguarded, .. }] => {
+            Ok(Found { key: key.clone(), name: name.clone(), place: place.clone(), unguarded: *unguarded })
+        }
+        several => {
+            let keys: Vec<&str> = several.iter().map(|attachment| attachment.key.as_str()).collect();
+            Err(Failure::new(what, format!("{target}: several are called so: say which: {}", keys.join(", "))))
+        }
+    }
 }
 
 /// Finds what a TARGET means: `pid:N`, `netns:NAME` or `netns:PATH`, else a container's name or id.
@@ -178,7 +203,7 @@ async fn find(target: &str) -> Result<Found, String> {
         if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
             return Err(format!("{target}: there is no such process"));
         }
-        return Ok(Found { key: format!("pid:{pid}"), name: None, place: Place::Pid(pid) });
+        return Ok(Found { key: format!("pid:{pid}"), name: None, place: Place::Pid(pid), unguarded: false });
     }
     if let Some(name) = target.strip_prefix("netns:") {
         let path = if name.contains('/') { name.to_string() } else { format!("/run/netns/{name}") };
@@ -188,7 +213,7 @@ async fn find(target: &str) -> Result<Found, String> {
         if !std::path::Path::new(&path).exists() {
             return Err(format!("{target}: there is no {path}"));
         }
-        return Ok(Found { key: target.to_string(), name: None, place: Place::Path(path) });
+        return Ok(Found { key: target.to_string(), name: None, place: Place::Path(path), unguarded: false });
     }
     container(target).await
 }
@@ -197,11 +222,11 @@ async fn container(target: &str) -> Result<Found, String> {
     let engine = std::env::var("DOCKER_HOST").ok();
     let found = async { docker::inspect(&docker::socket(engine.as_deref())?, target).await };
     let found = found.await.map_err(|why: docker::DockerError| why.to_string())?;
-    Ok(Found { key: found.id, name: Some(found.name), place: Place::Pid(found.pid) })
+    Ok(Found { key: found.id, name: Some(found.name), place: Place::Pid(found.pid), unguarded: false })
 }
 
 /// The addresses of an attachment, as `attach` and `detach` print them: without prefix lengths, on one line.
-fn print_addresses(reply: &Reply) {
+pub fn print_addresses(reply: &Reply) {
     let Reply::Attached(Attachment { interfaces, .. }) = reply else { return };
     let all = interfaces.iter().flat_map(|interface| &interface.addresses);
     let texts: Vec<String> = all.map(|address| address.ip().to_string()).collect();

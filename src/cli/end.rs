@@ -8,7 +8,7 @@ use super::{Failure, ask, launch, print, sources};
 use crate::api::SOCKET;
 use crate::api::client::Client;
 use crate::api::report;
-use crate::host::Host;
+use crate::host::{Host, firewall};
 use crate::io::capture::CaptureKind;
 use crate::io::lock::{self, Lock};
 use crate::io::pidfd::Pidfd;
@@ -67,6 +67,9 @@ pub fn reset(router: &Router, force: bool) -> Result<(), Failure> {
         print::error_text(&format!("removed {}\n", swept.join(" ")));
     }
     let mut lines = Vec::new();
+    if let Err(why) = firewall::switch_back(&run_dir) {
+        lines.push(format!("reset: {why}"));
+    }
     lines.extend(remove_files(&data_dir, is_data));
     lines.extend(remove_files(&run_dir, is_run));
     drop(lock);
@@ -87,7 +90,10 @@ fn leave(run_dir: &Path) -> Result<(), Failure> {
             Err(_) => Err("the other hosts that must agree are out of reach".to_string()),
         };
         if let Err(why) = left {
-            let line = format!("its addresses could not be given back: {why}; run `rnet rmpeer {}` on another host", status.name);
+            let line = format!(
+                "its addresses could not be given back: {why}; run `rnet rmpeer {}` on another host",
+                status.name
+            );
             print::error(&format!("reset: {name}: {line}"));
         }
         Ok(())
@@ -104,17 +110,17 @@ fn is_data(name: &str) -> bool {
 }
 
 fn is_run(name: &str) -> bool {
-    name == SOCKET || name == "rnet.pid"
+    name == SOCKET || name == "rnet.pid" || name == firewall::SWITCHED
 }
 
 /// Removes the files that are ours and the directory if nothing else is in it; answers what could not be removed.
 fn remove_files(dir: &Path, is_ours: fn(&str) -> bool) -> Vec<String> {
     let mut failures = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(is_ours) {
-            if let Err(why) = std::fs::remove_file(entry.path()) {
-                failures.push(format!("reset: {}: {why}", entry.path().display()));
-            }
+        if entry.file_name().to_str().is_some_and(is_ours)
+            && let Err(why) = std::fs::remove_file(entry.path())
+        {
+            failures.push(format!("reset: {}: {why}", entry.path().display()));
         }
     }
     // Fails if something of others is in it, or if it never was: both are as they should be.

@@ -16,6 +16,7 @@ use crate::api::{self, report};
 use crate::config::{self, Config};
 use crate::crypto::psk;
 use crate::host::Host;
+use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
 use crate::io::capture::CaptureKind;
 use crate::io::clock::Clock;
@@ -196,7 +197,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     };
     require_capture(kind)?;
     let (host_events, machine_events) = mpsc::unbounded_channel();
-    let host = Host::start(kind, host_events).await.map_err(|why| fail(&why))?;
+    let host = Host::start_in(Some(&config.run_dir), kind, host_events).await.map_err(|why| fail(&why))?;
     let swept = host.sweep().await.map_err(|why| fail(&why))?;
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;
@@ -229,13 +230,14 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (end, ended) = oneshot::channel::<()>();
     let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
     let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
-    let outlets = Outlets { links: Links::new(happenings), socket: udp, machine, keeper };
+    let outlets = Outlets { links: Links::new(happenings), socket: udp, hands: datapath.hands(), machine, keeper };
     let control = Control::new(node, clock, outlets);
+    let alarm = Alarm::new().map_err(|why| fail(&why))?;
 
     tracing::info!("rnet {} is ready: {name}({}), port {}", env!("CARGO_PKG_VERSION"), config.nickname, config.port);
     ready.tell(&name.to_string());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    control.run(Inlets { questions, happenings: happened, events: probes }).await;
+    control.run(Inlets { questions, happenings: happened, events: probes, alarm }).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     accepting.abort();
     let _ = end.send(());

@@ -5,6 +5,7 @@
 //! sources    arguments, environment and file as layers of options; passwords from files and terminals
 //! launch     the composition root: puts the router together and runs it, here or in the background
 //! ask        commands that ask a running router: connect, forget, attach, detach, ps, status, report
+//! edge       the way in and out: expose, hide, publish, unpublish
 //! demo       three hosts on one machine, shown and removed
 //! end        stop and reset                 run    a command in a namespace of its own
 //! print      standard output; no line is lost in a panic when a reader goes away
@@ -18,6 +19,7 @@
 pub mod args;
 mod ask;
 mod demo;
+mod edge;
 mod end;
 mod launch;
 mod print;
@@ -70,6 +72,7 @@ pub fn main() -> ExitCode {
         }
     };
     match dispatch(cli, password) {
+        Ok(0) if print::is_lost() => ExitCode::from(1),
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             failure.lines.iter().for_each(|line| print::error(line));
@@ -92,8 +95,10 @@ fn dispatch(cli: Cli, password: Option<secret::Text>) -> Result<u8, Failure> {
         Command::Run(options) => return run::run(&router, &options),
         Command::Attach(attach) => ask::attach(&router, &attach)?,
         Command::Detach(detach) => ask::detach(&router, &detach)?,
-        Command::Expose(_) => return Err(later("expose", "giving the host itself an address")),
-        Command::Hide(_) => return Err(later("hide", "giving the host itself an address")),
+        Command::Expose(options) => edge::expose(&router, &options)?,
+        Command::Hide(options) => edge::hide(&router, &options)?,
+        Command::Publish(ports) => edge::publish(&router, &ports)?,
+        Command::Unpublish(ports) => edge::unpublish(&router, &ports)?,
         Command::Ps(ps) => ask::ps(&router, &ps)?,
         Command::Status(status) => match status.view {
             Some(View::Dns) => return Err(later("status dns", "answering for names")),

@@ -3,12 +3,26 @@
 //! A reader that goes away (`rnet status | head -1`) is no error and no panic: what it did not read is not written.
 //! Colours only on a terminal, and not if `NO_COLOR` is set (no-color.org).
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+static LOST: AtomicBool = AtomicBool::new(false);
 
 /// Writes `text` as it is to standard output.
 pub fn out(text: &str) {
     let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(why) if why.kind() != ErrorKind::BrokenPipe => {
+            LOST.store(true, Ordering::Relaxed);
+            error(&format!("standard output: {why}"));
+        }
+        _ => {}
+    }
+}
+
+/// Whether output was lost (a full disk, not a reader that had enough): the command has failed then.
+pub fn is_lost() -> bool {
+    LOST.load(Ordering::Relaxed)
 }
 
 /// Writes `rnet: <line>` to standard error.

@@ -91,7 +91,8 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     for (name, _) in flags.into_iter().filter(|(_, on)| *on) {
         layer.add(name, "true".to_string());
     }
-    for (name, texts) in [("peers", &launch.peers), ("allow", &launch.allow), ("ipalloc-range", &launch.ipalloc_range)] {
+    for (name, texts) in [("peers", &launch.peers), ("allow", &launch.allow), ("ipalloc-range", &launch.ipalloc_range)]
+    {
         texts.iter().for_each(|text| layer.add(name, text.clone()));
     }
     layer

@@ -13,6 +13,9 @@
 
 use super::announce::announcements;
 use super::changes::{Devices, Verdict};
+use super::fence::{self, Fences};
+use super::firewall::{self, Firewall};
+use super::guard;
 use super::names;
 use super::plan::{Step, plan};
 use crate::io::capture::{Capture, CaptureKind};
@@ -82,7 +85,10 @@ pub struct Host {
     kind: CaptureKind,
     own: Netns,
     shared: Arc<Shared>,
+    firewall: Firewall,
+    fences: Fences,
     _watch: Task,
+    _keep: [Task; 2],
     /// Tests make the step of this number fail.
     #[cfg(test)]
     fail_at: Option<usize>,
@@ -102,16 +108,31 @@ impl Host {
     ///
     /// Errors: no netlink. That privilege is missing shows at the first change.
     pub async fn start(kind: CaptureKind, events: UnboundedSender<HostEvent>) -> Result<Host, String> {
+        Host::start_in(None, kind, events).await
+    }
+
+    /// The same; settings of the kernel that it switches on are remembered in this run directory.
+    pub async fn start_in(
+        run_dir: Option<&Path>,
+        kind: CaptureKind,
+        events: UnboundedSender<HostEvent>,
+    ) -> Result<Host, String> {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
         let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
+        let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
+        let fences = Fences::default();
+        let keep = [Task(tokio::spawn(firewall.clone().keep())), Task(tokio::spawn(fences.clone().keep()))];
         Ok(Host {
             kind,
             own,
             shared,
+            firewall,
+            fences,
             _watch: watch,
+            _keep: keep,
             #[cfg(test)]
             fail_at: None,
         })
@@ -121,7 +142,24 @@ impl Host {
     pub async fn apply(&mut self, op: HostOp) -> Result<HostAnswer, String> {
         let steps = plan(&op, self.kind);
         match op {
-            HostOp::OpenNetwork { .. } | HostOp::CloseNetwork { .. } => self.run(steps, None).await?,
+            HostOp::OpenNetwork { id, .. } => {
+                // Before the first frame: another firewall may drop it.
+                self.firewall.bridge(names::bridge(id), true).await;
+                if let Err(why) = self.run(steps, None).await {
+                    self.firewall.bridge(names::bridge(id), false).await;
+                    return Err(why);
+                }
+            }
+            HostOp::CloseNetwork { id, .. } => {
+                self.run(steps, None).await?;
+                self.firewall.bridge(names::bridge(id), false).await;
+            }
+            HostOp::Filter(edge) => self.firewall.set(edge).await?,
+            HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
+                self.check_overlap(&interfaces).await?;
+                self.run(steps, None).await?;
+                self.shared.register(&key, &interfaces, None);
+            }
             HostOp::Plug { key, place, interfaces, .. } => {
                 let inside = self.enter(&place)?;
                 self.run(steps, Some(&inside)).await?;
@@ -155,6 +193,10 @@ impl Host {
             sleep(Duration::from_millis(20)).await;
         };
         let mut swept = Vec::new();
+        // Both: the one says nothing of the other.
+        if firewall::sweep(!leftovers.is_empty()).await? | fence::sweep().await? {
+            swept.push("the packet filter's rules".to_string());
+        }
         for link in leftovers {
             // A veth's other end went with the first.
             if self.shared.netlink.delete(&link.name).await.map_err(|e| e.to_string())? {
@@ -164,11 +206,33 @@ impl Host {
         Ok(swept)
     }
 
+    /// An address in a network that the host has an interface on already would take that interface's traffic away.
+    async fn check_overlap(&self, interfaces: &[Interface]) -> Result<(), String> {
+        let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
+        let addresses = self.shared.netlink.addresses().await.map_err(|e| e.to_string())?;
+        for (index, held) in addresses {
+            let Some(link) = links.iter().find(|link| link.index == index) else { continue };
+            let overlaps = |interface: &&Interface| {
+                let network = interface.network.cidr();
+                network.contains(&held.trunc()) || held.trunc().contains(&network)
+            };
+            let foreign = !names::is_ours(&link.name, &link.kind);
+            if let Some(interface) = interfaces.iter().find(overlaps).filter(|_| foreign) {
+                let (network, device) = (interface.network, &link.name);
+                return Err(format!(
+                    "expose: network {network} overlaps {held}, which this host has on {device}: use another network"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Opens the namespace of an attachment. Refuses the router's own.
     fn enter(&self, place: &Place) -> Result<Inside, String> {
         let named = match place {
             Place::Pid(pid) | Place::Process { pid, .. } => format!("pid {pid}"),
             Place::Path(path) => path.clone(),
+            Place::Host => return Err("the host itself has no namespace to enter".to_string()),
         };
         let failed = |e: io::Error| match (place, e.kind(), e.raw_os_error()) {
             (Place::Path(_), io::ErrorKind::NotFound, _) => format!("{named}: no such network namespace"),
@@ -194,6 +258,7 @@ impl Host {
                 (namespace, Some(process), Place::Process { pid: *pid, started: began })
             }
             Place::Path(path) => (Netns::at(Path::new(path)).map_err(failed)?, None, place.clone()),
+            Place::Host => return Err(named),
         };
         if self.own.is(&namespace).map_err(failed)? {
             return Err(format!("{named}: that is the host's own network namespace"));
@@ -257,6 +322,14 @@ impl Host {
             Step::SetMtu { name, mtu } => netlink.set_mtu(name, *mtu).await,
             Step::SetMaster { port, bridge } => netlink.set_master(port, bridge).await,
             Step::SetUp { name } => netlink.set_up(name).await,
+            Step::SetMac { name, mac } => netlink.set_mac(name, *mac).await,
+            Step::HostAddress { name, address } => netlink.add_address(name, *address).await,
+            Step::RemoveAddress { name, address } => netlink.remove_address(name, *address).await.map(|_| ()),
+            Step::HostSettings { name, ipv6 } => return settings_of_host(name, *ipv6).map_err(|e| e.to_string()),
+            Step::HostChecksums { name } => {
+                let off = ethtool::transmit_checksums_off(name);
+                return off.map_err(|e| format!("switching checksum offload of {name} off: {e}"));
+            }
             Step::AwaitForwarding { port } => return self.await_forwarding(port).await,
             Step::Delete { name } => netlink.delete(name).await.map(|_| ()),
             Step::AddTap { name } => {
@@ -264,7 +337,7 @@ impl Host {
                 Ok(())
             }
             Step::Silence { name } => {
-                return set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1").map_err(|e| e.to_string());
+                return silence(name).map_err(|e| e.to_string());
             }
             Step::OpenPcap { name } => {
                 *capture = Some(open_pcap(name)?);
@@ -274,13 +347,19 @@ impl Host {
                 let capture = capture.take().ok_or("no capture to hand over")?;
                 return self.shared.tell(HostEvent::Opened { port: *port, capture });
             }
+            Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
+            Step::Guard { name, capture, mac, addresses } => {
+                return self.fences.set(name, guard::port(name, capture, *mac, addresses)).await;
+            }
+            Step::Unshut { name } | Step::Unguard { name } => return self.fences.clear(name).await,
             Step::TakeBack { port } => return self.shared.tell(HostEvent::Closed { port: *port }),
             Step::AddVeth { .. }
             | Step::InsideSettings { .. }
             | Step::InsideAddress { .. }
             | Step::InsideChecksums { .. }
             | Step::InsideUp { .. }
-            | Step::InsideMulticast { .. } => {
+            | Step::InsideMulticast { .. }
+            | Step::InsideDefaultRoute { .. } => {
                 let inside = inside.ok_or("a step inside without a namespace")?;
                 return self.execute_inside(step, inside).await;
             }
@@ -313,6 +392,12 @@ impl Host {
             Step::InsideAddress { name, address } => netlink.add_address(name, *address).await,
             Step::InsideUp { name } => netlink.set_up(name).await,
             Step::InsideMulticast { name } => netlink.add_multicast_route(name).await.map(|_| ()),
+            Step::InsideDefaultRoute { name, via } => match netlink.add_default_route(name, *via).await {
+                Err(e) if e.source.raw_os_error() == Some(libc::EEXIST) => {
+                    return Err("gateway: it has a default route already: leave --gateway out".to_string());
+                }
+                other => other,
+            },
             Step::InsideSettings { name, ipv6 } => {
                 return inside.namespace.within(|| settings_inside(name, *ipv6)).map_err(|e| e.to_string());
             }
@@ -420,6 +505,25 @@ async fn announce(interfaces: Vec<Interface>) {
             }
         }
     }
+}
+
+fn silence(name: &str) -> io::Result<()> {
+    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+    // A device without an address takes packets for any address of the host, and answers for it, unless it is told not to.
+    set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
+    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")
+}
+
+fn settings_of_host(name: &str, ipv6: bool) -> io::Result<()> {
+    // Speak on a network only as who we are there: the port guard drops everything else.
+    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")?;
+    set_sysctl(&format!("ipv4/conf/{name}/arp_announce"), "2")?;
+    set_sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
+    // The bridge is up: these before IPv6 makes itself an address.
+    for setting in ["router_solicitations", "accept_ra", "accept_dad"] {
+        set_sysctl(&format!("ipv6/conf/{name}/{setting}"), "0")?;
+    }
+    settings_inside(name, ipv6)
 }
 
 fn settings_inside(name: &str, ipv6: bool) -> io::Result<()> {

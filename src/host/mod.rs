@@ -15,14 +15,22 @@
 //! - `apply`    runs the steps, undoes them in reverse, sweeps what a dead router left
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
+//! - `rules`    the packet filter as text; pure
+//! - `firewall` sets it, and puts it back when others flush it
+//! - `guard`    what an attachment may put on its bridge, as text; pure
+//! - `fence`    sets that, and puts it back when others flush it
 //! - `sandbox`  `rnet run`: a program on the mesh before it begins
 #![allow(clippy::disallowed_methods)] // the rim: threads, timers and the machine itself
 
 mod announce;
 mod apply;
 mod changes;
+mod fence;
+pub mod firewall;
+mod guard;
 mod names;
 mod plan;
+mod rules;
 pub mod sandbox;
 
 pub use apply::{Host, HostEvent};

@@ -14,7 +14,7 @@ use aws_lc_rs::digest;
 
 /// The bridge of a network.
 pub fn bridge(id: NetId) -> String {
-    format!("rnb{:06x}", id.value())
+    id.bridge()
 }
 
 /// Its TAP.

@@ -10,9 +10,10 @@
 use super::names;
 use crate::io::capture::CaptureKind;
 use crate::node::border::HostOp;
-use crate::node::command::Interface;
+use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
 use crate::types::{HostAddress, Mac};
+use std::net::IpAddr;
 
 /// One step. Devices are in the router's namespace, or `Inside` that of the attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Step {
     AddPair { name: String, peer: String, mtu: u16 },
     /// Make a veth pair, `peer` inside with this MAC, both down.
     AddVeth { name: String, peer: String, mac: Mac, mtu: u16 },
-    /// No IPv6 of the host on this device.
+    /// No IPv6 of the host on this device, and no IPv4 without an address there.
     Silence { name: String },
     /// Set the MTU.
     SetMtu { name: String, mtu: u16 },
@@ -53,6 +54,26 @@ pub enum Step {
     InsideUp { name: String },
     /// Inside: send IPv4 multicast through this interface, unless something else has that route.
     InsideMulticast { name: String },
+    /// Inside: send what has no other route to this address.
+    InsideDefaultRoute { name: String, via: IpAddr },
+    /// Let nothing of a bridge through to the host, which is not on its network.
+    Shut { name: String },
+    /// Let it through again; it is no error if the bridge is gone.
+    Unshut { name: String },
+    /// Let only what is honest through from this device of an attachment to its bridge, and the rest to the capture port.
+    Guard { name: String, capture: String, mac: Mac, addresses: Vec<HostAddress> },
+    /// No longer; it is no error if the device is gone.
+    Unguard { name: String },
+    /// Give a bridge this MAC, whatever its ports have.
+    SetMac { name: String, mac: Mac },
+    /// Settings of a bridge that the host has addresses on; IPv6 only where it has an IPv6 address.
+    HostSettings { name: String, ipv6: bool },
+    /// Complete checksums before the host sends (frames are captured by libpcap).
+    HostChecksums { name: String },
+    /// Give the host an address.
+    HostAddress { name: String, address: HostAddress },
+    /// Take it away; it is no error if it is gone.
+    RemoveAddress { name: String, address: HostAddress },
 }
 
 impl Step {
@@ -64,6 +85,11 @@ impl Step {
             | Step::AddPair { name, .. }
             | Step::AddVeth { name, .. } => Some(Step::Delete { name: name.clone() }),
             Step::HandOver { port } => Some(Step::TakeBack { port: *port }),
+            Step::Shut { name } => Some(Step::Unshut { name: name.clone() }),
+            Step::Unshut { name } => Some(Step::Shut { name: name.clone() }),
+            Step::Guard { name, .. } => Some(Step::Unguard { name: name.clone() }),
+            Step::HostSettings { name, .. } => Some(Step::Silence { name: name.clone() }),
+            Step::HostAddress { name, address } => Some(Step::RemoveAddress { name: name.clone(), address: *address }),
             _ => None,
         }
     }
@@ -74,8 +100,11 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
     match op {
         HostOp::OpenNetwork { id, port, mtu, .. } => {
             let bridge = names::bridge(*id);
-            let mut steps =
-                vec![Step::AddBridge { name: bridge.clone(), mtu: *mtu }, Step::Silence { name: bridge.clone() }];
+            let mut steps = vec![
+                Step::AddBridge { name: bridge.clone(), mtu: *mtu },
+                Step::Silence { name: bridge.clone() },
+                Step::Shut { name: bridge.clone() },
+            ];
             let (tap, (captured, bridged)) = (names::tap(*id), names::pcap_pair(*id));
             match kind {
                 CaptureKind::Tap => steps.extend([
@@ -112,18 +141,50 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                 Step::TakeBack { port: *port },
                 Step::Delete { name: capture },
                 Step::Delete { name: names::bridge(*id) },
+                Step::Unshut { name: names::bridge(*id) },
             ]
         }
-        HostOp::Plug { key, interfaces, mtu, .. } => {
-            interfaces.iter().flat_map(|interface| plug(key, interface, *mtu, kind)).collect()
+        HostOp::Plug { place: Place::Host, interfaces, .. } => {
+            interfaces.iter().flat_map(|interface| expose(interface, kind)).collect()
+        }
+        HostOp::Unplug { place: Place::Host, interfaces, .. } => interfaces.iter().flat_map(hide).collect(),
+        HostOp::Plug { key, interfaces, mtu, guarded, .. } => {
+            let plug = |interface| plug(key, interface, (*mtu, *guarded), kind);
+            interfaces.iter().flat_map(plug).collect()
         }
         HostOp::Unplug { key, interfaces, .. } => {
-            interfaces.iter().map(|interface| Step::Delete { name: names::veth(key, &interface.name) }).collect()
+            let veths = interfaces.iter().map(|interface| names::veth(key, &interface.name));
+            // The guard goes last, so that nothing passes unguarded.
+            veths.flat_map(|name| [Step::Delete { name: name.clone() }, Step::Unguard { name }]).collect()
         }
+        // No devices: `firewall` does it.
+        HostOp::Filter(_) => Vec::new(),
     }
 }
 
-fn plug(key: &str, interface: &Interface, mtu: u16, kind: CaptureKind) -> Vec<Step> {
+/// The host's interface on a network is the network's bridge.
+fn expose(interface: &Interface, kind: CaptureKind) -> Vec<Step> {
+    let name = names::bridge(interface.id);
+    let ipv6 = interface.addresses.iter().any(|address| address.ip().is_ipv6());
+    let mut steps = vec![Step::Unshut { name: name.clone() }, Step::SetMac { name: name.clone(), mac: interface.mac }];
+    if kind == CaptureKind::Pcap {
+        steps.push(Step::HostChecksums { name: name.clone() });
+    }
+    // IPv6 makes its link-local address of the MAC, so it comes after that.
+    steps.push(Step::HostSettings { name: name.clone(), ipv6 });
+    let addresses = interface.addresses.iter();
+    steps.extend(addresses.map(|address| Step::HostAddress { name: name.clone(), address: *address }));
+    steps
+}
+
+fn hide(interface: &Interface) -> Vec<Step> {
+    let name = names::bridge(interface.id);
+    let addresses = interface.addresses.iter().rev();
+    let removals = addresses.map(|address| Step::RemoveAddress { name: name.clone(), address: *address });
+    removals.chain([Step::Silence { name: name.clone() }, Step::Shut { name: name.clone() }]).collect()
+}
+
+fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: CaptureKind) -> Vec<Step> {
     let (ours, inside) = (names::veth(key, &interface.name), &interface.name);
     let ipv6 = interface.addresses.iter().any(|address| address.ip().is_ipv6());
     let ipv4 = interface.addresses.iter().any(|address| address.ip().is_ipv4());
@@ -134,6 +195,14 @@ fn plug(key: &str, interface: &Interface, mtu: u16, kind: CaptureKind) -> Vec<St
     ];
     if kind == CaptureKind::Pcap {
         steps.push(Step::InsideChecksums { name: inside.clone() });
+    }
+    if guarded {
+        let capture = match kind {
+            CaptureKind::Tap => names::tap(interface.id),
+            CaptureKind::Pcap => names::pcap_pair(interface.id).1,
+        };
+        let (name, mac, addresses) = (ours.clone(), interface.mac, interface.addresses.clone());
+        steps.push(Step::Guard { name, capture, mac, addresses });
     }
     steps.extend(
         interface.addresses.iter().map(|address| Step::InsideAddress { name: inside.clone(), address: *address }),
@@ -147,19 +216,22 @@ fn plug(key: &str, interface: &Interface, mtu: u16, kind: CaptureKind) -> Vec<St
     if ipv4 {
         steps.push(Step::InsideMulticast { name: inside.clone() });
     }
+    if let Some(via) = interface.gateway {
+        steps.push(Step::InsideDefaultRoute { name: inside.clone(), via });
+    }
     steps
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::command::Place;
     use crate::types::NetId;
 
     fn interface(name: &str, addresses: &[&str]) -> Interface {
         let addresses: Vec<HostAddress> = addresses.iter().map(|a| a.parse().unwrap()).collect();
         let network = addresses[0].network();
-        Interface { name: name.into(), network, id: network.id(), mac: Mac([2, 0, 0, 0, 0, 1]), addresses }
+        let (mac, gateway) = (Mac([2, 0, 0, 0, 0, 1]), None);
+        Interface { name: name.into(), network, id: network.id(), mac, addresses, gateway, masquerade: false }
     }
 
     fn open() -> HostOp {
@@ -174,7 +246,7 @@ mod tests {
     fn plug_two() -> HostOp {
         let interfaces =
             vec![interface("rnet0", &["10.2.1.1/24"]), interface("rnet1", &["fd00:1::1/64", "fd00:1::2/64"])];
-        HostOp::Plug { key: "pid:7".into(), place: Place::Pid(7), interfaces, mtu: 1410 }
+        HostOp::Plug { key: "pid:7".into(), place: Place::Pid(7), interfaces, mtu: 1410, guarded: true }
     }
 
     fn position(steps: &[Step], wanted: impl Fn(&Step) -> bool) -> usize {
@@ -211,7 +283,7 @@ mod tests {
         let HostOp::Plug { key, place, interfaces, .. } = plug_two() else { unreachable!() };
         let undone: Vec<Step> = plan(&plug_two(), CaptureKind::Tap).iter().filter_map(Step::undo).collect();
         assert_eq!(plan(&HostOp::Unplug { key, place, interfaces }, CaptureKind::Tap), undone);
-        assert_eq!(undone.len(), 2);
+        assert_eq!(undone.len(), 4);
     }
 
     #[test]
@@ -228,6 +300,55 @@ mod tests {
             .filter_map(|s| if let Step::InsideSettings { ipv6, .. } = s { Some(*ipv6) } else { None })
             .collect();
         assert_eq!(settings, [false, true]);
+    }
+
+    #[test]
+    fn hiding_takes_back_what_exposing_did_and_leaves_the_bridge() {
+        let (key, mtu) = ("host:expose".to_string(), 1410);
+        let interfaces = vec![interface("rnb000001", &["10.2.1.1/24", "10.2.1.2/24"])];
+        let unplug = HostOp::Unplug { key: key.clone(), place: Place::Host, interfaces: interfaces.clone() };
+        let plug = HostOp::Plug { key, place: Place::Host, interfaces, mtu, guarded: true };
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let undone: Vec<Step> = plan(&plug, kind).iter().rev().filter_map(Step::undo).collect();
+            assert_eq!(plan(&unplug, kind), undone);
+            assert!(undone.iter().all(|step| !matches!(step, Step::Delete { .. })));
+        }
+    }
+
+    #[test]
+    fn ipv6_of_the_host_wakes_only_for_an_ipv6_address_and_after_the_mac_is_set() {
+        let steps = |address: &str| expose(&interface("rnb000001", &[address]), CaptureKind::Tap);
+        let settings = |steps: &[Step]| position(steps, |s| matches!(s, Step::HostSettings { .. }));
+        assert!(matches!(
+            steps("10.2.1.1/24")[settings(&steps("10.2.1.1/24"))],
+            Step::HostSettings { ipv6: false, .. }
+        ));
+        let six = steps("fd00:1::1/64");
+        assert!(matches!(six[settings(&six)], Step::HostSettings { ipv6: true, .. }));
+        assert!(position(&six, |s| matches!(s, Step::SetMac { .. })) < settings(&six));
+    }
+
+    #[test]
+    fn an_attachment_is_guarded_before_its_device_is_on_the_bridge_unless_it_is_exempt() {
+        let HostOp::Plug { key, place, interfaces, mtu, .. } = plug_two() else { unreachable!() };
+        let free = HostOp::Plug { key, place, interfaces, mtu, guarded: false };
+        for (kind, prefix) in [(CaptureKind::Tap, "rnt"), (CaptureKind::Pcap, "rnq")] {
+            let steps = plan(&plug_two(), kind);
+            for (at, step) in steps.iter().enumerate() {
+                let Step::SetMaster { port, .. } = step else { continue };
+                let guards = |s: &Step| matches!(s, Step::Guard { name, capture, .. } if name == port && capture.starts_with(prefix));
+                assert!(position(&steps, guards) < at);
+            }
+            assert!(!plan(&free, kind).iter().any(|step| matches!(step, Step::Guard { .. })));
+        }
+    }
+
+    #[test]
+    fn a_bridge_is_shut_to_the_host_before_it_is_up() {
+        let steps = plan(&open(), CaptureKind::Tap);
+        let bridge = "rnb8312a4".to_string();
+        let shut = position(&steps, |s| *s == Step::Shut { name: bridge.clone() });
+        assert!(shut < position(&steps, |s| *s == Step::SetUp { name: bridge.clone() }));
     }
 
     #[test]

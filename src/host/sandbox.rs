@@ -11,6 +11,7 @@
 //! job control sees both as one job. So those that the terminal sends are ignored here and those that somebody sends to this
 //! process alone are handed on; which is which, the kernel tells with each signal. When the program stops, so does this.
 
+pub use crate::io::process::Network;
 use crate::io::process::{Contained, Outcome, Program, Stage, stop_self};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -85,9 +86,9 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    /// Makes the namespaces, loopback up, and has `command` (its name and arguments; not empty) wait in them. With
+    /// Makes or joins the namespaces, a new one's loopback up, and has `command` (its name and arguments; not empty) wait in them. With
     /// `resolv_conf` the program sees that as /etc/resolv.conf. Best called before the process has a runtime.
-    pub fn spawn(command: &[OsString], resolv_conf: Option<&[u8]>) -> Result<Sandbox, Failure> {
+    pub fn spawn(command: &[OsString], resolv_conf: Option<&[u8]>, network: Network) -> Result<Sandbox, Failure> {
         let first = command.first().ok_or_else(|| Failure::new(127, "no command given".into()))?;
         let path = find(first)?;
         let name = first.display().to_string();
@@ -101,6 +102,7 @@ impl Sandbox {
             arguments: command.iter().cloned().map(text).collect::<Result<_, _>>()?,
             environment: variables.map(|(key, value)| text(joined(&key, &value))).collect::<Result<_, _>>()?,
             resolv_conf: resolv_conf.map(<[u8]>::to_vec),
+            network,
         };
         let mut contained = Contained::fork(&program).map_err(|e| Failure::new(125, format!("fork: {e}")))?;
         match contained.ready() {
@@ -163,6 +165,10 @@ fn joined(key: &OsStr, value: &OsStr) -> OsString {
 
 fn stage_line(stage: Stage, error: &std::io::Error) -> String {
     let what = match stage {
+        Stage::Join if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return "joining a network namespace: it needs root, or CAP_SYS_ADMIN".into();
+        }
+        Stage::Join => "joining a network namespace",
         Stage::Namespaces if error.kind() == std::io::ErrorKind::PermissionDenied => {
             return "making a network namespace: it needs root, or CAP_SYS_ADMIN".into();
         }

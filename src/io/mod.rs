@@ -5,23 +5,25 @@
 //! or say in one line what was attempted on what; whether they are fatal is the caller's decision.
 //!
 //! ```text
-//! clock entropy        time and random numbers, as the pure layers want them
+//! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap pcap     a network's capture port: one frame in, one frame out, never blocking
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
-//! routes               where this machine sends what
+//! firewall routes      nftables: changed, listed, watched; where this machine sends what
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
 //! background           the fork of the daemon, and how its start went
 //! store lock           files that survive a restart; one router per run directory
 //! ```
 #![allow(clippy::disallowed_methods)] // this is where clocks, sockets, threads, files and random numbers belong
 
+pub mod alarm;
 pub mod background;
 pub mod capture;
 pub mod clock;
 pub mod egress;
 pub mod entropy;
 pub mod ethtool;
+pub mod firewall;
 pub mod ingress;
 pub mod lock;
 pub mod netlink;

@@ -10,7 +10,8 @@
 use super::netns::Netns;
 use crate::types::{HostAddress, Mac};
 use futures_util::StreamExt;
-use netlink_packet_route::address::{AddressFlags, AddressHeaderFlags};
+use ipnet::IpNet;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute,
     LinkFlags, LinkInfo, LinkMessage,
@@ -18,7 +19,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::RouteScope;
 use rtnetlink::{Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -93,6 +94,9 @@ pub struct Veth<'a> {
     pub mtu: u16,
 }
 
+/// Most MACs that a bridge learns (kernels before 6.7 have no limit): what comes beyond is flooded. About 100 bytes each.
+const FDB_MAX: u32 = 65_536;
+
 struct Connection(JoinHandle<()>);
 
 impl Drop for Connection {
@@ -130,6 +134,7 @@ impl Netlink {
             .mtu(mtu.into())
             .stp_state(BridgeStpState::Disabled)
             .mcast_snooping(false)
+            .fdb_max_learned(FDB_MAX)
             .build();
         done(self.handle.link().add(message).execute().await, || format!("making the bridge {name}"))
     }
@@ -182,9 +187,64 @@ impl Netlink {
         if address.ip().is_ipv6() {
             let message = request.message_mut();
             message.header.flags |= AddressHeaderFlags::Nodad;
-            message.attributes.push(netlink_packet_route::address::AddressAttribute::Flags(AddressFlags::Nodad));
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         done(request.execute().await, what)
+    }
+
+    /// Sets the Ethernet address.
+    pub async fn set_mac(&self, name: &str, mac: Mac) -> Result<(), NetlinkError> {
+        let what = || format!("giving {name} the MAC {mac}");
+        let message = LinkUnspec::new_with_index(self.index(name, what).await?).address(mac.0.to_vec()).build();
+        done(self.handle.link().set(message).execute().await, what)
+    }
+
+    /// Removes an address. Answers whether it was there.
+    pub async fn remove_address(&self, name: &str, address: HostAddress) -> Result<bool, NetlinkError> {
+        let what = || format!("taking {address} from {name}");
+        let Some(link) = self.link(name).await? else { return Ok(false) };
+        for (index, held, message) in self.address_messages().await? {
+            if index == link.index && held == IpNet::from(address) {
+                return match done(self.handle.address().del(message).execute().await, what) {
+                    Err(e) if e.is_no_device() || e.source.raw_os_error() == Some(libc::EADDRNOTAVAIL) => Ok(false),
+                    other => other.map(|()| true),
+                };
+            }
+        }
+        Ok(false)
+    }
+
+    /// All addresses of the namespace, with the numbers of their devices.
+    pub async fn addresses(&self) -> Result<Vec<(u32, IpNet)>, NetlinkError> {
+        Ok(self.address_messages().await?.into_iter().map(|(index, address, _)| (index, address)).collect())
+    }
+
+    async fn address_messages(&self) -> Result<Vec<(u32, IpNet, AddressMessage)>, NetlinkError> {
+        let mut answers = Box::pin(self.handle.address().get().execute());
+        let mut all = Vec::new();
+        while let Some(answer) = answers.next().await {
+            let message =
+                answer.map_err(|e| NetlinkError { what: "listing the addresses".into(), source: io_error(e) })?;
+            // On point-to-point links the local address differs from the one that the prefix is of.
+            let of = |wanted: fn(&AddressAttribute) -> Option<IpAddr>| message.attributes.iter().find_map(wanted);
+            let local = of(|a| if let AddressAttribute::Local(ip) = a { Some(*ip) } else { None });
+            let any = of(|a| if let AddressAttribute::Address(ip) = a { Some(*ip) } else { None });
+            if let Some(address) = local.or(any).and_then(|ip| IpNet::new(ip, message.header.prefix_len).ok()) {
+                all.push((message.header.index, address, message));
+            }
+        }
+        Ok(all)
+    }
+
+    /// Sends what has no other route through the device to `via`. Errors: EEXIST if there is such a route already.
+    pub async fn add_default_route(&self, name: &str, via: IpAddr) -> Result<(), NetlinkError> {
+        let what = || format!("routing through {name} to {via}");
+        let index = self.index(name, what).await?;
+        let message = match via {
+            IpAddr::V4(via) => RouteMessageBuilder::<Ipv4Addr>::new().gateway(via).output_interface(index).build(),
+            IpAddr::V6(via) => RouteMessageBuilder::<Ipv6Addr>::new().gateway(via).output_interface(index).build(),
+        };
+        done(self.handle.route().add(message).execute().await, what)
     }
 
     /// Sends IPv4 multicast through the device. Answers false if something else does already.

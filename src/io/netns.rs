@@ -90,6 +90,11 @@ pub fn set_sysctl(setting: &str, value: &str) -> io::Result<()> {
     }
 }
 
+/// Reads a setting of the calling thread's network namespace; nothing if it does not exist.
+pub fn read_sysctl(setting: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/sys/net/{setting}")).ok().map(|text| text.trim().to_string())
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

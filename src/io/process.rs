@@ -15,6 +15,7 @@
 //!
 //! Invariant: if the parent ends before `go`, however it ends, the program never runs.
 
+use super::netns::Netns;
 use super::pidfd::Pidfd;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -38,6 +39,19 @@ pub struct Program {
     pub environment: Vec<CString>,
     /// What it sees as /etc/resolv.conf; the host's if there is none.
     pub resolv_conf: Option<Vec<u8>>,
+    /// Its network namespace.
+    pub network: Network,
+}
+
+/// The network namespace of a program.
+#[derive(Debug)]
+pub enum Network {
+    /// One of its own, with nothing but a loopback that is up.
+    New,
+    /// That of its parent.
+    Same,
+    /// This one.
+    Of(Netns),
 }
 
 /// A step of the child that can fail.
@@ -56,11 +70,13 @@ pub enum Stage {
     Loopback = 4,
     /// Running the program.
     Exec = 5,
+    /// Entering another's namespace.
+    Join = 6,
 }
 
 impl Stage {
-    const ALL: [Stage; 6] =
-        [Stage::Ready, Stage::Namespaces, Stage::Mounts, Stage::ResolvConf, Stage::Loopback, Stage::Exec];
+    const ALL: [Stage; 7] =
+        [Stage::Ready, Stage::Namespaces, Stage::Mounts, Stage::ResolvConf, Stage::Loopback, Stage::Exec, Stage::Join];
 }
 
 /// The child, before and after it runs the program. Dropping it before [`Contained::go`] kills it.
@@ -95,6 +111,15 @@ impl Contained {
             argv: pointers(&program.arguments),
             envp: pointers(&program.environment),
             resolv_conf: program.resolv_conf.as_deref(),
+            unshared: match program.network {
+                Network::New => libc::CLONE_NEWNET | libc::CLONE_NEWNS,
+                Network::Same if program.resolv_conf.is_none() => 0,
+                Network::Same | Network::Of(_) => libc::CLONE_NEWNS,
+            },
+            joined: match &program.network {
+                Network::Of(namespace) => Some(namespace.as_fd().as_raw_fd()),
+                Network::New | Network::Same => None,
+            },
             parent: Pid::this(),
             go: go_read.as_raw_fd(),
             go_write: go_write.as_raw_fd(),
@@ -210,6 +235,10 @@ struct Prepared<'a> {
     argv: Vec<*const libc::c_char>,
     envp: Vec<*const libc::c_char>,
     resolv_conf: Option<&'a [u8]>,
+    /// Kinds of namespaces that it gets anew.
+    unshared: libc::c_int,
+    /// The network namespace that it enters.
+    joined: Option<RawFd>,
     parent: Pid,
     go: RawFd,
     go_write: RawFd,
@@ -272,14 +301,24 @@ fn fail(prepared: &Prepared<'_>, stage: Stage) -> ! {
 fn prepare(prepared: &Prepared<'_>) -> Result<(), Stage> {
     let check = |result: libc::c_int, stage: Stage| if result < 0 { Err(stage) } else { Ok(()) };
     let none: *const libc::c_char = ptr::null();
-    // SAFETY: system calls on integers and on terminated literals.
-    unsafe {
-        check(libc::unshare(libc::CLONE_NEWNET | libc::CLONE_NEWNS), Stage::Namespaces)?;
-        // Slave and not private: our mounts stay ours, and what the host unmounts is not kept busy in here.
-        check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, ptr::null()), Stage::Mounts)?;
+    if let Some(namespace) = prepared.joined {
+        // SAFETY: a system call on integers; the parent holds the descriptor open until after the fork.
+        check(unsafe { libc::setns(namespace, libc::CLONE_NEWNET) }, Stage::Join)?;
+    }
+    if prepared.unshared != 0 {
+        // SAFETY: system calls on integers and on terminated literals.
+        unsafe {
+            check(libc::unshare(prepared.unshared), Stage::Namespaces)?;
+            // Slave and not private: our mounts stay ours, and what the host unmounts is not kept busy in here.
+            check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, ptr::null()), Stage::Mounts)?;
+        }
     }
     if let Some(content) = prepared.resolv_conf {
         replace_resolv_conf(content).map_err(|()| Stage::ResolvConf)?;
+    }
+    if prepared.unshared & libc::CLONE_NEWNET == 0 {
+        // Another's loopback is its own business.
+        return Ok(());
     }
     loopback_up().map_err(|()| Stage::Loopback)
 }

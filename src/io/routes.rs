@@ -61,7 +61,9 @@ mod tests {
         let read = |destination: &str, prefix: &str| line_v6(&line(destination, prefix));
         let expected = Some(("fd00:1::/64".parse().unwrap(), "eth0".to_string()));
         assert_eq!(read("fd000001000000000000000000000000", "40"), expected);
-        for (destination, prefix) in [("0", "00"), ("fe80000000000000", "40"), ("ff000000000000000000000000000000", "08")] {
+        for (destination, prefix) in
+            [("0", "00"), ("fe80000000000000", "40"), ("ff000000000000000000000000000000", "08")]
+        {
             assert_eq!(read(&format!("{destination:0<32}"), prefix), None);
         }
         assert_eq!(line_v6("x y"), None);

@@ -7,8 +7,8 @@ use super::netlink::{Link, describe};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use netlink_packet_core::NetlinkPayload;
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::RouteAttribute;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::MulticastGroup;
 use std::io;
 use tokio::task::JoinHandle;
@@ -51,6 +51,9 @@ impl Watch {
     pub async fn next(&mut self) -> Option<Change> {
         loop {
             match self.messages.next().await? {
+                // A device that joined or left a bridge; it is not gone for that.
+                RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m)
+                    if m.header.interface_family == AddressFamily::Bridge => {}
                 RouteNetlinkMessage::NewAddress(m) | RouteNetlinkMessage::DelAddress(m) => {
                     return Some(Change::Address(m.header.index));
                 }

@@ -7,11 +7,12 @@
 //! If the ring says that this life of ours was removed, everything it gave us is gone: a new life begins, before anything
 //! else is handed out. If it knows a life of ours that our state does not, the state was lost, and the same happens.
 
-use super::messages::{Digest, MESSAGE, Message, PART, PARTS_MAX, bytes, value};
+use super::messages::{Digest, MESSAGE, Message, PART, PARTS_MAX};
 use super::ring::{Life, MEMBERS_MAX, Relation, Ring, Slot, Standing};
 use super::steps::Step;
 use super::{Ipam, IpamOutput};
 use crate::types::{Instant, PeerName};
+use crate::wire::message::{decode_body, encode_body};
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,12 +56,12 @@ impl Ipam {
             Message::Digest(digest) => self.hear_digest(from, &digest, now),
             Message::Fetch => self.send_ring(from),
             Message::Full(ring) => self.adopt(from, ring, now),
-            Message::Part { slot, number, of, bytes } => self.hear_part(from, slot, (number, of), bytes, now),
+            Message::Part { .. } => self.hear_part(from, message, now),
             Message::Ask(request) => self.hear_ask(from, request),
-            Message::Prepare { slot, ballot, reclaim } => self.hear_prepare(from, slot, ballot, &reclaim, now),
+            Message::Prepare { .. } => self.hear_prepare(from, message, now),
             Message::Promise { .. } => self.hear_promise(from, message, now),
-            Message::Accept { slot, ballot, step } => self.hear_accept(from, slot, ballot, step, now),
-            Message::Accepted { slot, ballot, life } => self.hear_accepted(from, &slot, &ballot, life, now),
+            Message::Accept { .. } => self.hear_accept(from, message, now),
+            Message::Accepted { .. } => self.hear_accepted(from, message, now),
             Message::Nack { slot, ballot, promised } => self.hear_nack(&slot, &ballot, &promised, now),
             Message::Decided { slot, step } => {
                 if self.in_step(from, &slot) {
@@ -120,7 +121,7 @@ impl Ipam {
             self.out.push_back(IpamOutput::Unicast { to, body: whole });
             return;
         }
-        let packed = bytes(&*ring);
+        let packed = encode_body(&*ring);
         let of = packed.len().div_ceil(PART);
         let Some(of) = u16::try_from(of).ok().filter(|of| *of <= PARTS_MAX) else { return };
         for (number, part) in (0..of).zip(packed.chunks(PART)) {
@@ -128,7 +129,8 @@ impl Ipam {
         }
     }
 
-    fn hear_part(&mut self, from: PeerName, slot: Slot, (number, of): (u16, u16), part: Vec<u8>, now: Instant) {
+    fn hear_part(&mut self, from: PeerName, message: Message, now: Instant) {
+        let Message::Part { slot, number, of, bytes: part } = message else { return };
         if of > PARTS_MAX || number >= of || part.len() > PART {
             return;
         }
@@ -141,9 +143,9 @@ impl Ipam {
         if parts.got.len() == usize::from(of) {
             let whole: Vec<u8> = parts.got.values().flatten().copied().collect();
             self.adopting.parts = None;
-            match value::<Ring, { 16 * PART * PARTS_MAX as usize }>(&whole) {
-                Some(ring) => self.adopt(from, Arc::new(ring), now),
-                None => self.malformed = self.malformed.saturating_add(1),
+            match decode_body::<Ring>(&whole) {
+                Ok(ring) => self.adopt(from, Arc::new(ring), now),
+                Err(_) => self.malformed = self.malformed.saturating_add(1),
             }
         }
     }
@@ -252,7 +254,9 @@ impl Ipam {
             Relation::Foreign => {
                 if ring.guests.get(&mine.slot.ring).is_some_and(|outcome| outcome.absorbed) {
                     let members = ring.voters().count();
-                    self.log(format!("addresses: this host's address space was joined with that of {from}: {members} members"));
+                    self.log(format!(
+                        "addresses: this host's address space was joined with that of {from}: {members} members"
+                    ));
                     self.install(ring, now);
                 }
             }
@@ -288,9 +292,13 @@ impl Ipam {
             let line = if member.life == mine && member.standing == Standing::Removed && !self.asking.retiring {
                 Some("addresses: this host was removed from the address space while it was away: it drops what it had and begins anew".into())
             } else if member.life == mine && member.boot > self.state.boot {
-                Some(format!("addresses: the stored state of this host ({me}) is older than what the others know: what it had stays set aside; `rnet rmpeer {me}` on another host frees it"))
+                Some(format!(
+                    "addresses: the stored state of this host ({me}) is older than what the others know: what it had stays set aside; `rnet rmpeer {me}` on another host frees it"
+                ))
             } else if member.life != mine && member.life.number() >= mine.number() {
-                Some(format!("addresses: the others know this host ({me}) from before its state was lost: what it had stays set aside; `rnet rmpeer {me}` on another host frees it"))
+                Some(format!(
+                    "addresses: the others know this host ({me}) from before its state was lost: what it had stays set aside; `rnet rmpeer {me}` on another host frees it"
+                ))
             } else {
                 None
             };

@@ -71,7 +71,8 @@ impl Holdings {
     pub(super) fn aim(&mut self, ring: &Ring, default: Option<Network>) {
         let voters = ring.voters().count().max(1);
         let mine = |network: &Network| {
-            Run::usable(*network).is_some_and(|window| self.owned.clip(window).next().is_some()) || Some(*network) == default
+            Run::usable(*network).is_some_and(|window| self.owned.clip(window).next().is_some())
+                || Some(*network) == default
         };
         let everywhere = voters * ring.subnets.len() <= EVERYWHERE;
         let wanted: BTreeSet<Network> =

@@ -36,6 +36,8 @@ const CONTACT: Duration = Duration::from_secs(40);
 /// Most contacts and most pieces in one `Vacate`.
 const CONTACTS_MAX: usize = 16;
 const PIECES_MAX: usize = 512;
+/// Most other rings that a ring remembers; further ones stay apart.
+const GUESTS_MAX: usize = 1024;
 
 struct Visit {
     guest: Guest,
@@ -114,7 +116,8 @@ impl Ring {
             Act::Absorb(guest) if self.moving.is_none() => self.absorb(guest),
             Act::Refuse { ring, attempt, owners } if self.is_open(*ring, *attempt) => {
                 self.guests.insert(*ring, Outcome { attempt: *attempt, absorbed: false });
-                let kept = |of: &Owner| owners.contains(of) && self.members.get(&of.peer).is_none_or(|m| m.life != of.life);
+                let kept =
+                    |of: &Owner| owners.contains(of) && self.members.get(&of.peer).is_none_or(|m| m.life != of.life);
                 self.blocks.retain(|_, (_, of)| !kept(of));
             }
             _ => {}
@@ -124,6 +127,7 @@ impl Ring {
     /// Whether an attempt of a guest has no answer yet.
     fn is_open(&self, ring: u64, attempt: u32) -> bool {
         ring != self.slot.ring
+            && (self.guests.len() < GUESTS_MAX || self.guests.contains_key(&ring))
             && self.guests.get(&ring).is_none_or(|outcome| !outcome.absorbed && outcome.attempt < attempt)
     }
 
@@ -140,7 +144,8 @@ impl Ring {
     }
 
     fn absorb(&mut self, guest: &Guest) {
-        let inside = guest.holdings.iter().flat_map(|(_, runs)| runs).all(|run| self.spans(run.start) && self.spans(run.last));
+        let inside =
+            guest.holdings.iter().flat_map(|(_, runs)| runs).all(|run| self.spans(run.start) && self.spans(run.last));
         if !self.is_open(guest.ring, guest.attempt) || !inside || !self.in_the_way(guest).is_empty() {
             return;
         }
@@ -174,7 +179,8 @@ impl Ipam {
         if ring.guests.get(&theirs).is_some_and(|outcome| outcome.absorbed) {
             return self.send_ring(from);
         }
-        if theirs < ring.slot.ring && (self.merge.hosts.len() < CONTACTS_MAX || self.merge.hosts.contains_key(&theirs)) {
+        if theirs < ring.slot.ring && (self.merge.hosts.len() < CONTACTS_MAX || self.merge.hosts.contains_key(&theirs))
+        {
             let contacts = self.merge.hosts.entry(theirs).or_default();
             if contacts.len() < CONTACTS_MAX || contacts.contains_key(&from) {
                 contacts.insert(from, now);
@@ -273,7 +279,9 @@ impl Ipam {
     }
 
     fn apart(&mut self, why: String) {
-        let line = format!("addresses: two address spaces met and stay apart: {why}. Both go on; release that address on one side, or run `rnet reset` on the hosts of one side");
+        let line = format!(
+            "addresses: two address spaces met and stay apart: {why}. Both go on; release that address on one side, or run `rnet reset` on the hosts of one side"
+        );
         if self.merge.conflict.as_ref() != Some(&line) {
             self.merge.conflict = Some(line.clone());
             self.log(line);
@@ -299,19 +307,27 @@ impl Ipam {
         }
         if into != ring.slot.ring {
             if ring.guests.get(&into).is_some_and(|outcome| outcome.absorbed) {
-                self.tell(from, &answer("the other address space was itself joined with a third one; it is tried again"));
+                self.tell(
+                    from,
+                    &answer("the other address space was itself joined with a third one; it is tried again"),
+                );
             }
             return;
         }
         if outcome.is_some_and(|outcome| outcome.attempt >= guest.attempt) {
-            let why = self.merge.conflict.clone().map_or_else(|| "an address is in use in both".into(), |line| {
-                line.split(": ").nth(2).and_then(|rest| rest.split(". Both").next()).unwrap_or_default().to_owned()
-            });
+            let why = self.merge.conflict.clone().map_or_else(
+                || "an address is in use in both".into(),
+                |line| {
+                    line.split(": ").nth(2).and_then(|rest| rest.split(". Both").next()).unwrap_or_default().to_owned()
+                },
+            );
             return self.tell(from, &answer(&why));
         }
         let until = now + KNOCK * 3;
         match &mut self.merge.visit {
-            Some(visit) if visit.guest.ring == guest.ring && visit.guest.attempt == guest.attempt => visit.until = until,
+            Some(visit) if visit.guest.ring == guest.ring && visit.guest.attempt == guest.attempt => {
+                visit.until = until
+            }
             Some(visit) if now < visit.until => {}
             _ => self.merge.visit = Some(Visit { guest, until, asked: Instant::ZERO, occupied: None }),
         }
@@ -340,11 +356,18 @@ impl Ipam {
     }
 
     /// Asks owners to vacate; an address that cannot be vacated, if there is one.
-    fn make_room(&mut self, ring: &Ring, pieces: &[(Run, Owner, Owner)], visit: &mut Visit, now: Instant) -> Option<u128> {
+    fn make_room(
+        &mut self,
+        ring: &Ring,
+        pieces: &[(Run, Owner, Owner)],
+        visit: &mut Visit,
+        now: Instant,
+    ) -> Option<u128> {
         let me = self.owner();
         let mut others: BTreeMap<PeerName, Vec<(Run, Owner)>> = BTreeMap::new();
         for (piece, of, heir) in pieces {
-            let current = ring.members.get(&of.peer).is_some_and(|m| m.life == of.life && m.standing == Standing::Voting);
+            let current =
+                ring.members.get(&of.peer).is_some_and(|m| m.life == of.life && m.standing == Standing::Voting);
             if *of == me {
                 if let Err(at) = self.vacate(*piece, *heir) {
                     return Some(at);

@@ -1,4 +1,5 @@
-//! What address management says to its own kind on other peers, and its encoding: a version byte, then bincode.
+//! What address management says to its own kind on other peers, and its encoding: a version byte, then a body of
+//! `wire::message`.
 //!
 //! ```text
 //! Digest                      where my ring stands; to some peers now and then, and to whoever just became reachable
@@ -17,7 +18,7 @@ use super::rounds::Ballot;
 use super::space::Run;
 use super::steps::{Guest, Request, Step};
 use crate::types::{Network, PeerName};
-use serde::de::DeserializeOwned;
+use crate::wire::message::{decode_body, encode_body};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ use std::sync::Arc;
 pub const MESSAGE: usize = 256 * 1024;
 /// Bytes of a ring that ride in one part.
 pub(super) const PART: usize = MESSAGE - 64;
-/// Most parts of a ring: 16 MiB.
-pub(super) const PARTS_MAX: u16 = 64;
+/// Most parts of a ring: 4 MiB, what `wire::message` takes.
+pub(super) const PARTS_MAX: u16 = 16;
 /// First byte of every message.
 const VERSION: u8 = 1;
 
@@ -59,47 +60,87 @@ pub(super) enum Message {
     Digest(Digest),
     Fetch,
     Full(Arc<Ring>),
-    Part { slot: Slot, number: u16, of: u16, bytes: Vec<u8> },
+    Part {
+        slot: Slot,
+        number: u16,
+        of: u16,
+        bytes: Vec<u8>,
+    },
     Ask(Request),
-    Prepare { slot: Slot, ballot: Ballot, reclaim: Vec<PeerName> },
-    Promise { slot: Slot, ballot: Ballot, life: Life, boot: u64, accepted: Option<(Ballot, Step)>, agrees: Vec<PeerName> },
-    Accept { slot: Slot, ballot: Ballot, step: Step },
-    Accepted { slot: Slot, ballot: Ballot, life: Life },
-    Nack { slot: Slot, ballot: Ballot, promised: Ballot },
-    Decided { slot: Slot, step: Step },
-    Need { want: Want, life: Life },
-    Deny { want: Want },
-    Evict { peers: Vec<(PeerName, u64)> },
-    Knock { into: u64, guest: Box<Guest> },
-    Answered { guest: u64, attempt: u32, why: String },
-    Vacate { guest: u64, attempt: u32, items: Vec<(Run, Owner)> },
-    Occupied { guest: u64, attempt: u32, position: u128 },
-}
-
-/// Any value's bytes; empty if it cannot be encoded, which none of ours does.
-pub(super) fn bytes<T: Serialize>(value: &T) -> Vec<u8> {
-    bincode::serde::encode_to_vec(value, bincode::config::standard()).unwrap_or_default()
-}
-
-/// The value that these bytes are, all of them.
-pub(super) fn value<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Option<T> {
-    let config = bincode::config::standard().with_limit::<LIMIT>();
-    let (value, used) = bincode::serde::decode_from_slice(bytes, config).ok()?;
-    (used == bytes.len()).then_some(value)
+    Prepare {
+        slot: Slot,
+        ballot: Ballot,
+        reclaim: Vec<PeerName>,
+    },
+    Promise {
+        slot: Slot,
+        ballot: Ballot,
+        life: Life,
+        boot: u64,
+        accepted: Option<(Ballot, Step)>,
+        agrees: Vec<PeerName>,
+    },
+    Accept {
+        slot: Slot,
+        ballot: Ballot,
+        step: Step,
+    },
+    Accepted {
+        slot: Slot,
+        ballot: Ballot,
+        life: Life,
+    },
+    Nack {
+        slot: Slot,
+        ballot: Ballot,
+        promised: Ballot,
+    },
+    Decided {
+        slot: Slot,
+        step: Step,
+    },
+    Need {
+        want: Want,
+        life: Life,
+    },
+    Deny {
+        want: Want,
+    },
+    Evict {
+        peers: Vec<(PeerName, u64)>,
+    },
+    Knock {
+        into: u64,
+        guest: Box<Guest>,
+    },
+    Answered {
+        guest: u64,
+        attempt: u32,
+        why: String,
+    },
+    Vacate {
+        guest: u64,
+        attempt: u32,
+        items: Vec<(Run, Owner)>,
+    },
+    Occupied {
+        guest: u64,
+        attempt: u32,
+        position: u128,
+    },
 }
 
 impl Message {
     /// As it travels.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![VERSION];
-        out.extend(bytes(self));
+        out.extend(encode_body(self));
         out
     }
 
     /// Nothing for whatever is not a message of this version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Message> {
         let (version, body) = bytes.split_first()?;
-        // The limit counts decoded memory, which is several times the bytes of small integers.
-        if *version != VERSION || bytes.len() > MESSAGE + 1 { None } else { value::<Message, { 16 * MESSAGE }>(body) }
+        if *version != VERSION || bytes.len() > MESSAGE + 1 { None } else { decode_body(body).ok() }
     }
 }

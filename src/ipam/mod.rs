@@ -1,8 +1,34 @@
 //! Who may hand out which address: a replicated allocator without a server, safe under any partition.
 //!
-//! HEAD
+//! The ring (`ring`) says which peer owns which addresses; what nobody owns is the common pool. A peer hands out only from
+//! what the ring gives to this very start of it, so an allocation is local and immediate, also while the mesh is
+//! partitioned; ahead of need it keeps spare addresses in every subnet in use (`open`, `holdings`). Everything else changes
+//! the ring, and that takes a majority of its members:
 //!
+//! ```text
+//! ring 0 --founding--> ring 1 --step--> ring 2 --step--> ...      each step decided once, by a majority of the members
+//!   (`election`)         |                |                         of the ring before it (`rounds`: Paxos)
+//!                     owners A B       owners A B C
+//! ```
+//!
+//! Why no address is given twice. (1) A ring has one successor: majorities of one ring share a voter, and voters store
+//! their promises before they speak. So all rings of one founding are one chain, and merging is taking the later one.
+//! (2) In one ring every address has one owner. (3) From ring to ring an address leaves its owner only by the owner's own
+//! request (`Shed`, `Leave`), after the owner stopped handing it out and stored that, or by an operator's word that the
+//! owner is dead. A peer that a majority merely misses (`takeover`) loses its vote, never its addresses: it may live behind a
+//! partition. (4) A request is applied at most once, and only for the newest start of its sender: late and doubled messages
+//! are void. (5) After a start nothing is handed out before a majority counted this start in, so a peer that was removed
+//! meanwhile knows first. (6) Two rings founded apart become one only if no address is in use in both (`merge`).
+//!
+//! What it costs: a host that restarts, or a subnet used for the first time, needs a majority within reach; while it is not,
+//! requests wait and say for whom. With two members that is both: `rnet rmpeer` lets the survivor go on. If operators on
+//! two sides declare each other dead, or one declares a majority dead that is not, both go on and both say so.
+//!
+//! Sans-IO: feed an input, `poll` until `None`, wait for `deadline`. Messages may be lost, doubled and reordered. All
+//! that depends on the stored state comes out after it. Knows nothing of attachments (keys are opaque), of links, of MACs.
+
 mod adopt;
+mod border;
 mod election;
 mod holdings;
 mod merge;
@@ -18,11 +44,12 @@ mod status;
 mod steps;
 mod takeover;
 
+pub use border::{Granted, Init, IpamConfig, IpamOutput};
 pub use messages::MESSAGE;
 pub use state::IpamState;
 pub use status::{IpamStatus, OwnerStatus, WaitingStatus};
 
-use crate::types::{HostAddress, Instant, Network, PeerName, Uid};
+use crate::types::{HostAddress, Instant, Network, PeerName};
 use holdings::Holdings;
 use messages::Message;
 use open::Asking;
@@ -36,63 +63,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use takeover::Takeover;
-
-/// How the first ring comes about.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Init {
-    /// A majority of this many hosts agrees; 1: this host alone founds it when it first needs it.
-    Consensus(usize),
-    /// These peers, the same list on each of them: nothing needs to be agreed.
-    Seed(Vec<PeerName>),
-    /// Never founds: waits for a ring that others found.
-    Observer,
-}
-
-/// What does not change while the router runs.
-#[derive(Debug, Clone)]
-pub struct IpamConfig {
-    /// This peer.
-    pub me: PeerName,
-    /// This run.
-    pub uid: Uid,
-    /// The space; the same on all peers.
-    pub ranges: Vec<Network>,
-    /// What `net:default` means; none: the first range.
-    pub default_subnet: Option<Network>,
-    /// How the first ring comes about.
-    pub init: Init,
-    /// After how long a majority takes an unreachable peer out of the count; none: never.
-    pub reclaim: Option<Duration>,
-    /// Random bytes, fresh at every start.
-    pub seed: [u8; 32],
-}
-
-/// What the driver is to do, in order: whatever comes after a `Persist` may only happen once that state is durable.
-#[derive(Debug, Clone, PartialEq)]
-pub enum IpamOutput {
-    /// Make this durable; the newest stands for all before it. Drop it soon: a state that is still held is copied before
-    /// the next change.
-    Persist(Arc<IpamState>),
-    /// Send to every peer; loss is repaired.
-    Gossip(Vec<u8>),
-    /// Send to one peer; loss is repaired.
-    Unicast { to: PeerName, body: Vec<u8> },
-    /// The answer to a request: an address, or why not (one line).
-    Answer { request: u64, result: Result<Granted, String> },
-    /// The request waits, and for what (one line). Again whenever the reason changes.
-    Waiting { request: u64, why: String },
-    /// One line for the log.
-    Log(String),
-}
-
-/// What a request brought.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Granted {
-    /// An address with the prefix length of the network asked for.
-    Address(HostAddress),
-    /// Done, with a line for people.
-    Done(String),
-}
 
 /// One peer's address management. Feed it, then `poll` until `None`, then wait for `deadline`.
 pub struct Ipam {
@@ -221,11 +191,18 @@ impl Ipam {
     /// When `tick` is to be called at the latest.
     pub fn deadline(&self) -> Option<Instant> {
         let gossip = (!self.near.is_empty()).then_some(self.adopting.digest_at);
-        [gossip, self.rounds.deadline(), self.asking.deadline(), self.takeover.deadline(), self.merge.deadline(), self.election.deadline()]
-            .into_iter()
-            .chain(self.pending.values().map(Pending::deadline))
-            .flatten()
-            .min()
+        [
+            gossip,
+            self.rounds.deadline(),
+            self.asking.deadline(),
+            self.takeover.deadline(),
+            self.merge.deadline(),
+            self.election.deadline(),
+        ]
+        .into_iter()
+        .chain(self.pending.values().map(Pending::deadline))
+        .flatten()
+        .min()
     }
 
     /// The deadline has come.

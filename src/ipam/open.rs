@@ -59,9 +59,9 @@ impl Ipam {
 
     /// Whether the ring counts this very start of ours in.
     pub(super) fn counted_in(&self) -> bool {
-        self.ring().and_then(|ring| ring.members.get(&self.config.me)).is_some_and(|m| {
-            m.life == self.state.life && m.boot == self.state.boot && m.standing == Standing::Voting
-        })
+        self.ring()
+            .and_then(|ring| ring.members.get(&self.config.me))
+            .is_some_and(|m| m.life == self.state.life && m.boot == self.state.boot && m.standing == Standing::Voting)
     }
 
     /// Whether this host may hand out what it owns.
@@ -78,7 +78,11 @@ impl Ipam {
     /// Drops the request under way once the ring shows that it was applied, or can never be.
     pub(super) fn review_request(&mut self) {
         let Some(ring) = self.ring().cloned() else { return };
-        let over = self.asking.request.as_ref().is_some_and(|request| request.life != self.state.life || ring.is_stale(request));
+        let over = self
+            .asking
+            .request
+            .as_ref()
+            .is_some_and(|request| request.life != self.state.life || ring.is_stale(request));
         if over {
             self.asking.request = None;
             self.asking.tries = 0;
@@ -144,7 +148,8 @@ impl Ipam {
     /// Exact addresses that are in the pool: claimed ones, and held ones that we lost but nobody else has.
     fn takes(&self, ring: &Ring) -> Vec<Op> {
         let claimed = self.pending.values().filter_map(|pending| pending.claims());
-        let pooled = claimed.chain(self.holdings.lost.iter().copied()).filter(|at| ring.spans(*at) && ring.owner(*at).is_none());
+        let pooled =
+            claimed.chain(self.holdings.lost.iter().copied()).filter(|at| ring.spans(*at) && ring.owner(*at).is_none());
         pooled.take(OPS_MAX / 4).map(|position| Op::Take { position }).collect()
     }
 
@@ -176,8 +181,10 @@ impl Ipam {
             let wanted = self.wants_founding(now);
             return self.propose(wanted, now);
         };
-        let voters: Vec<PeerName> =
-            ring.voters().filter(|v| self.near.contains(v) || self.may_vote(*v, self.state.life) && *v == self.config.me).collect();
+        let voters: Vec<PeerName> = ring
+            .voters()
+            .filter(|v| self.near.contains(v) || self.may_vote(*v, self.state.life) && *v == self.config.me)
+            .collect();
         let leads = voters.first() == Some(&self.config.me);
         let mut wanted = !self.rounds.inbox.is_empty() || !self.removals(&self.named_dead()).is_empty();
         wanted |= leads && (!self.due_for_reclaim(now).is_empty() || !self.merge_acts().is_empty());
@@ -201,7 +208,8 @@ impl Ipam {
     /// A peer's request.
     pub(super) fn hear_ask(&mut self, from: PeerName, request: Request) {
         let fits = request.from == from && request.ops.len() <= OPS_MAX;
-        let fresh = self.ring().is_some_and(|ring| !ring.is_stale(&request) && self.may_vote(self.config.me, self.state.life));
+        let fresh =
+            self.ring().is_some_and(|ring| !ring.is_stale(&request) && self.may_vote(self.config.me, self.state.life));
         if fits && fresh && self.rounds.inbox.len() < super::ring::MEMBERS_MAX {
             self.rounds.inbox.insert(from, request);
         } else if fits {

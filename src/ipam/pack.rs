@@ -64,7 +64,8 @@ impl From<Ring> for Packed {
 impl TryFrom<Packed> for Ring {
     type Error = NotARing;
     fn try_from(packed: Packed) -> Result<Ring, NotARing> {
-        if packed.members.len() > MEMBERS_MAX || packed.blocks.len() > BLOCKS_MAX || packed.subnets.len() > SUBNETS_MAX {
+        if packed.members.len() > MEMBERS_MAX || packed.blocks.len() > BLOCKS_MAX || packed.subnets.len() > SUBNETS_MAX
+        {
             return Err(NotARing);
         }
         let mut blocks = BTreeMap::new();
@@ -90,5 +91,70 @@ impl TryFrom<Packed> for Ring {
             moving: packed.moving,
             attempts: packed.attempts,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ring::Life;
+    use super::super::space::Run;
+    use super::super::steps::Founding;
+    use super::*;
+    use crate::wire::message::{decode_body, encode_body};
+    use proptest::prelude::*;
+
+    fn ring(grants: &[(u8, u8, u8)]) -> Ring {
+        let peer = |n: u8| PeerName(crate::types::Mac([2, 0, 0, 0, 0, n]));
+        let founding = Founding {
+            ring: 9,
+            ranges: vec!["10.0.0.0/24".parse().unwrap(), "fd00::/120".parse().unwrap()],
+            members: (0..4).map(|n| (peer(n), Life::new(1, 7), 1)).collect(),
+        };
+        let mut ring = Ring::found(&founding);
+        let base = Run::of(founding.ranges[0]).start;
+        for (start, len, who) in grants {
+            let start = base + u128::from(*start);
+            let owner = (*who % 5 < 4).then(|| Owner { peer: peer(*who % 5), life: Life::new(1, 7) });
+            ring.assign(Run { start, last: start + u128::from(*len) }, owner);
+        }
+        ring
+    }
+
+    proptest! {
+        #[test]
+        fn a_ring_survives_both_encodings(grants in prop::collection::vec(any::<(u8, u8, u8)>(), 0..40)) {
+            let ring = ring(&grants);
+            prop_assert_eq!(decode_body::<Ring>(&encode_body(&ring)), Ok(ring.clone()));
+            let json = serde_json::to_string(&ring).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Ring>(&json).unwrap(), ring);
+        }
+
+        #[test]
+        fn every_position_has_its_last_owner(grants in prop::collection::vec(any::<(u8, u8, u8)>(), 0..40)) {
+            let ring = ring(&grants);
+            let base = Run::of(ring.ranges[0]).start;
+            for at in 0u128..512 {
+                let hit = |g: &&(u8, u8, u8)| u128::from(g.0) <= at && at <= u128::from(g.0) + u128::from(g.1);
+                let last = grants.iter().rev().find(hit).filter(|g| g.2 % 5 < 4);
+                prop_assert_eq!(ring.owner(base + at).map(|o| o.peer.0.0[5]), last.map(|g| g.2 % 5));
+            }
+            let parts: Vec<_> = ring.blocks.iter().collect();
+            prop_assert!(parts.windows(2).all(|w| w[0].1.0 < *w[1].0 && (w[0].1.1 != w[1].1.1 || w[0].1.0 + 1 < *w[1].0)));
+        }
+
+        #[test]
+        fn bytes_of_a_peer_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode_body::<Ring>(&bytes);
+            let _ = super::super::messages::Message::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_ring_that_lies_is_refused() {
+        let packed = |blocks| Packed { blocks, ..Packed::from(ring(&[(0, 1, 1)])) };
+        assert!(Ring::try_from(packed(vec![(5, 1, 0)])).is_ok());
+        assert!(Ring::try_from(packed(vec![(5, 1, 9)])).is_err(), "no such owner");
+        assert!(Ring::try_from(packed(vec![(5, 1, 0), (0, 1, 0)])).is_err(), "blocks overlap");
+        assert!(Ring::try_from(packed(vec![(u128::MAX, 1, 0)])).is_err(), "past the end");
     }
 }

@@ -22,11 +22,20 @@ const PENDING_MAX: usize = 65_536;
 /// What was asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
-    Net { key: String, network: Network },
-    Address { key: String, address: HostAddress },
+    Net {
+        key: String,
+        network: Network,
+    },
+    Address {
+        key: String,
+        address: HostAddress,
+    },
     Prime,
     /// The peer, and the start of it that is said to be dead.
-    Remove { peer: PeerName, boot: Option<u64> },
+    Remove {
+        peer: PeerName,
+        boot: Option<u64>,
+    },
     Retire,
 }
 
@@ -49,7 +58,9 @@ enum Verdict {
 
 impl Pending {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.asked.map(|(_, at)| at).or_else(|| (!self.denied.is_empty() || !self.silent.is_empty()).then_some(self.refresh))
+        self.asked
+            .map(|(_, at)| at)
+            .or_else(|| (!self.denied.is_empty() || !self.silent.is_empty()).then_some(self.refresh))
     }
 
     /// Gives up on an owner that does not answer, and forgets after a while who had nothing.
@@ -83,7 +94,8 @@ impl Ipam {
     /// Takes a request in.
     pub(super) fn wish(&mut self, request: u64, wish: Wish, now: Instant) {
         if self.pending.len() >= PENDING_MAX {
-            return self.answer(request, Err(format!("{PENDING_MAX} requests for addresses wait already: try again later")));
+            return self
+                .answer(request, Err(format!("{PENDING_MAX} requests for addresses wait already: try again later")));
         }
         if wish == Wish::Retire {
             self.asking.retiring = true;
@@ -130,7 +142,9 @@ impl Ipam {
             return Verdict::Answer(Ok(Granted::Address(address)));
         }
         let Some(window) = Run::usable(network) else {
-            return Verdict::Answer(Err(format!("{network} is too small: a subnet has at least 4 addresses (/30, /126)")));
+            return Verdict::Answer(Err(format!(
+                "{network} is too small: a subnet has at least 4 addresses (/30, /126)"
+            )));
         };
         if !self.config.ranges.iter().any(|range| Run::of(*range).meet(window).is_some()) {
             let why = format!("{network} lies outside of the allocation range {}", self.ranges_text());
@@ -152,7 +166,10 @@ impl Ipam {
         let at = position(address.ip());
         if let Some(holder) = self.holdings.used.get(&at) {
             if holder != key {
-                return Verdict::Answer(Err(format!("{} is already held by {holder}: release it there first", address.ip())));
+                return Verdict::Answer(Err(format!(
+                    "{} is already held by {holder}: release it there first",
+                    address.ip()
+                )));
             }
             if self.held(key).contains(&address) {
                 return Verdict::Answer(Ok(Granted::Address(address)));
@@ -170,7 +187,9 @@ impl Ipam {
         }
         match self.ring().and_then(|ring| ring.owner(at)) {
             None => Verdict::Wait(self.agreement(&address.ip().to_string())),
-            Some(owner) if owner == self.owner() => Verdict::Wait(format!("{} is being given to another peer", address.ip())),
+            Some(owner) if owner == self.owner() => {
+                Verdict::Wait(format!("{} is being given to another peer", address.ip()))
+            }
             Some(_) => self.ask_owners(request, Run::one(at), now),
         }
     }
@@ -202,17 +221,31 @@ impl Ipam {
         }
         let silent = able.iter().map(|owner| owner.peer).find(|peer| pending.silent.contains(peer));
         let exact = pending.claims();
-        self.out_of_space(window, exact, unable.first().map(|owner| owner.peer).or(silent), able.first().map(|o| o.peer))
+        self.out_of_space(
+            window,
+            exact,
+            unable.first().map(|owner| owner.peer).or(silent),
+            able.first().map(|o| o.peer),
+        )
     }
 
     /// What to say when every owner was asked: `unasked` did not answer or cannot be reached, the others have nothing.
-    fn out_of_space(&self, window: Run, exact: Option<u128>, unasked: Option<PeerName>, denied: Option<PeerName>) -> Verdict {
+    fn out_of_space(
+        &self,
+        window: Run,
+        exact: Option<u128>,
+        unasked: Option<PeerName>,
+        denied: Option<PeerName>,
+    ) -> Verdict {
         let dead = |who| format!("if it is dead, run `rnet rmpeer {who}`");
         match (exact.map(ip), unasked) {
-            (Some(ip), Some(who)) => Verdict::Wait(format!("{ip} is owned by {who}, which does not answer: {}", dead(who))),
-            (None, Some(who)) => {
-                Verdict::Wait(format!("nothing is free within reach; {who} owns some and does not answer: {}", dead(who)))
+            (Some(ip), Some(who)) => {
+                Verdict::Wait(format!("{ip} is owned by {who}, which does not answer: {}", dead(who)))
             }
+            (None, Some(who)) => Verdict::Wait(format!(
+                "nothing is free within reach; {who} owns some and does not answer: {}",
+                dead(who)
+            )),
             (Some(ip), None) => Verdict::Answer(Err(match denied {
                 Some(owner) => format!("{ip} is owned by other peer {owner}, where it is in use"),
                 None => format!("{ip} cannot be had"),
@@ -236,7 +269,9 @@ impl Ipam {
 
     fn try_remove(&self, peer: PeerName, boot: Option<u64>) -> Verdict {
         let done = |text: String| Verdict::Answer(Ok(Granted::Done(text)));
-        let Some(ring) = self.ring() else { return Verdict::Answer(Err("no address space has been founded yet".into())) };
+        let Some(ring) = self.ring() else {
+            return Verdict::Answer(Err("no address space has been founded yet".into()));
+        };
         let owns = ring.blocks.values().any(|(_, owner)| owner.peer == peer);
         let stands = ring.members.get(&peer).is_some_and(|m| m.standing != Standing::Removed);
         if peer == self.config.me {

@@ -17,6 +17,7 @@
 use super::space::Run;
 use super::steps::{Act, Batch, Founding, Op, Request};
 use crate::types::{Network, PeerName};
+use crate::wire::message::encode_body;
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -168,9 +169,10 @@ pub struct Ring {
 impl Ring {
     /// The first ring of a founding; members without a life (seeds) join on their own later.
     pub fn found(founding: &Founding) -> Ring {
-        let members = founding.members.iter().take(MEMBERS_MAX).map(|(name, life, boot)| {
-            (*name, Member { life: *life, boot: *boot, seq: 0, standing: Standing::Voting })
-        });
+        let members =
+            founding.members.iter().take(MEMBERS_MAX).map(|(name, life, boot)| {
+                (*name, Member { life: *life, boot: *boot, seq: 0, standing: Standing::Voting })
+            });
         Ring {
             slot: Slot { ring: founding.ring, index: 1, hash: founding.ring },
             ranges: founding.ranges.clone(),
@@ -203,7 +205,11 @@ impl Ring {
 
     /// The block around `position`, clipped to nothing; none: the pool, or outside of the space.
     pub fn owner(&self, position: u128) -> Option<Owner> {
-        self.blocks.range(..=position).next_back().filter(|(_, (last, _))| *last >= position).map(|(_, (_, owner))| *owner)
+        self.blocks
+            .range(..=position)
+            .next_back()
+            .filter(|(_, (last, _))| *last >= position)
+            .map(|(_, (_, owner))| *owner)
     }
 
     /// The parts of blocks that lie in `window`, lowest first.
@@ -285,7 +291,11 @@ impl Ring {
         let oldest = self.forced.first().map_or(u64::MAX, |(index, _)| *index);
         let shared = |entry: &&(u64, u64)| entry.0 <= earlier.slot.index;
         self.forced.iter().filter(shared).all(|entry| earlier.forced.contains(entry))
-            && earlier.forced.iter().filter(|e| e.0 >= oldest || self.forced.len() < FORCED_MAX).all(|e| self.forced.contains(e))
+            && earlier
+                .forced
+                .iter()
+                .filter(|e| e.0 >= oldest || self.forced.len() < FORCED_MAX)
+                .all(|e| self.forced.contains(e))
             && self.forced.iter().filter(|e| e.0 == earlier.slot.index + 1).all(|e| e.1 == earlier.slot.hash)
     }
 
@@ -307,7 +317,10 @@ impl Ring {
     fn request(&mut self, request: &Request) {
         let joins = request.ops.first() == Some(&Op::Join);
         let fits = |m: &&mut Member| {
-            m.life == request.life && m.boot == request.boot && m.standing == Standing::Voting && m.seq + 1 == request.seq
+            m.life == request.life
+                && m.boot == request.boot
+                && m.standing == Standing::Voting
+                && m.seq + 1 == request.seq
         };
         if joins {
             if !self.join(request) {
@@ -339,7 +352,8 @@ impl Ring {
             Some(m) => request.life.number() > m.life.number(),
         };
         if welcome {
-            let member = Member { life: request.life, boot: request.boot, seq: request.seq, standing: Standing::Voting };
+            let member =
+                Member { life: request.life, boot: request.boot, seq: request.seq, standing: Standing::Voting };
             self.members.insert(request.from, member);
         }
         welcome
@@ -456,7 +470,9 @@ impl Ring {
         if let Some((at, _)) = below.filter(|(_, (_, of))| *of == owner) {
             start = *at;
         }
-        if let Some((end, of)) = last.checked_add(1).and_then(|at| self.blocks.get(&at)).copied().filter(|b| b.1 == owner) {
+        if let Some((end, of)) =
+            last.checked_add(1).and_then(|at| self.blocks.get(&at)).copied().filter(|b| b.1 == owner)
+        {
             debug_assert_eq!(of, owner);
             self.blocks.remove(&(last + 1));
             last = end;
@@ -468,7 +484,90 @@ impl Ring {
 /// The hash after a step: the first 64 bits of SHA-256 over the hash before and the step.
 fn chain(before: u64, batch: &Batch) -> u64 {
     let mut bytes = before.to_be_bytes().to_vec();
-    bytes.extend(super::messages::bytes(batch));
+    bytes.extend(encode_body(batch));
     let hash = digest::digest(&digest::SHA256, &bytes);
     hash.as_ref().iter().take(8).fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(n: u8) -> PeerName {
+        PeerName(crate::types::Mac([2, 0, 0, 0, 0, n]))
+    }
+
+    fn found(peers: u8) -> Ring {
+        let members = (0..peers).map(|n| (peer(n), Life::new(1, 7), 1)).collect();
+        Ring::found(&Founding { ring: 5, ranges: vec!["10.32.0.0/24".parse().unwrap()], members })
+    }
+
+    fn ask(n: u8, boot: u64, seq: u64, ops: Vec<Op>) -> Batch {
+        let request = Request { from: peer(n), life: Life::new(1, 7), boot, seq, ops };
+        Batch { acts: Vec::new(), requests: vec![request] }
+    }
+
+    fn want(need: u32) -> Op {
+        Op::Want { network: "10.32.0.0/24".parse().unwrap(), need, spare: 0 }
+    }
+
+    fn owned(ring: &Ring, n: u8) -> u128 {
+        let mine = ring.blocks.iter().filter(|(_, (_, of))| of.peer == peer(n));
+        mine.map(|(start, (last, _))| last - start + 1).sum()
+    }
+
+    #[test]
+    fn a_request_is_applied_at_most_once_and_only_in_order() {
+        let ring = found(2).apply(&ask(0, 1, 1, vec![want(3)]));
+        assert_eq!(owned(&ring, 0), 3);
+        assert_eq!(owned(&ring.apply(&ask(0, 1, 1, vec![want(3)])), 0), 3, "doubled");
+        assert_eq!(owned(&ring.apply(&ask(0, 1, 3, vec![want(3)])), 0), 3, "too early");
+        assert_eq!(owned(&ring.apply(&ask(0, 1, 2, vec![want(3)])), 0), 6);
+    }
+
+    #[test]
+    fn a_newer_start_voids_what_the_older_one_sent() {
+        let ring = found(2).apply(&ask(0, 2, 1, vec![Op::Join]));
+        assert_eq!(owned(&ring.apply(&ask(0, 1, 2, vec![want(3)])), 0), 0);
+        assert_eq!(ring.apply(&ask(0, 1, 9, vec![Op::Join])).members[&peer(0)].boot, 2);
+    }
+
+    #[test]
+    fn a_removal_is_void_once_the_peer_has_started_again() {
+        let remove =
+            Batch { acts: vec![Act::Remove { peer: peer(0), life: Life::new(1, 7), boot: 1 }], requests: Vec::new() };
+        let ring = found(2).apply(&ask(0, 2, 1, vec![Op::Join, want(3)]));
+        assert_eq!(owned(&ring.apply(&remove), 0), 3);
+        let gone = found(2).apply(&ask(0, 1, 1, vec![want(3)])).apply(&remove);
+        assert_eq!((owned(&gone, 0), gone.voters().count()), (0, 1));
+        assert_eq!(gone.apply(&ask(0, 2, 1, vec![Op::Join])).voters().count(), 1, "that life is over");
+    }
+
+    #[test]
+    fn only_the_owner_gives_away_and_only_what_it_has() {
+        let ring = found(2).apply(&ask(0, 1, 1, vec![want(4)]));
+        let run = ring.pool_in(Run::of(ring.ranges[0]))[0];
+        let all = Run { start: run.start, last: run.start + 200 };
+        let heir = Owner { peer: peer(1), life: Life::new(1, 7) };
+        let stolen = ring.apply(&ask(1, 1, 1, vec![Op::Shed { runs: vec![all], to: Some(heir) }]));
+        assert_eq!((owned(&stolen, 0), owned(&stolen, 1)), (4, 0));
+        let given = ring.apply(&ask(0, 1, 2, vec![Op::Shed { runs: vec![all], to: Some(heir) }]));
+        assert_eq!(owned(&given, 0) + owned(&given, 1), 4);
+    }
+
+    #[test]
+    fn rings_know_their_ancestors_and_forks() {
+        let remove = |n: u8| Batch {
+            acts: vec![Act::Remove { peer: peer(n), life: Life::new(1, 7), boot: 1 }],
+            requests: Vec::new(),
+        };
+        let base = found(3);
+        let later = base.apply(&ask(0, 1, 1, vec![want(1)]));
+        assert_eq!((base.relation(&later), later.relation(&base)), (Relation::Later, Relation::Earlier));
+        let (left, right) = (base.apply(&remove(0)), base.apply(&remove(1)));
+        assert_eq!(left.relation(&right), Relation::Fork);
+        assert_eq!(left.relation(&right.apply(&remove(2))), Relation::Fork);
+        assert_eq!(later.relation(&left.apply(&remove(2))), Relation::Fork, "forced past a step that it does not know");
+        assert_eq!(base.relation(&left.apply(&remove(2))), Relation::Later);
+    }
 }

@@ -10,12 +10,13 @@
 //!
 //! What is proposed comes from `open` (own requests), from the inbox (others' requests) and from `takeover` and `merge`.
 
-use super::messages::{Message, bytes};
+use super::messages::Message;
 use super::ring::{Life, Slot};
 use super::state::Vote;
 use super::steps::{Act, BATCH_MAX, Batch, Request, Step};
 use super::{Ipam, MESSAGE};
 use crate::types::{Instant, PeerName};
+use crate::wire::message::encode_body;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -237,10 +238,10 @@ impl Ipam {
         acts.extend(reclaimed);
         acts.extend(self.merge_acts());
         acts.truncate(BATCH_MAX);
-        let mut size = bytes(&acts).len();
+        let mut size = encode_body(&acts).len();
         let mut requests = Vec::new();
         for request in self.asking.request.iter().chain(self.rounds.inbox.values()).take(BATCH_MAX) {
-            size += bytes(request).len();
+            size += encode_body(request).len();
             if size > MESSAGE / 2 && !(requests.is_empty() && acts.is_empty()) {
                 break;
             }
@@ -265,7 +266,8 @@ impl Ipam {
     }
 
     /// A proposer asks for our promise.
-    pub(super) fn hear_prepare(&mut self, from: PeerName, slot: Slot, ballot: Ballot, reclaim: &[PeerName], now: Instant) {
+    pub(super) fn hear_prepare(&mut self, from: PeerName, message: Message, now: Instant) {
+        let Message::Prepare { slot, ballot, reclaim } = message else { return };
         if !self.in_step(from, &slot) || !self.may_vote(self.config.me, self.state.life) {
             return;
         }
@@ -283,7 +285,8 @@ impl Ipam {
     }
 
     /// A proposer asks us to accept.
-    pub(super) fn hear_accept(&mut self, from: PeerName, slot: Slot, ballot: Ballot, step: Step, now: Instant) {
+    pub(super) fn hear_accept(&mut self, from: PeerName, message: Message, now: Instant) {
+        let Message::Accept { slot, ballot, step } = message else { return };
         if !self.in_step(from, &slot) || !self.may_vote(self.config.me, self.state.life) {
             return;
         }
@@ -317,6 +320,9 @@ impl Ipam {
     /// A voter's promise.
     pub(super) fn hear_promise(&mut self, from: PeerName, message: Message, now: Instant) {
         let Message::Promise { slot, ballot, life, boot, accepted, agrees } = message else { return };
+        if !self.may_vote(from, life) {
+            return;
+        }
         let fits = |round: &&mut Round| round.slot == slot && round.ballot == ballot && round.step.is_none();
         let Some(round) = self.rounds.round.as_mut().filter(fits) else { return };
         round.promises.insert(from, Promised { life, boot, accepted, agrees: agrees.into_iter().collect() });
@@ -326,8 +332,12 @@ impl Ipam {
     }
 
     /// A voter accepted.
-    pub(super) fn hear_accepted(&mut self, from: PeerName, slot: &Slot, ballot: &Ballot, life: Life, now: Instant) {
-        let fits = |round: &&mut Round| round.slot == *slot && round.ballot == *ballot && round.step.is_some();
+    pub(super) fn hear_accepted(&mut self, from: PeerName, message: Message, now: Instant) {
+        let Message::Accepted { slot, ballot, life } = message else { return };
+        if !self.may_vote(from, life) {
+            return;
+        }
+        let fits = |round: &&mut Round| round.slot == slot && round.ballot == ballot && round.step.is_some();
         let Some(round) = self.rounds.round.as_mut().filter(fits) else { return };
         round.accepted.insert(from);
         round.promises.entry(from).or_insert(Promised { life, boot: 0, accepted: None, agrees: BTreeSet::new() });

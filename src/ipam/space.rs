@@ -112,7 +112,9 @@ impl Runs {
     /// The parts that lie in `window`, lowest first.
     pub fn clip(&self, window: Run) -> impl Iterator<Item = Run> {
         let from = self.0.range(..=window.start).next_back().map_or(window.start, |(start, _)| *start);
-        self.0.range(from..=window.last).filter_map(move |(start, last)| Run { start: *start, last: *last }.meet(window))
+        self.0
+            .range(from..=window.last)
+            .filter_map(move |(start, last)| Run { start: *start, last: *last }.meet(window))
     }
 
     /// How many positions of `window` are in the set; stops counting beyond `enough`.
@@ -135,7 +137,8 @@ impl Runs {
             merged = Run { start: below.start, last: below.last.max(run.last) };
         }
         let reach = merged.last.saturating_add(1);
-        let swallowed: Vec<(u128, u128)> = self.0.range(merged.start..=reach).map(|(start, last)| (*start, *last)).collect();
+        let swallowed: Vec<(u128, u128)> =
+            self.0.range(merged.start..=reach).map(|(start, last)| (*start, *last)).collect();
         for (start, last) in swallowed {
             self.0.remove(&start);
             merged.last = merged.last.max(last);

@@ -24,6 +24,8 @@ pub struct IpamStatus {
     pub ready: bool,
     /// Steps decided since the founding.
     pub version: u64,
+    /// Of that version: the same on all peers.
+    pub fingerprint: String,
     /// Members that count, and how many of them must agree to a change, and how many are within reach (this host included).
     pub members: usize,
     /// See `members`.
@@ -86,14 +88,16 @@ impl Ipam {
         let none = std::collections::BTreeSet::new();
         let space = || self.config.ranges.iter().map(|range| Run::of(*range));
         let total = space().fold(0u128, |sum, run| sum.saturating_add(run.len()));
-        let pool = self.ring().map_or(total, |ring| space().fold(0, |sum, run| ring.pool_size(run).saturating_add(sum)));
+        let pool =
+            self.ring().map_or(total, |ring| space().fold(0, |sum, run| ring.pool_size(run).saturating_add(sum)));
         let state = self.not_yet();
         IpamStatus {
             ranges: self.config.ranges.clone(),
             default_subnet: self.default_subnet(),
             ready: state.is_none(),
             state: state.unwrap_or_else(|| "ready".into()),
-            version: self.slot().index,
+            version: self.version().0,
+            fingerprint: self.version().1,
             members: self.ring().map_or(0, |ring| ring.voters().count()),
             quorum: self.quorum(&none),
             within_reach: self.within_reach(&none),
@@ -105,6 +109,12 @@ impl Ipam {
             strangers: self.strangers().into_iter().collect(),
             malformed: self.malformed,
         }
+    }
+
+    /// Steps decided since the founding, and what identifies the ring that they led to: the same on all peers.
+    pub fn version(&self) -> (u64, String) {
+        let slot = self.slot();
+        (slot.index, format!("{:016x}-{:016x}", slot.ring, slot.hash))
     }
 
     fn owners(&self) -> Vec<OwnerStatus> {
@@ -125,7 +135,11 @@ impl Ipam {
             let member = ring.members.get(&owner.peer).filter(|m| m.life == owner.life);
             let me = owner.peer == self.config.me;
             let current = member.is_some_and(|m| m.standing == Standing::Voting);
-            let used = if me { Some(narrow(self.holdings.used.len() as u128)) } else { self.adopting.usage.get(&owner.peer).copied() };
+            let used = if me {
+                Some(narrow(self.holdings.used.len() as u128))
+            } else {
+                self.adopting.usage.get(&owner.peer).copied()
+            };
             OwnerStatus {
                 peer: owner.peer,
                 standing: match member.map(|m| m.standing) {

@@ -122,7 +122,11 @@ impl Ipam {
 
     /// Peers that operators say are dead, and that we do not reach.
     pub(super) fn named_dead(&self) -> BTreeSet<PeerName> {
-        let words = self.takeover.words.iter().filter(|(p, (boot, _))| !self.near.contains(p) && self.boot_of(**p) == Some(*boot));
+        let words = self
+            .takeover
+            .words
+            .iter()
+            .filter(|(p, (boot, _))| !self.near.contains(p) && self.boot_of(**p) == Some(*boot));
         let words = words.map(|(peer, _)| *peer);
         let Some(ring) = self.ring() else { return BTreeSet::new() };
         let stands = |peer: &PeerName| ring.members.get(peer).is_some_and(|m| m.standing != Standing::Removed);
@@ -144,7 +148,8 @@ impl Ipam {
                 acts.push(Act::Remove { peer, life: member.life, boot: member.boot });
                 continue;
             }
-            let owners = ring.blocks.values().map(|(_, owner)| owner).filter(|o| o.peer == peer && o.life != member.life);
+            let owners =
+                ring.blocks.values().map(|(_, owner)| owner).filter(|o| o.peer == peer && o.life != member.life);
             let older: Option<Life> = owners.map(|owner| owner.life).max();
             acts.extend(older.map(|life| Act::Remove { peer, life, boot: 0 }));
         }

@@ -46,6 +46,8 @@ struct Neighbour {
     /// A digest is owed; whether it asks for an answer.
     digest: Option<bool>,
     summary: bool,
+    /// Their summary, not yet compared with ours.
+    theirs: Option<u64>,
     summary_at: Option<Instant>,
     /// The link has not taken the previous body yet.
     busy: bool,
@@ -107,32 +109,21 @@ impl Gossip {
         from: PeerName,
         body: Body<T>,
         replica: &mut Replica<T>,
-        linked: &Linked,
         now: Instant,
     ) -> Merged {
-        match body {
-            Body::Items(items) => self.receive_items(from, items, replica, now),
-            Body::Digest { digest, answer } => {
-                if digest.len() <= MAX_PEERS.saturating_add(1) {
-                    let diff = replica.diff(&digest);
-                    if let Some(neighbour) = self.neighbours.get_mut(&from) {
-                        neighbour.pending.extend(diff.they_lack);
-                        if answer && diff.we_lack {
-                            neighbour.digest.get_or_insert(false);
-                        }
-                    }
+        match (body, self.neighbours.get_mut(&from)) {
+            (Body::Items(items), _) => return self.receive_items(from, items, replica, now),
+            (Body::Digest { digest, answer }, Some(neighbour)) if digest.len() <= MAX_PEERS.saturating_add(1) => {
+                let diff = replica.diff(&digest);
+                neighbour.pending.extend(diff.they_lack);
+                if answer && diff.we_lack {
+                    neighbour.digest.get_or_insert(false);
                 }
-                Merged::default()
             }
-            Body::Summary(theirs) => {
-                if let Some(neighbour) = self.neighbours.get_mut(&from)
-                    && replica.digest(linked).summary() != theirs
-                {
-                    neighbour.digest = Some(true);
-                }
-                Merged::default()
-            }
+            (Body::Summary(theirs), Some(neighbour)) => neighbour.theirs = Some(theirs),
+            _ => {}
         }
+        Merged::default()
     }
 
     fn receive_items<T: Item>(
@@ -199,6 +190,9 @@ impl Neighbour {
         let items = self.take_items(replica, linked);
         if !items.is_empty() {
             return Some(Body::Items(items));
+        }
+        if self.theirs.take().is_some_and(|theirs| replica.digest(linked).summary() != theirs) {
+            self.digest = Some(true);
         }
         if let Some(answer) = self.digest.take() {
             // A digest says more than the summary would.
@@ -319,8 +313,7 @@ mod tests {
             let body = self.links.get_mut(&(from, to)).unwrap().pop_front().unwrap();
             self.routers[usize::from(from)].gossip.drained(key(to).name());
             let router = &mut self.routers[usize::from(to)];
-            let linked = router.peers.linked();
-            router.gossip.receive(key(from).name(), body, &mut router.peers, &linked, self.now);
+            router.gossip.receive(key(from).name(), body, &mut router.peers, self.now);
             true
         }
 
@@ -478,7 +471,7 @@ mod tests {
         let linked = peers.linked();
         let news = peers.merge(vec![record(2, &[])]).news;
         gossip.spread(&news, None, Instant::ZERO);
-        gossip.receive(key(1).name(), Body::Items(vec![record(2, &[])]), &mut peers, &linked, Instant::ZERO);
+        gossip.receive(key(1).name(), Body::Items(vec![record(2, &[])]), &mut peers, Instant::ZERO);
         assert!(gossip.poll(&peers, &linked).is_none());
     }
 
@@ -500,13 +493,7 @@ mod tests {
         for answer in [true, false] {
             let mut gossip = quiet(&peers, 1);
             let linked = peers.linked();
-            gossip.receive(
-                key(1).name(),
-                Body::Digest { digest: digest.clone(), answer },
-                &mut peers,
-                &linked,
-                Instant::ZERO,
-            );
+            gossip.receive(key(1).name(), Body::Digest { digest: digest.clone(), answer }, &mut peers, Instant::ZERO);
             let mut said = Vec::new();
             while let Some((to, body)) = gossip.poll(&peers, &linked) {
                 gossip.drained(to);
@@ -526,9 +513,7 @@ mod tests {
         let mut gossip = quiet(&peers, 1);
         let linked = peers.linked();
         let before = Record { version: 9, ..record(0, &[]) };
-        assert!(
-            gossip.receive(key(1).name(), Body::Items(vec![before]), &mut peers, &linked, Instant::ZERO).me_contested()
-        );
+        assert!(gossip.receive(key(1).name(), Body::Items(vec![before]), &mut peers, Instant::ZERO).me_contested());
         assert_eq!(gossip.poll(&peers, &linked), Some((key(1).name(), Body::Items(vec![peers.me().clone()]))));
         assert_eq!(peers.me().version, 10);
     }

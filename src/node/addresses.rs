@@ -166,7 +166,8 @@ impl Node {
     pub(super) fn restore_addresses(&mut self, attachments: &[Attachment]) {
         let Some(ipam) = &self.addresses.ipam else { return };
         let known: BTreeSet<&str> = attachments.iter().map(|attachment| attachment.key.as_str()).collect();
-        let gone: Vec<String> = ipam.holdings().map(|(key, _)| key).filter(|key| !known.contains(key)).map(String::from).collect();
+        let gone: Vec<String> =
+            ipam.holdings().map(|(key, _)| key).filter(|key| !known.contains(key)).map(String::from).collect();
         let lacking = |key: &str, address: &HostAddress| ipam.spans(address.ip()) && !ipam.held(key).contains(address);
         let claims: Vec<(String, HostAddress)> = attachments
             .iter()
@@ -201,7 +202,8 @@ impl Node {
             return self.refuse_request(request, format!("net: {why}"));
         }
         if self.addresses.attaching.len() >= MAX_PENDING {
-            return self.refuse_request(request, "too many requests wait for addresses: try again in a moment".to_string());
+            return self
+                .refuse_request(request, "too many requests wait for addresses: try again in a moment".to_string());
         }
         self.hear_of_others();
         let wishes: Vec<(usize, AddressRequest)> =
@@ -349,7 +351,8 @@ impl Node {
             return;
         }
         let Some(Question { lines, failed, .. }) = self.addresses.questions.remove(&request) else { return };
-        let reply = if failed { Reply::Refused(format!("addresses: {}", lines.join("; "))) } else { Reply::Told(lines) };
+        let reply =
+            if failed { Reply::Refused(format!("addresses: {}", lines.join("; "))) } else { Reply::Told(lines) };
         self.out.push_back(Output::Reply { request, reply });
     }
 
@@ -372,7 +375,8 @@ impl Node {
             }
             self.addresses.near = near;
         }
-        if let Some(ipam) = self.addresses.ipam.as_mut().filter(|ipam| ipam.deadline().is_some_and(|at| at <= self.now)) {
+        if let Some(ipam) = self.addresses.ipam.as_mut().filter(|ipam| ipam.deadline().is_some_and(|at| at <= self.now))
+        {
             ipam.tick(self.now);
         }
         self.obey_allocator();
@@ -381,7 +385,9 @@ impl Node {
     fn remember_nicknames(&mut self) {
         for (name, record) in self.peers.iter() {
             let known = self.addresses.nicknames.get(&name) == Some(&record.nickname);
-            if !known && (self.addresses.nicknames.len() < MAX_NICKNAMES || self.addresses.nicknames.contains_key(&name)) {
+            if !known
+                && (self.addresses.nicknames.len() < MAX_NICKNAMES || self.addresses.nicknames.contains_key(&name))
+            {
                 self.addresses.nicknames.insert(name, record.nickname.clone());
                 self.unsaved = true;
             }
@@ -456,7 +462,8 @@ impl Node {
                 self.answered_question(request, line);
             }
             (Purpose::Restored(key, address), Err(why)) => {
-                let line = format!("{key} keeps {address}, though it is not free for it: {why}; detach it and attach it anew");
+                let line =
+                    format!("{key} keeps {address}, though it is not free for it: {why}; detach it and attach it anew");
                 self.log(Level::Warn, line);
             }
             (Purpose::Restored(key, _), Ok(_)) => self.reconcile(&key),

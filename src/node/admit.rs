@@ -155,7 +155,10 @@ mod tests {
     fn refuses_another_range_naming_both() {
         let other = Applicant { range: "10.0.0.0/8", ..applicant() };
         let Verdict::Refuse(refusal) = introduced(&house(), &other, None) else { panic!() };
-        assert_eq!(refusal.to_string(), "different address range: peer has 10.0.0.0/8 and we have 10.32.0.0/12; launch both with the same --ipalloc-range");
+        assert_eq!(
+            refusal.to_string(),
+            "different address range: peer has 10.0.0.0/8 and we have 10.32.0.0/12; launch both with the same --ipalloc-range"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@
 use super::Node;
 use super::border::HostOp;
 use super::command::{Attach, Attachment, Interface, Place};
+use super::expose::Gateways;
 use crate::mesh::claims::{Claim, MAX_CLAIMS};
 use crate::plane::fib::{Fib, NetworkEntry, Permit, PortId};
 use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network};
@@ -68,6 +69,16 @@ impl Attachments {
         self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network)).collect()
     }
 
+    /// Its port here and the network, if the id is that of one that is open.
+    pub fn open_port(&self, id: NetId) -> Option<(PortId, Network)> {
+        self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))
+    }
+
+    /// The attachment of this key, to change what no frame and no peer sees of it.
+    pub fn get_mut(&mut self, key: &str) -> Option<&mut Attachment> {
+        self.by_key.get_mut(key)
+    }
+
     /// How many interfaces are on a network.
     pub fn users(&self, id: NetId) -> usize {
         self.interfaces().filter(|(_, interface)| interface.id == id).count()
@@ -89,7 +100,9 @@ impl Attachments {
             let mut entry = NetworkEntry { port: Some(port.port), ..NetworkEntry::default() };
             for (attachment, interface) in self.interfaces().filter(|(_, interface)| interface.id == *id) {
                 let addresses = interface.addresses.iter().map(|address| address.ip()).collect();
-                entry.permits.insert(interface.mac, Permit { addresses, unguarded: attachment.unguarded });
+                let routes_for = (attachment.place == Place::Host).then_some(interface.network);
+                let permit = Permit { addresses, unguarded: attachment.unguarded, routes_for };
+                entry.permits.insert(interface.mac, permit);
                 entry.unguarded |= attachment.unguarded;
             }
             fib.networks.insert(*id, entry);
@@ -108,6 +121,7 @@ impl Attachments {
             }
             HostOp::Plug { interfaces, .. } => self.add(who, interfaces),
             HostOp::Unplug { key, interfaces, .. } => self.remove(key, interfaces),
+            HostOp::Filter(_) => {}
         }
     }
 
@@ -134,7 +148,7 @@ impl Attachments {
                 self.networks.remove(id);
             }
             HostOp::Plug { key, interfaces, .. } => self.remove(key, interfaces),
-            HostOp::CloseNetwork { .. } | HostOp::Unplug { .. } => {}
+            HostOp::CloseNetwork { .. } | HostOp::Unplug { .. } | HostOp::Filter(_) => {}
         }
     }
 
@@ -168,7 +182,7 @@ impl Attachments {
             if kept.is_empty() {
                 *emptied.entry(interface.id).or_default() += 1;
             } else {
-                steps.push(plug(&attachment.key, place, vec![Interface { addresses: kept, ..interface.clone() }], mtu));
+                steps.push(plug(attachment, vec![Interface { addresses: kept, ..interface.clone() }], mtu));
             }
         }
         let unused = emptied.into_iter().filter(|(id, count)| self.users(*id) <= *count).map(|(id, _)| id);
@@ -187,8 +201,8 @@ impl Attachments {
     }
 }
 
-fn plug(key: &str, place: &Place, interfaces: Vec<Interface>, mtu: u16) -> HostOp {
-    HostOp::Plug { key: key.to_string(), place: place.clone(), interfaces, mtu }
+fn plug(who: &Attachment, interfaces: Vec<Interface>, mtu: u16) -> HostOp {
+    HostOp::Plug { key: who.key.clone(), place: who.place.clone(), interfaces, mtu, guarded: !who.unguarded }
 }
 
 fn unplug(key: &str, place: &Place, interfaces: Vec<Interface>) -> HostOp {
@@ -196,17 +210,21 @@ fn unplug(key: &str, place: &Place, interfaces: Vec<Interface>) -> HostOp {
 }
 
 /// What undoes an operation that was made.
-pub(super) fn undo(op: &HostOp, mtu: u16) -> Option<HostOp> {
+pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
     match op {
         HostOp::OpenNetwork { id, port, .. } => Some(HostOp::CloseNetwork { id: *id, port: *port }),
         HostOp::Plug { key, place, interfaces, .. } => Some(unplug(key, place, interfaces.clone())),
-        HostOp::Unplug { key, place, interfaces } => Some(plug(key, place, interfaces.clone(), mtu)),
-        HostOp::CloseNetwork { .. } => None,
+        HostOp::Unplug { key, place, interfaces } => {
+            let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
+            Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
+        }
+        // The packet filter follows the tables by itself.
+        HostOp::CloseNetwork { .. } | HostOp::Filter(_) => None,
     }
 }
 
 /// What people call an attachment.
-fn label(attachment: &Attachment) -> &str {
+pub(super) fn label(attachment: &Attachment) -> &str {
     attachment.name.as_deref().unwrap_or(&attachment.key)
 }
 
@@ -232,10 +250,13 @@ impl Node {
     /// Checks an attach request against everything that is known, and plans it. `Err`: one line why not.
     pub(super) fn plan_attach(&mut self, attach: &Attach) -> Result<Plan, String> {
         let who = self.check_who(attach)?;
-        let mut wanted = Vec::new();
+        let (mut wanted, mut networks) = (Vec::new(), Vec::new());
         for address in self.check_addresses(attach)? {
             let network = address.network();
             let id = attach.vni.unwrap_or_else(|| network.id());
+            if !networks.contains(&(id, network)) {
+                networks.push((id, network));
+            }
             if self.is_held_by(&who.key, address, id) {
                 continue;
             }
@@ -246,7 +267,21 @@ impl Node {
         if self.claims.me().claims.len().saturating_add(wanted.len()) > MAX_CLAIMS {
             return Err(format!("attach {}: this host holds as many addresses as it can ({MAX_CLAIMS})", who.key));
         }
-        let steps = self.plan_interfaces(&who, &wanted);
+        let gateways = self.check_gateways(attach, &networks)?;
+        self.check_published(&who, &networks)?;
+        if who.place == Place::Host {
+            self.attachments.set_masquerade(&networks, attach.masquerade);
+        }
+        let mut steps = self.plan_interfaces(&who, &wanted, &gateways);
+        steps.iter_mut().for_each(|step| {
+            if let HostOp::Plug { interfaces, .. } = step {
+                interfaces.iter_mut().for_each(|interface| {
+                    if networks.iter().any(|(id, _)| *id == interface.id) {
+                        interface.masquerade = attach.masquerade;
+                    }
+                });
+            }
+        });
         Ok(Plan { who, steps })
     }
 
@@ -257,8 +292,12 @@ impl Node {
         {
             return Err(format!("attach: a key, name or path must have at most {MAX_TEXT} printable characters"));
         }
-        let Attach { key, name, mut place, unguarded, .. } = attach.clone();
+        let Attach { key, name, mut place, unguarded, publish: mut published, .. } = attach.clone();
         if let Some(held) = self.attachments.get(&key) {
+            if !published.is_empty() {
+                return Err(format!("attach {key}: it is attached already: publish its ports with `rnet publish`"));
+            }
+            published.clone_from(&held.published);
             if !held.place.matches(&place) {
                 return Err(format!(
                     "attach {key}: it is attached in another namespace ({}): detach it first",
@@ -275,7 +314,7 @@ impl Node {
         if let Some(held) = self.attachments.get(&key) {
             place = held.place.clone();
         }
-        Ok(Attachment { key, name, place, interfaces: Vec::new(), unguarded })
+        Ok(Attachment { key, name, place, interfaces: Vec::new(), unguarded, published })
     }
 
     /// What can be said of a request before addresses are chosen for it.
@@ -373,7 +412,7 @@ impl Node {
     }
 
     /// One interface for each network, in the order of the addresses; networks that are not open are opened first.
-    fn plan_interfaces(&mut self, who: &Attachment, wanted: &[Wanted]) -> Vec<HostOp> {
+    fn plan_interfaces(&mut self, who: &Attachment, wanted: &[Wanted], gateways: &Gateways) -> Vec<HostOp> {
         let held: Vec<Interface> = self.attachments.get(&who.key).map_or(Vec::new(), |held| held.interfaces.clone());
         let mut free =
             (0..).map(|n| format!("rnet{n}")).filter(|name| held.iter().all(|interface| interface.name != *name));
@@ -388,17 +427,35 @@ impl Node {
                 plugged.push(Interface { addresses, ..old.clone() });
             } else {
                 let mac = Mac::local(self.rng.random());
-                let name = free.next().unwrap_or_default();
-                plugged.push(Interface { name, network: *network, id: *id, mac, addresses: vec![*address] });
+                let name = if who.place == Place::Host { id.bridge() } else { free.next().unwrap_or_default() };
+                let (addresses, gateway) = (vec![*address], None);
+                plugged.push(Interface {
+                    name,
+                    network: *network,
+                    id: *id,
+                    mac,
+                    addresses,
+                    gateway,
+                    masquerade: false,
+                });
                 opened.insert(*id, *network);
             }
+        }
+        for old in held.iter().filter(|old| gateways.get(&old.id).is_some_and(|via| old.gateway != Some(*via))) {
+            if plugged.iter().all(|interface| interface.id != old.id) {
+                replaced.push(old.clone());
+                plugged.push(old.clone());
+            }
+        }
+        for interface in &mut plugged {
+            interface.gateway = gateways.get(&interface.id).copied().or(interface.gateway);
         }
         let mut steps = self.plan_networks(opened);
         if !replaced.is_empty() {
             steps.push(unplug(&who.key, &who.place, replaced));
         }
         if !plugged.is_empty() {
-            steps.push(plug(&who.key, &who.place, plugged, self.config.mtu));
+            steps.push(plug(who, plugged, self.config.mtu));
         }
         steps
     }
@@ -426,7 +483,7 @@ impl Node {
             wanted.insert(interface.id, interface.network);
         }
         let mut steps = self.plan_networks(wanted);
-        steps.push(plug(&attachment.key, &attachment.place, attachment.interfaces.clone(), self.config.mtu));
+        steps.push(plug(attachment, attachment.interfaces.clone(), self.config.mtu));
         Ok(Plan { who: Attachment { interfaces: Vec::new(), ..attachment.clone() }, steps })
     }
 
@@ -434,13 +491,7 @@ impl Node {
     pub(super) fn plan_detach(&self, key: &str, addresses: &[AddressRequest]) -> (Plan, Attachment) {
         let Some(held) = self.attachments.get(key) else {
             // Not attached: nothing to take off, which is no error.
-            let who = Attachment {
-                key: key.into(),
-                name: None,
-                place: Place::Pid(0),
-                interfaces: Vec::new(),
-                unguarded: false,
-            };
+            let who = Attachment { key: key.into(), ..super::jobs::nobody() };
             return (Plan { who: who.clone(), steps: Vec::new() }, who);
         };
         let taken = if addresses.is_empty() {
@@ -458,6 +509,7 @@ fn place_of(attachment: &Attachment) -> String {
     match &attachment.place {
         Place::Pid(pid) | Place::Process { pid, .. } => format!("of process {pid}"),
         Place::Path(path) => path.clone(),
+        Place::Host => "the host's own".to_string(),
     }
 }
 

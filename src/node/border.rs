@@ -9,9 +9,9 @@ use super::command::{Attachment, Command, Interface, Place, Reply};
 use crate::ipam::IpamState;
 use crate::plane::Event;
 use crate::plane::fib::PortId;
-use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target};
+use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target, Transport};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// A TCP connection, numbered by the driver, never reused within a run.
@@ -71,6 +71,8 @@ pub enum Output {
     Close { link: LinkId },
     /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
     Datagram { to: SocketAddr, bytes: Vec<u8> },
+    /// Write a frame to the bridge behind `port`, now or never.
+    Deliver { port: PortId, frame: Vec<u8> },
     /// Change this machine, and answer with `HostDone`.
     Host { host: HostId, op: HostOp },
     /// Answer an edge.
@@ -107,10 +109,47 @@ pub enum HostOp {
     /// Remove them.
     CloseNetwork { id: NetId, port: PortId },
     /// Make these interfaces in the namespace of `place`, up and addressed, bridged to their networks. `key` names the
-    /// attachment for `AttachmentGone`.
-    Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
+    /// attachment for `AttachmentGone`. If `guarded`, it gets no forged frame onto the bridge.
+    Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16, guarded: bool },
     /// Remove these interfaces again; it is no error if they or the namespace are gone.
     Unplug { key: String, place: Place, interfaces: Vec<Interface> },
+    /// Route and translate between networks and the outside as this says, instead of whatever was said before.
+    Filter(Edge),
+}
+
+/// What this host does between its networks and the outside; nothing at all by default.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Edge {
+    /// Networks that the host has an address on, by id.
+    pub exposures: Vec<Exposure>,
+    /// Ports of the host that lead to attachments.
+    pub publications: Vec<Publication>,
+}
+
+/// A network that the host has an address on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exposure {
+    /// Its id.
+    pub id: NetId,
+    /// It.
+    pub network: Network,
+    /// Rewrite the source of what leaves it, and of what comes in from outside, to this host's address.
+    pub masquerade: bool,
+}
+
+/// A port of the host that leads to an attachment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Publication {
+    /// TCP or UDP.
+    pub transport: Transport,
+    /// Only on this address of the host; on all of the same family if none.
+    pub host_ip: Option<IpAddr>,
+    /// The host's port.
+    pub host_port: u16,
+    /// The attachment's address and port.
+    pub to: SocketAddr,
+    /// The network that it is on.
+    pub id: NetId,
 }
 
 /// What a [`HostOp`] found out.

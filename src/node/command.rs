@@ -1,7 +1,8 @@
 //! All that an edge (command line, HTTP, Docker, CNI) may ask of the router, and its answers.
 
-use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network, PeerName, Target};
+use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network, PeerName, PortMap, Target};
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 
 /// What is put on the mesh: the namespace of a process, or a named one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub enum Place {
         /// When it began, clock ticks since boot.
         started: u64,
     },
+    /// This host itself, on the bridges of its networks: `expose`.
+    Host,
 }
 
 impl Place {
@@ -29,6 +32,9 @@ impl Place {
         }
     }
 }
+
+/// The key of the host's own attachment.
+pub const HOST_KEY: &str = "host:expose";
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +50,19 @@ pub enum Command {
     Attach(Attach),
     /// Takes addresses (all if none are given) of an attachment off the mesh. Idempotent.
     Detach { key: String, addresses: Vec<AddressRequest> },
+    /// Gives this host addresses. Idempotent.
+    Expose {
+        /// What was asked for.
+        addresses: Vec<AddressRequest>,
+        /// Rewrite what leaves those networks, and what comes into them, to this host's address.
+        masquerade: bool,
+    },
+    /// Takes addresses (all if none are given) of this host away. Idempotent.
+    Hide { addresses: Vec<AddressRequest> },
+    /// Leads ports of this host to ports of an attachment here. Idempotent.
+    Publish { key: String, ports: Vec<PortMap> },
+    /// Ends that (all of the attachment's if none are given). Idempotent.
+    Unpublish { key: String, ports: Vec<PortMap> },
     /// Waits until addresses can be handed out here.
     Prime,
     /// Takes over the addresses of dead peers, by name or nickname. Safe to repeat.
@@ -71,6 +90,15 @@ pub struct Attach {
     /// Network id instead of the hash of the CIDR.
     #[serde(default)]
     pub vni: Option<NetId>,
+    /// Its way out leads through this host, which must be exposed on one of its networks.
+    #[serde(default)]
+    pub gateway: bool,
+    /// Only for the host itself: see [`Command::Expose`].
+    #[serde(default)]
+    pub masquerade: bool,
+    /// Ports of this host that lead to it; only with a new attachment.
+    #[serde(default)]
+    pub publish: Vec<PortMap>,
 }
 
 /// One interface of an attachment.
@@ -86,6 +114,12 @@ pub struct Interface {
     pub mac: Mac,
     /// Its addresses there.
     pub addresses: Vec<HostAddress>,
+    /// Its default route leads to this address of the host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// On the host itself: see [`Command::Expose`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub masquerade: bool,
 }
 
 /// One line of `rnet ps`.
@@ -102,6 +136,9 @@ pub struct Attachment {
     /// See [`Attach::unguarded`].
     #[serde(default)]
     pub unguarded: bool,
+    /// Ports of this host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PortMap>,
 }
 
 /// The answer to a [`Command`].
@@ -112,7 +149,7 @@ pub enum Reply {
     Done,
     /// The view that every output renders.
     Status(Box<super::status::Status>),
-    /// The attachment as it now is (after `Detach`, what was taken off).
+    /// The attachment as it now is (after `Detach` and `Hide`, what was taken off).
     Attached(Attachment),
     /// Done, and this is to be told, a line each.
     Told(Vec<String>),

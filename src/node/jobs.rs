@@ -10,8 +10,8 @@
 use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
-use super::command::{Attach, Attachment, Reply};
-use crate::types::AddressRequest;
+use super::command::{Attach, Attachment, HOST_KEY, Place, Reply};
+use crate::types::{AddressRequest, PortMap};
 use std::collections::VecDeque;
 
 /// Requests that may wait.
@@ -22,6 +22,7 @@ pub(super) enum Job {
     Attach { request: RequestId, attach: Attach },
     Restore { attachment: Attachment },
     Detach { request: RequestId, key: String, addresses: Vec<AddressRequest> },
+    Ports { request: RequestId, key: String, change: Change },
     Gone { key: String },
     Leave { request: RequestId },
     Stop,
@@ -33,9 +34,15 @@ impl Job {
         match self {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
-            Job::Detach { .. } | Job::Gone { .. } | Job::Leave { .. } | Job::Stop => false,
+            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Leave { .. } | Job::Stop => false,
         }
     }
+}
+
+/// A change of the ports that lead to an attachment.
+pub(super) enum Change {
+    Publish(Vec<PortMap>),
+    Unpublish(Vec<PortMap>),
 }
 
 /// Who is told when it is done, and what.
@@ -45,15 +52,22 @@ enum Then {
     Restored,
     /// What was taken off.
     Detached(RequestId, Attachment),
+    /// The attachment with its ports; it had these before.
+    Ports(RequestId, Vec<PortMap>),
     Nobody,
     Left(RequestId),
     Stopped,
 }
 
 impl Then {
-    /// A failed operation is undone, and the edge refused.
-    fn is_strict(&self) -> bool {
-        matches!(self, Then::Attached(_) | Then::Restored)
+    /// Whether the job is undone when this operation of it fails, and the edge refused.
+    fn is_strict(&self, op: &HostOp) -> bool {
+        match self {
+            Then::Attached(_) | Then::Ports(..) => true,
+            // What was on the mesh stays on it, whatever the packet filter says.
+            Then::Restored => !matches!(op, HostOp::Filter(_)),
+            Then::Detached(..) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
+        }
     }
 }
 
@@ -87,7 +101,8 @@ pub(super) struct Jobs {
 impl Jobs {
     /// Whether something is being, or is to be, put on under `key`.
     pub fn is_attaching(&self, key: &str) -> bool {
-        let running = |running: &Running| running.work.then.is_strict() && running.work.who.key == key;
+        let strict = |then: &Then| matches!(then, Then::Attached(_) | Then::Restored);
+        let running = |running: &Running| strict(&running.work.then) && running.work.who.key == key;
         self.waiting.iter().any(|job| job.attaches(key)) || self.running.as_ref().is_some_and(running)
     }
 
@@ -109,7 +124,9 @@ impl Node {
     }
 
     /// What was attached in the last run is plugged again.
-    pub(super) fn restore(&mut self, attachments: Vec<Attachment>) {
+    pub(super) fn restore(&mut self, mut attachments: Vec<Attachment>) {
+        // The host first: ports that lead to the others need its addresses.
+        attachments.sort_by_key(|attachment| attachment.key != HOST_KEY);
         self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }));
     }
 
@@ -132,7 +149,7 @@ impl Node {
             return;
         }
         for job in std::mem::take(&mut self.jobs.waiting) {
-            if let Job::Attach { request, .. } | Job::Detach { request, .. } = job {
+            if let Job::Attach { request, .. } | Job::Detach { request, .. } | Job::Ports { request, .. } = job {
                 self.refuse_request(request, "the router is stopping".to_string());
             }
         }
@@ -147,7 +164,9 @@ impl Node {
         self.give_up_waiting(None, "the router is leaving the mesh");
         for job in std::mem::take(&mut self.jobs.waiting) {
             match job {
-                Job::Attach { request, .. } => self.refuse_request(request, "the router is leaving the mesh".to_string()),
+                Job::Attach { request, .. } => {
+                    self.refuse_request(request, "the router is leaving the mesh".to_string())
+                }
                 Job::Restore { .. } => {}
                 other => self.jobs.waiting.push_back(other),
             }
@@ -169,16 +188,17 @@ impl Node {
 
     fn begin(&mut self, job: Job) {
         let (key, planned, then) = match job {
-            Job::Attach { request, attach } => {
-                (attach.key.clone(), self.plan_attach(&attach), Then::Attached(request))
-            }
-            Job::Restore { attachment } => {
-                (attachment.key.clone(), self.plan_restore(&attachment), Then::Restored)
-            }
+            Job::Attach { request, attach } => (attach.key.clone(), self.plan_attach(&attach), Then::Attached(request)),
+            Job::Restore { attachment } => (attachment.key.clone(), self.plan_restore(&attachment), Then::Restored),
             Job::Detach { request, key, addresses } => {
                 let (plan, taken) = self.plan_detach(&key, &addresses);
+                self.warn_hidden(&taken);
                 (key, Ok(plan), Then::Detached(request, taken))
             }
+            Job::Ports { request, key, change } => match self.plan_ports(&key, &change) {
+                Ok((plan, before)) => (key, Ok(plan), Then::Ports(request, before)),
+                Err(why) => return self.refuse_request(request, why),
+            },
             Job::Gone { key } => {
                 let plan = self.plan_detach(&key, &[]).0;
                 (key, Ok(plan), Then::Nobody)
@@ -198,7 +218,9 @@ impl Node {
 
     /// Goes on to the next operation, or to the end.
     fn advance(&mut self, mut work: Work) {
-        let Some(op) = work.steps.pop_front() else { return self.finish(&work.who, work.failure, work.then) };
+        let next = work.steps.pop_front().or_else(|| self.filter_due().map(HostOp::Filter));
+        let Some(op) = next else { return self.finish(&work.who, work.failure, work.then) };
+        self.filter_begins(&op);
         self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
             self.plane.forget_network(id);
@@ -231,12 +253,15 @@ impl Node {
             }
             Err(why) => {
                 self.attachments.failed(&op);
-                if work.then.is_strict() && work.failure.is_none() {
-                    let mtu = self.config.mtu;
-                    work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu)).collect();
+                if work.then.is_strict(&op) && work.failure.is_none() {
+                    if let Then::Ports(_, before) = &work.then {
+                        self.set_ports(&work.who.key, before.clone());
+                    }
+                    let (mtu, guarded) = (self.config.mtu, !work.who.unguarded);
+                    work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu, guarded)).collect();
                     work.failure = Some(why);
                 } else {
-                    self.log(Level::Warn, format!("{} could not be taken off this machine: {why}", what(&op)));
+                    self.log(Level::Warn, format!("{}: {why}", what(&op)));
                 }
             }
         }
@@ -246,8 +271,8 @@ impl Node {
 
     fn finish(&mut self, who: &Attachment, failure: Option<String>, then: Then) {
         match (then, failure) {
-            (Then::Attached(request), Some(why)) => self.refuse_request(request, why),
-            (Then::Attached(request), None) => {
+            (Then::Attached(request) | Then::Ports(request, _), Some(why)) => self.refuse_request(request, why),
+            (Then::Attached(request) | Then::Ports(request, _), None) => {
                 let attachment = self.attachments.get(&who.key).unwrap_or(who).clone();
                 self.reply_when_stored(request, Reply::Attached(attachment));
             }
@@ -276,15 +301,18 @@ impl Node {
     }
 }
 
-fn nobody() -> Attachment {
-    let place = super::command::Place::Pid(0);
-    Attachment { key: String::new(), name: None, place, interfaces: Vec::new(), unguarded: false }
+/// Of whom nothing is attached.
+pub(super) fn nobody() -> Attachment {
+    let (interfaces, published) = (Vec::new(), Vec::new());
+    Attachment { key: String::new(), name: None, place: Place::Pid(0), interfaces, unguarded: false, published }
 }
 
 fn what(op: &HostOp) -> String {
     match op {
-        HostOp::OpenNetwork { network, .. } => format!("network {network}"),
-        HostOp::CloseNetwork { id, .. } => format!("network {id}"),
-        HostOp::Plug { key, .. } | HostOp::Unplug { key, .. } => key.clone(),
+        HostOp::OpenNetwork { network, .. } => format!("network {network} could not be opened"),
+        HostOp::CloseNetwork { id, .. } => format!("network {id} could not be taken off this machine"),
+        HostOp::Plug { key, .. } => format!("{key} could not be put back"),
+        HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),
+        HostOp::Filter(_) => "the packet filter could not be set".to_string(),
     }
 }

@@ -381,11 +381,11 @@ impl Node {
     fn tell_end(&mut self, connected: &Connected, why: &Why, was_up: bool, news: Option<Target>) {
         let (remote, text) = (connected.remote, why.text());
         let peer = connected.peer.map(|peer| (peer, connected.nickname()));
-        let whom = peer.as_ref().map_or(String::new(), |(peer, nickname)| format!(" {peer}({nickname})"));
+        let whom = peer.as_ref().map_or(String::new(), |(peer, nickname)| format!(" with {peer}({nickname})"));
         match why.refusal() {
             Some(Refusal::AlreadyConnected) => {}
             Some(Refusal::Stopping) if self.stopping => {}
-            _ if was_up => self.log(Level::Info, format!("link with{whom} at {remote} ended: {text}")),
+            _ if was_up => self.log(Level::Info, format!("link{whom} at {remote} ended: {text}")),
             Some(Refusal::Ourselves) => {
                 if let Some(target) = news {
                     self.log(Level::Warn, format!("{target} is this peer itself: it is not dialled again"));
@@ -393,12 +393,12 @@ impl Node {
             }
             _ if connected.dial.is_some() => {
                 if let Some(target) = news {
-                    self.log(Level::Warn, format!("no link with{whom} at {target}: {text}"));
+                    self.log(Level::Warn, format!("no link{whom} at {target}: {text}"));
                 }
             }
             _ => {
                 self.remember_refused(remote, peer, &text);
-                self.log_about(remote.ip(), format!("no link with{whom} from {remote}: {text}"));
+                self.log_about(remote.ip(), format!("no link{whom} from {remote}: {text}"));
             }
         }
     }

@@ -9,9 +9,9 @@
 //! paths    the datagram path beside each link: keys (rekey), probes        attach     attachments: what is checked, what is planned
 //! tell     gossip with neighbours                                          jobs       changes to this machine, one at a time
 //! publish  our record, routes, the Fib                                     view       Status
-//! journal  log lines that a peer cannot flood
-//! addresses  addresses that rnet chooses                                 letters    messages over several links
-//! storing  what must be on the disk before somebody may hear of it
+//! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
+//! letters  messages over several links                                     storing    what must be on the disk before it is told
+//! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -22,11 +22,14 @@ mod admit;
 mod attach;
 pub mod border;
 pub mod command;
+mod expose;
 mod jobs;
 mod journal;
 mod letters;
 mod links;
+mod neighbours;
 mod paths;
+mod ports;
 mod publish;
 pub mod rekey;
 mod requests;
@@ -51,17 +54,19 @@ pub use storing::STATE_VERSION;
 
 use addresses::Addresses;
 use attach::Attachments;
-use border::{Input, Level, Output, State};
+use border::{Edge, Input, Level, Output, State};
+use command::HOST_KEY;
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
+use neighbours::Neighbourhood;
 use publish::Published;
-use storing::Storing;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use storing::Storing;
 use tell::Tell;
 
 /// What a router is made of.
@@ -119,10 +124,13 @@ pub struct Node {
     claims: Claims,
     tell: Tell,
     published: Published,
+    neighbourhood: Neighbourhood,
     attachments: Attachments,
     jobs: Jobs,
     addresses: Addresses,
     storing: Storing,
+    /// The packet filter that was last asked for; nothing is known of it before the first.
+    filter: Option<Edge>,
     journal: Journal,
     /// The state on disk may be older than ours; and what it was.
     unsaved: bool,
@@ -168,10 +176,13 @@ impl Node {
             claims: Claims::new(ClaimSet::empty(me, config.uid)),
             tell: Tell { topology: Gossip::new(rng.random(), now), claims: Gossip::new(rng.random(), now) },
             published: Published::default(),
+            neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),
+            // A router that was killed may have left another one.
+            filter: state.attachments.iter().all(|a| a.key != HOST_KEY && a.published.is_empty()).then(Edge::default),
             journal: Journal::default(),
             unsaved: false,
             saved: state.clone(),
@@ -261,6 +272,7 @@ impl Node {
             self.tell.claims.deadline(),
             self.publish_at(),
             if self.stopping { None } else { self.addresses.deadline() },
+            self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
             (self.peers.count() > 1 || !self.attachments.is_empty()).then_some(self.chores_at),
         ];

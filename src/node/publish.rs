@@ -104,6 +104,7 @@ impl Node {
             let me = self.me;
             self.tell.claims.spread(&[me], None, self.now);
         }
+        self.neighbourhood.changed = true;
         self.published.fib_changed = true;
         self.unsaved = true;
     }
@@ -130,7 +131,9 @@ impl Node {
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
             self.forget_unreachable();
             self.discover();
+            self.refresh_neighbours(true);
         }
+        self.refresh_neighbours(false);
         if std::mem::take(&mut self.published.fib_changed) {
             self.publish_fib();
         }
@@ -154,6 +157,7 @@ impl Node {
             fib.by_index.extend(tended.path.indexes().into_iter().map(|index| (index, tended.path.clone())));
         }
         self.attachments.fill(&mut fib);
+        fib.neighbours = self.neighbourhood.table.clone();
         fib.floods = Box::new(Trees { routes, paths });
         self.plane.publish(fib);
     }

@@ -1,11 +1,12 @@
-//! What edges ask, and who answers: targets here, attachments in `jobs`, the view in `view`.
+//! What edges ask, and who answers: targets here, attachments, exposures and ports in `jobs`, the view in `view`.
 
 use super::Node;
 use super::border::{Output, RequestId};
-use super::command::{Command, Reply};
-use super::jobs::Job;
+use super::command::{Command, HOST_KEY, Place, Reply};
+use super::expose::exposure;
+use super::jobs::{Change, Job};
 use crate::mesh::dialer::MAX_GIVEN;
-use crate::types::Target;
+use crate::types::{AddressRequest, Target};
 
 impl Node {
     /// An edge asks; it is answered exactly once.
@@ -22,19 +23,36 @@ impl Node {
                 }
                 Reply::Done
             }
+            Command::Attach(attach) if attach.key == HOST_KEY || attach.place == Place::Host => {
+                Reply::Refused(format!("attach {}: that is the host itself: use `rnet expose`", attach.key))
+            }
             Command::Leave => return self.leave(request),
-            Command::Attach(_) if self.leaving => Reply::Refused("the router is leaving the mesh".to_string()),
+            Command::Attach(_) | Command::Expose { .. } if self.leaving => {
+                Reply::Refused("the router is leaving the mesh".to_string())
+            }
             Command::Attach(attach) => return self.attach(request, attach),
-            Command::Detach { key, addresses } => {
-                if addresses.is_empty() {
-                    self.give_up_waiting(Some(&key), &format!("attach {key}: it was detached"));
-                }
-                return self.ask(request, Job::Detach { request, key, addresses });
+            Command::Expose { addresses, masquerade } => {
+                return self.attach(request, exposure(addresses, masquerade));
+            }
+            Command::Detach { key, addresses } => return self.detach(request, key, addresses),
+            Command::Hide { addresses } => return self.detach(request, HOST_KEY.to_string(), addresses),
+            Command::Publish { key, ports } => {
+                return self.ask(request, Job::Ports { request, key, change: Change::Publish(ports) });
+            }
+            Command::Unpublish { key, ports } => {
+                return self.ask(request, Job::Ports { request, key, change: Change::Unpublish(ports) });
             }
             Command::Prime => return self.prime(request),
             Command::Rmpeer { peers } => return self.rmpeer(request, &peers),
         };
         self.out.push_back(Output::Reply { request, reply });
+    }
+
+    fn detach(&mut self, request: RequestId, key: String, addresses: Vec<AddressRequest>) {
+        if addresses.is_empty() {
+            self.give_up_waiting(Some(&key), &format!("attach {key}: it was detached"));
+        }
+        self.ask(request, Job::Detach { request, key, addresses });
     }
 
     fn connect(&mut self, targets: Vec<Target>, replace: bool) -> Reply {

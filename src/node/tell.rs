@@ -45,13 +45,12 @@ impl Node {
             Channel::Topology => {
                 let body: Body<Record> = decode_body(body).map_err(|_| Refusal::Malformed)?;
                 let newcomers = self.newcomers(&body);
-                let linked = &self.published.linked;
-                let merged = self.tell.topology.receive(from, body, &mut self.peers, linked, self.now);
+                let merged = self.tell.topology.receive(from, body, &mut self.peers, self.now);
                 self.topology_merged(&merged, &newcomers);
             }
             Channel::Claims => {
                 let body = decode_body(body).map_err(|_| Refusal::Malformed)?;
-                let merged = self.tell.claims.receive(from, body, &mut self.claims, &self.published.linked, self.now);
+                let merged = self.tell.claims.receive(from, body, &mut self.claims, self.now);
                 self.claims_merged(&merged);
             }
         }
@@ -104,6 +103,7 @@ impl Node {
         if merged.news.is_empty() || self.attachments.is_empty() {
             return;
         }
+        self.neighbourhood.changed = true;
         let rivals = self.claims.rivals();
         let lines: Vec<String> = rivals
             .into_iter()

@@ -1,4 +1,4 @@
-//! The steps of a frame's way that more than one verdict needs: write, cut, flood, arrive, deliver.
+//! The steps of a frame's way that more than one verdict needs: answer, write, cut, flood, arrive, deliver.
 //!
 //! Each step counts what it did; what it could not do it returns as the reason, which `Batch` counts. Where a frame goes was
 //! decided by `switch`; the order of the steps is in `Plane`.
@@ -6,16 +6,40 @@
 use super::fib::{PathId, PortId};
 use super::macs::{Learned, Place};
 use super::path::Path;
-use super::{Drop, Sink, Way, fragment, guard};
+use super::{Drop, Sink, Way, fragment, guard, neighbours};
 use crate::types::{Mac, NetId};
 use crate::wire::datagram::{Fragment, Inner};
 use crate::wire::frame::{Frame, HEADER_LEN};
+use crate::wire::neighbour::{self, Question};
 
 impl<S: Sink> Way<'_, S> {
     pub(super) fn learn(&mut self, network: NetId, mac: Mac, place: Place) {
         if self.plane.macs.learn(network, mac, place, self.now) == Learned::Refused {
             self.tally.unlearned += 1;
         }
+    }
+
+    /// Answers a question for an address that is known. Goes on with what the guard said of the frame if it asks nothing,
+    /// or if others have to answer.
+    ///
+    /// A refused probe is answered too: whoever wants an address that another has must hear so, or takes it.
+    pub(super) fn ask(
+        &mut self,
+        port: PortId,
+        network: NetId,
+        frame: &Frame<'_>,
+        checked: Result<(), Drop>,
+    ) -> Result<(), Drop> {
+        let heard = |question: &Question| match checked {
+            Ok(()) => true,
+            Err(reason) => reason == Drop::GuardAddress && question.is_probe(),
+        };
+        let Some(question) = neighbour::question(frame).filter(heard) else { return checked };
+        let answer =
+            neighbours::answers(self.fib, network, &question).and_then(|mac| neighbour::answer(&question, mac));
+        let Some(answer) = answer else { return checked };
+        self.deliver(port, &answer);
+        checked.and(Err(Drop::Suppressed))
     }
 
     /// Writes one datagram.

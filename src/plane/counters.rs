@@ -46,6 +46,8 @@ reasons! {
     GuardTagged = "guard-tagged",
     /// Guard: a router advertisement or redirect.
     GuardRouter = "guard-router",
+    /// A question for the address of a known attachment elsewhere: it was answered here.
+    Suppressed = "suppressed",
     /// From the bridge to a MAC on the same bridge: it has arrived already.
     Local = "local",
     /// A flood of a network that nobody else is on.
@@ -90,6 +92,18 @@ reasons! {
     BadFragment = "bad-fragment",
     /// A partial frame was given up: too old, or no memory for more.
     FragmentLost = "fragment-lost",
+    /// Datagrams that the kernel's send buffer or the device's queue had no room for.
+    SendFull = "send-full",
+    /// Datagrams larger than the MTU of the interface that they were to leave by.
+    SendTooBig = "send-too-big",
+    /// Datagrams without a route, or refused on their way.
+    SendUnreachable = "send-unreachable",
+    /// Datagrams that could not be sent for another reason, such as a firewall of this host.
+    SendFailed = "send-failed",
+    /// Frames that the bridge's port did not take: its queue is full, or it is about to go.
+    BridgeFull = "bridge-full",
+    /// Probes that control was too busy to look at.
+    EventLost = "event-lost",
 }
 
 const REASONS: usize = Drop::ALL.len();

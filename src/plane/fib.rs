@@ -5,8 +5,9 @@
 //! origins are computed on first use behind `Floods`, so that a mesh of thousands of peers costs
 //! only what it uses.
 
+use super::neighbours::Neighbours;
 use super::path::Path;
-use crate::types::{Mac, NetId, ShortId};
+use crate::types::{Mac, NetId, Network, ShortId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -52,6 +53,8 @@ pub struct Permit {
     pub addresses: SmallVec<[IpAddr; 2]>,
     /// The port guard is off for this attachment: any source is let through (`--no-guard`).
     pub unguarded: bool,
+    /// This is the host itself, which routes for others: it may also send IP packets from outside of this network.
+    pub routes_for: Option<Network>,
 }
 
 /// One network as this host sees it.
@@ -83,6 +86,8 @@ pub struct Fib {
     pub ports: HashMap<PortId, NetId, foldhash::fast::RandomState>,
     /// Flood sets, computed lazily.
     pub floods: Box<dyn Floods>,
+    /// Addresses that rnet gave out.
+    pub neighbours: Arc<Neighbours>,
 }
 
 impl Fib {
@@ -97,6 +102,7 @@ impl Fib {
             networks: HashMap::default(),
             ports: HashMap::default(),
             floods: Box::new(NoFloods),
+            neighbours: Arc::default(),
         }
     }
 }

@@ -15,6 +15,9 @@
 //! other   an ether type that carries neither IP nor ARP: it claims no address. Tagged frames are refused.
 //! ```
 //!
+//! The host itself, where it is exposed, also forwards: IP packets (not ARP nor ND) from any address outside of the network.
+//! An address inside is somebody's, so an attachment cannot borrow the host to speak as another one.
+//!
 //! DHCP's 0.0.0.0 is refused: addresses come from the router. An attachment without guard may send anything but a
 //! group address as the source.
 
@@ -27,11 +30,15 @@ use std::net::{IpAddr, Ipv6Addr};
 /// Where version 2 listener reports go: ff02::16.
 const LISTENER_REPORTS: Mac = Mac([0x33, 0x33, 0, 0, 0, 0x16]);
 
+/// The source that `host::guard` gives to a frame from another MAC than its sender's, for only there it is known who sent it.
+/// A group address: nobody can have it, and no bridge takes it.
+pub const FORGED: Mac = Mac([3, 0x72, 0x6e, 0x65, 0x74, 0]);
+
 /// Whether `frame` may come in on the port of `entry`, and why not.
 pub fn check(entry: &NetworkEntry, frame: &Frame<'_>) -> Result<(), Drop> {
     let mac = frame.src();
     if mac.is_group() {
-        return Err(Drop::GroupSource);
+        return Err(if mac == FORGED { Drop::GuardMac } else { Drop::GroupSource });
     }
     match entry.permits.get(&mac) {
         Some(permit) if permit.unguarded => Ok(()),
@@ -64,7 +71,7 @@ fn check_source(permit: &Permit, mac: Mac, frame: &Frame<'_>) -> Result<(), Drop
         Source::Neighbour { mac: Some(sender), .. } if sender != mac => Err(Drop::GuardMac),
         Source::Arp { ip, .. } => allow(ip.is_unspecified() || owns(permit, mac, ip.into())),
         Source::Ip(IpAddr::V6(ip)) if ip.is_unspecified() => allow(frame.dst() == LISTENER_REPORTS),
-        Source::Ip(ip) => allow(owns(permit, mac, ip)),
+        Source::Ip(ip) => allow(owns(permit, mac, ip) || is_forwarded(permit, ip)),
         Source::Neighbour { ip, claimed, .. } => {
             let target = claimed.is_none_or(|target| owns(permit, mac, target.into()));
             allow(target && (ip.is_unspecified() || owns(permit, mac, ip.into())))
@@ -80,8 +87,14 @@ fn owns(permit: &Permit, mac: Mac, ip: IpAddr) -> bool {
     permit.addresses.contains(&ip) || ip == IpAddr::V6(link_local(mac))
 }
 
+fn is_forwarded(permit: &Permit, ip: IpAddr) -> bool {
+    let link_local = matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let sendable = !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback() && !link_local;
+    sendable && ip != IpAddr::V4(std::net::Ipv4Addr::BROADCAST) && permit.routes_for.is_some_and(|n| !n.contains(ip))
+}
+
 /// The link-local address that an interface with this MAC makes for itself.
-fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
+pub fn link_local(Mac([a, b, c, d, e, f]): Mac) -> Ipv6Addr {
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
 
@@ -181,6 +194,7 @@ mod tests {
             ("an address of nobody", udp4(mac(1), [10, 0, 0, 3]), Drop::GuardAddress),
             ("DHCP", udp4(mac(1), [0, 0, 0, 0]), Drop::GuardAddress),
             ("broadcast as the source", udp4(mac(1), [255, 255, 255, 255]), Drop::GuardAddress),
+            ("another's MAC on its own device", udp4(FORGED, [10, 0, 0, 1]), Drop::GuardMac),
             ("a group MAC", udp4(Mac([3, 0, 0, 0, 0, 1]), [10, 0, 0, 1]), Drop::GroupSource),
             ("the broadcast MAC", udp4(Mac::BROADCAST, [10, 0, 0, 1]), Drop::GroupSource),
             ("ARP for another's address", arp(mac(1), mac(1), [10, 0, 0, 2]), Drop::GuardAddress),
@@ -227,6 +241,21 @@ mod tests {
         for (fact, frame, reason) in facts {
             assert_eq!(checked(&frame), Err(reason), "{fact}");
         }
+    }
+
+    #[test]
+    fn the_host_forwards_for_the_outside_and_speaks_as_nobody_inside() {
+        let mut entry = entry();
+        let host = Permit { routes_for: Some("10.0.0.0/24".parse().unwrap()), ..permit(&["10.0.0.254"]) };
+        entry.permits.insert(mac(4), host);
+        let checked = |frame: &[u8]| check(&entry, &Frame::parse(frame).unwrap());
+        assert_eq!(checked(&udp4(mac(4), [10, 0, 0, 254])), Ok(()));
+        assert_eq!(checked(&udp4(mac(4), [192, 0, 2, 7])), Ok(()));
+        for inside in [[10, 0, 0, 1], [10, 0, 0, 77], [0, 0, 0, 0], [255, 255, 255, 255], [127, 0, 0, 1]] {
+            assert_eq!(checked(&udp4(mac(4), inside)), Err(Drop::GuardAddress), "{inside:?}");
+        }
+        assert_eq!(checked(&arp(mac(4), mac(4), [192, 0, 2, 7])), Err(Drop::GuardAddress));
+        assert_eq!(checked(&arp(mac(4), mac(4), [10, 0, 0, 254])), Ok(()));
     }
 
     #[test]

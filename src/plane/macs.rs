@@ -139,6 +139,13 @@ impl MacTable {
         self.forget(|_, seat| seat.place == Place::Peer(peer));
     }
 
+    /// Forgets `mac` on `network`, wherever it is.
+    pub fn forget_mac(&self, network: NetId, mac: Mac) {
+        if let Some((_, seat)) = self.seats.remove(&(network, mac)) {
+            self.release(seat.place);
+        }
+    }
+
     /// Forgets all of `network`.
     pub fn forget_network(&self, network: NetId) {
         self.forget(|key, _| key.0 == network);
@@ -299,10 +306,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn counts_agree_with_seats_after_any_operations(ops in prop::collection::vec((0u8..5, 1u8..6, 1u32..3, 0u64..900), 0..60)) {
+        fn counts_agree_with_seats_after_any_operations(ops in prop::collection::vec((0u8..6, 1u8..6, 1u32..3, 0u64..900), 0..60)) {
             let table = MacTable::new(3, AGE);
             for (op, n, network, second) in ops {
                 match op {
+                    5 => table.forget_mac(net(network), mac(n)),
                     0 | 1 => { table.learn(net(network), mac(n), if op == 0 { HERE } else { THERE }, at(second)); }
                     2 => table.expire(at(second)),
                     3 => table.forget_peer(ShortId(7)),

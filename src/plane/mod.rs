@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! from_bridge   frame > guard > macs learn > switch > path write > (Sink)            too big: fragment
+//!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > (Sink) bridge
 //! ```
@@ -21,6 +22,7 @@ pub mod fib;
 pub mod fragment;
 pub mod guard;
 pub mod macs;
+pub mod neighbours;
 pub mod path;
 pub mod switch;
 #[cfg(test)]
@@ -31,7 +33,7 @@ mod tests;
 pub use counters::{Count, Drop, Tally};
 pub use macs::{Place, Seen};
 
-use crate::types::{Instant, NetId, ShortId};
+use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
 use crate::wire::frame::Frame;
 use arc_swap::{ArcSwap, Guard};
@@ -126,6 +128,11 @@ impl Plane {
         self.batch().from_net(from, datagram, now, out);
     }
 
+    /// Adds what the caller lost after the plane had handed it over: what the kernel did not take.
+    pub fn count(&self, lost: &Tally) {
+        self.counters.add(lost);
+    }
+
     /// What was counted so far, but for batches under way.
     pub fn counters(&self) -> Tally {
         self.counters.read()
@@ -139,6 +146,11 @@ impl Plane {
     /// Forgets the MACs behind `peer`: it is gone, or its number is now another's.
     pub fn forget_peer(&self, peer: ShortId) {
         self.macs.forget_peer(peer);
+    }
+
+    /// Forgets where `mac` was seen on `network`: it is elsewhere now.
+    pub fn forget_mac(&self, network: NetId, mac: Mac) {
+        self.macs.forget_mac(network, mac);
     }
 
     /// Forgets the MACs of `network`: it has no port here any more.
@@ -211,8 +223,11 @@ impl<S: Sink> Way<'_, S> {
         let network = *fib.ports.get(&from).ok_or(Drop::UnknownPort)?;
         let entry = fib.networks.get(&network).ok_or(Drop::UnknownPort)?;
         self.tally.from_bridge.add(bytes.len());
-        guard::check(entry, &frame)?;
-        self.learn(network, frame.src(), Place::Port(from));
+        let checked = guard::check(entry, &frame);
+        if checked.is_ok() {
+            self.learn(network, frame.src(), Place::Port(from));
+        }
+        self.ask(from, network, &frame, checked)?;
         let inner = |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, fragment: None };
         match switch::from_bridge(fib, &self.plane.macs, network, frame.dst(), self.now) {
             Verdict::Drop(reason) => Err(reason),

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! from the bridge   group or unknown MAC -> flood    known here -> nothing to do    known behind a peer -> forward
+//!                   known: by its last frame, else by whom it was given to, if data reaches that peer
 //! from the net      for us -> deliver    for another peer -> forward, unseen    flood -> deliver here if the network is
 //!                   open, and hand on along the origin's tree
 //! ```
@@ -48,11 +49,13 @@ pub fn from_bridge<'f>(fib: &'f Fib, macs: &MacTable, network: NetId, dst: Mac, 
     if dst.is_group() {
         return Verdict::Flood;
     }
-    match macs.lookup(network, dst, now) {
+    let learned = macs.lookup(network, dst, now);
+    match learned.or_else(|| fib.neighbours.place(network, dst)) {
         None => Verdict::Flood,
         Some(Place::Port(_)) => Verdict::Drop(Drop::Local),
         Some(Place::Peer(to)) => match fib.next_hops.get(&to) {
             Some(path) => Verdict::Forward { to, path },
+            None if learned.is_none() => Verdict::Flood,
             None => Verdict::Drop(Drop::Unreachable),
         },
     }

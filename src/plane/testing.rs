@@ -264,5 +264,5 @@ impl Mesh {
 
 /// Permits `mac` these addresses.
 pub fn permit(addresses: &[&str]) -> Permit {
-    Permit { addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(), unguarded: false }
+    Permit { addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(), unguarded: false, routes_for: None }
 }

@@ -3,17 +3,19 @@
 //! ```text
 //! questions (API)  ---.                              .--> links: dial, send, close
 //! happenings (tasks) -+--> handle one, poll until ---+--> machine: bridges, attachments
-//! probes (data path) -+    Wait                      +--> UDP socket: probes
+//! probes (data path) -+    Wait                      +--> UDP socket: probes; data path: announcements
 //! deadline (node) ----'                              '--> answers, state file, log
 //! ```
 //!
 //! Carries out what the node wants and decides nothing. Control never waits for a task that waits for control: all that
 //! it gives away goes into memory that is bounded elsewhere or into sockets that do not block.
 
+use super::datapath::Hands;
 use super::journal;
 use super::keeper::Keeper;
 use super::links::Links;
 use super::{Happening, Question};
+use crate::io::alarm::Alarm;
 use crate::io::clock::Clock;
 use crate::io::udp::UdpSocket;
 use crate::node::Node;
@@ -31,6 +33,8 @@ pub struct Outlets {
     pub links: Links,
     /// Probes leave here.
     pub socket: Arc<UdpSocket>,
+    /// Frames for bridges leave here.
+    pub hands: Hands,
     /// Changes to the machine, in order.
     pub machine: mpsc::UnboundedSender<(HostId, HostOp)>,
     /// The state file.
@@ -45,6 +49,8 @@ pub struct Inlets {
     pub happenings: mpsc::Receiver<Happening>,
     /// Of the data path.
     pub events: mpsc::Receiver<Event>,
+    /// Of time.
+    pub alarm: Alarm,
 }
 
 /// Asks without an edge: `Desk` numbers from 1.
@@ -87,7 +93,10 @@ impl Control {
                 Some(question) = inlets.questions.recv() => self.asked(question),
                 Some(happening) = inlets.happenings.recv() => self.happened(happening),
                 Some(event) = inlets.events.recv() => self.handle(Input::Plane(event)),
-                () = sleep_until(self.clock, deadline) => self.handle(Input::Tick),
+                due = inlets.alarm.due(deadline, self.clock.now()) => match due {
+                    Ok(()) => self.handle(Input::Tick),
+                    Err(why) => return tracing::error!("control: the timer: {why}: no more is done"),
+                },
             }
         }
     }
@@ -157,6 +166,7 @@ impl Control {
                     // A probe that cannot leave is a lost probe: the prober draws the conclusion.
                     let _ = self.outlets.socket.send(to, &bytes);
                 }
+                Output::Deliver { port, frame } => self.outlets.hands.deliver(port, frame),
                 Output::Host { host, op } => {
                     if self.outlets.machine.send((host, op)).is_err() {
                         let result = Err("the task that changes this machine has ended".to_string());
@@ -179,13 +189,5 @@ impl Control {
         if !self.outlets.links.send(link, bytes) {
             self.own.push_back(Happening::Slow(link));
         }
-    }
-}
-
-/// Ends at `deadline`, or never.
-async fn sleep_until(clock: Clock, deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(clock.to_std(deadline).into()).await,
-        None => std::future::pending().await,
     }
 }

@@ -4,11 +4,11 @@
 //! epoll(7) over: wake-up, UDP socket, capture ports
 //!   capture readable   up to BURST frames > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > flush
-//!   wake-up            orders of control: a port is open, a port is closed, end
+//!   wake-up            orders of control: a port is open, a port is closed, a frame for a bridge, end
 //! ```
 //!
 //! No frame touches an async runtime, no memory is allocated for one, and the thread sleeps while there is nothing to
-//! do. What cannot be delivered is counted by the plane and gone: nothing waits for anybody.
+//! do. What cannot be delivered is counted and gone: nothing waits for anybody.
 
 use crate::io::capture::{Capture, FRAME_MAX};
 use crate::io::clock::Clock;
@@ -16,7 +16,7 @@ use crate::io::egress::Egress;
 use crate::io::ingress::Ingress;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
-use crate::plane::{Event, Plane, Sink};
+use crate::plane::{Drop as Reason, Event, Plane, Sink, Tally};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -35,6 +35,7 @@ pub const EVENTS_MAX: usize = 1024;
 enum Order {
     Open(PortId, Capture),
     Close(PortId),
+    Deliver(PortId, Vec<u8>),
     End,
 }
 
@@ -62,6 +63,11 @@ impl Hands {
         self.order(Order::Close(port));
     }
 
+    /// Writes a frame to the bridge behind `port`; it is gone if that is closed.
+    pub fn deliver(&self, port: PortId, frame: Vec<u8>) {
+        self.order(Order::Deliver(port, frame));
+    }
+
     fn order(&self, order: Order) {
         // A thread that has ended needs no orders.
         if self.orders.send(order).is_ok() {
@@ -81,7 +87,7 @@ impl Datapath {
         let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
         let (orders, waiting) = mpsc::channel();
         let hands = Hands { orders, wake: Arc::clone(&wake) };
-        let outlet = Outlet { egress: Egress::new(), ports: Vec::new(), events };
+        let outlet = Outlet { egress: Egress::new(), ports: Vec::new(), events, lost: Tally::default() };
         let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         readable.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         readable.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
@@ -120,6 +126,32 @@ struct Outlet {
     egress: Egress,
     ports: Vec<Port>,
     events: tokio::sync::mpsc::Sender<Event>,
+    /// What the kernel or control did not take since the last report to the plane.
+    lost: Tally,
+}
+
+impl Outlet {
+    /// Sends what was collected.
+    fn flush(&mut self, socket: &UdpSocket) {
+        let sent = self.egress.flush(socket);
+        let lost = [
+            (Reason::SendFull, sent.full),
+            (Reason::SendTooBig, sent.too_big),
+            (Reason::SendUnreachable, sent.unreachable),
+            (Reason::SendFailed, sent.failed),
+        ];
+        for (reason, count) in lost {
+            self.lost.drops_of(reason, count);
+        }
+    }
+
+    /// Tells the plane what was lost, if anything was.
+    fn report(&mut self, plane: &Plane) {
+        if self.lost.drops().next().is_some() {
+            plane.count(&self.lost);
+            self.lost = Tally::default();
+        }
+    }
 }
 
 impl Sink for Outlet {
@@ -128,14 +160,18 @@ impl Sink for Outlet {
     }
 
     fn deliver(&mut self, port: PortId, frame: &[u8]) {
-        if let Some(port) = self.ports.iter_mut().find(|candidate| candidate.id == port) {
-            // Concerns this frame only: the device's queue is full, or it is about to go.
-            let _ = port.capture.write(frame);
+        // An error concerns this frame only: the device's queue is full, or it is about to go.
+        let written =
+            self.ports.iter_mut().find(|candidate| candidate.id == port).map(|port| port.capture.write(frame));
+        if !matches!(written, Some(Ok(()))) {
+            self.lost.drop(Reason::BridgeFull);
         }
     }
 
     fn event(&mut self, event: Event) {
-        let _ = self.events.try_send(event);
+        if self.events.try_send(event).is_err() {
+            self.lost.drop(Reason::EventLost);
+        }
     }
 }
 
@@ -165,11 +201,11 @@ impl Worker {
                     WAKE if !self.obey() => return,
                     WAKE => {}
                     NET => {
-                        if let Err(why) = self.from_net(&mut ingress) {
+                        if let Err(why) = self.take_from_net(&mut ingress) {
                             return tracing::error!("data path: UDP socket: {why}: no frame will pass");
                         }
                     }
-                    port => self.from_bridge(PortId(u32::try_from(port - PORTS).unwrap_or(u32::MAX)), &mut buffer),
+                    port => self.take_from_bridge(PortId(u32::try_from(port - PORTS).unwrap_or(u32::MAX)), &mut buffer),
                 }
             }
         }
@@ -181,6 +217,7 @@ impl Worker {
         loop {
             match self.waiting.try_recv() {
                 Ok(Order::Open(id, capture)) => self.open(Port { id, capture }),
+                Ok(Order::Deliver(id, frame)) => self.outlet.deliver(id, &frame),
                 Ok(Order::Close(id)) => self.outlet.ports.retain(|port| port.id != id),
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Ok(Order::End) | Err(mpsc::TryRecvError::Disconnected) => return false,
@@ -196,7 +233,7 @@ impl Worker {
         }
     }
 
-    fn from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
+    fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, socket, clock, outlet, .. } = self;
         let mut batch = plane.batch();
         for _ in 0..ROUNDS {
@@ -204,18 +241,19 @@ impl Worker {
             let received = ingress.receive(socket, |from, datagram| {
                 batch.from_net(from, datagram, now, outlet);
                 if outlet.egress.is_pressing() {
-                    outlet.egress.flush(socket);
+                    outlet.flush(socket);
                 }
             })?;
             if received == 0 {
                 break;
             }
         }
-        outlet.egress.flush(socket);
+        outlet.flush(socket);
+        outlet.report(plane);
         Ok(())
     }
 
-    fn from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
+    fn take_from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
         let Worker { plane, socket, clock, readable, outlet, .. } = self;
         let mut batch = plane.batch();
         let now = clock.now();
@@ -232,9 +270,10 @@ impl Worker {
                 }
             }
             if outlet.egress.is_pressing() {
-                outlet.egress.flush(socket);
+                outlet.flush(socket);
             }
         }
-        outlet.egress.flush(socket);
+        outlet.flush(socket);
+        outlet.report(plane);
     }
 }

@@ -13,16 +13,17 @@
 use super::Happening;
 use crate::node::border::{DialId, LinkId};
 use crate::types::Target;
+use socket2::SockRef;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -87,8 +88,9 @@ pub struct Links {
 struct Open {
     words: mpsc::UnboundedSender<Vec<u8>>,
     waiting: Arc<AtomicUsize>,
-    closing: Arc<AtomicBool>,
-    tasks: [AbortHandle; 2],
+    closing: Arc<Notify>,
+    reader: AbortHandle,
+    writer: AbortHandle,
 }
 
 impl Links {
@@ -110,11 +112,11 @@ impl Links {
         let link = LinkId(self.last);
         let (reader, writer) = stream.into_split();
         let (words, queue) = mpsc::unbounded_channel();
-        let (waiting, closing) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
-        let read = tokio::spawn(read(link, reader, Arc::clone(&closing), self.happenings.clone()));
-        let write = tokio::spawn(write(link, writer, queue, (Arc::clone(&waiting), self.happenings.clone())));
-        let tasks = [read.abort_handle(), write.abort_handle()];
-        self.open.insert(link, Open { words, waiting, closing, tasks });
+        let (waiting, closing) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let reading = tokio::spawn(read(link, reader, Arc::clone(&closing), self.happenings.clone()));
+        let writing = tokio::spawn(write(link, writer, queue, (Arc::clone(&waiting), self.happenings.clone())));
+        let (reader, writer) = (reading.abort_handle(), writing.abort_handle());
+        self.open.insert(link, Open { words, waiting, closing, reader, writer });
         Some((link, local))
     }
 
@@ -129,7 +131,8 @@ impl Links {
         let Some(open) = self.open.get(&link) else { return true };
         let waiting = open.waiting.fetch_add(bytes.len(), Ordering::Relaxed) + bytes.len();
         if waiting > WAITING_MAX {
-            self.drop_link(link);
+            open.writer.abort();
+            self.close(link);
             return false;
         }
         // A writer that has ended has told so itself.
@@ -140,18 +143,19 @@ impl Links {
     /// Flushes what was sent, in bounded time, then closes.
     pub fn close(&mut self, link: LinkId) {
         let Some(open) = self.open.remove(&link) else { return };
-        open.closing.store(true, Ordering::Relaxed);
+        open.closing.notify_one();
         // Dropping the queue's end lets the writer finish and send its end; the reader goes on until the other side's end.
         tokio::spawn(async move {
             sleep(CLOSE_TIME).await;
-            open.tasks.iter().for_each(AbortHandle::abort);
+            open.writer.abort();
         });
     }
 
     /// Forgets a link that has ended; false if it was not open.
     pub fn drop_link(&mut self, link: LinkId) -> bool {
         let Some(open) = self.open.remove(&link) else { return false };
-        open.tasks.iter().for_each(AbortHandle::abort);
+        open.reader.abort();
+        open.writer.abort();
         true
     }
 
@@ -196,16 +200,13 @@ fn reason(why: &io::Error) -> String {
     plain.to_lowercase()
 }
 
-async fn read(link: LinkId, mut reader: OwnedReadHalf, closing: Arc<AtomicBool>, happenings: mpsc::Sender<Happening>) {
+async fn read(link: LinkId, mut reader: OwnedReadHalf, closing: Arc<Notify>, happenings: mpsc::Sender<Happening>) {
     let mut buffer = vec![0; READ];
     let why = loop {
-        let result = reader.read(&mut buffer).await;
-        if closing.load(Ordering::Relaxed) {
-            match result {
-                Ok(1..) => continue,
-                _ => return,
-            }
-        }
+        let result = tokio::select! {
+            result = reader.read(&mut buffer) => result,
+            () = closing.notified() => return linger(reader, buffer).await,
+        };
         match result {
             Ok(0) => break "closed by the other side".to_string(),
             Ok(length) => {
@@ -218,6 +219,15 @@ async fn read(link: LinkId, mut reader: OwnedReadHalf, closing: Arc<AtomicBool>,
         }
     };
     let _ = happenings.send(Happening::Down(link, why)).await;
+}
+
+/// Takes what still comes on a closed link, until the other side ends it too or has had its time.
+async fn linger(mut reader: OwnedReadHalf, mut buffer: Vec<u8>) {
+    let rest = async { while matches!(reader.read(&mut buffer).await, Ok(1..)) {} };
+    if timeout(CLOSE_TIME, rest).await.is_err() {
+        // Else the kernel would keep the socket for another minute (tcp_fin_timeout, or unsent data), for anybody's asking.
+        let _ = SockRef::from(reader.as_ref()).set_linger(Some(Duration::ZERO));
+    }
 }
 
 type Outlet = (Arc<AtomicUsize>, mpsc::Sender<Happening>);
@@ -301,6 +311,27 @@ mod tests {
             while let Some(happening) = seen.recv().await {
                 assert!(!matches!(happening, Happening::Down(..)), "no Down follows a close");
             }
+        });
+    }
+
+    #[test]
+    fn a_side_that_holds_a_closed_link_is_reset() {
+        on_runtime(async {
+            let (happenings, _seen) = mpsc::channel(8);
+            let mut links = Links::new(happenings);
+            let (link, mut far) = pair(&mut links).await;
+            assert!(links.send(link, b"refused".to_vec()));
+            links.close(link);
+            let mut words = [0; 7];
+            far.read_exact(&mut words).await.unwrap();
+            assert_eq!(far.read(&mut words).await.unwrap(), 0);
+            // It does not end its side: after a while it is reset though it sends nothing.
+            let reset = async {
+                while far.take_error().unwrap().is_none() {
+                    sleep(Duration::from_millis(20)).await
+                }
+            };
+            timeout(CLOSE_TIME * 3, reset).await.unwrap();
         });
     }
 

@@ -26,6 +26,11 @@ impl NetId {
     pub const fn value(self) -> u32 {
         self.0
     }
+
+    /// The name of its network's bridge on every host.
+    pub fn bridge(self) -> String {
+        format!("rnb{:06x}", self.0)
+    }
 }
 
 impl TryFrom<u32> for NetId {

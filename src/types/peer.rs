@@ -7,7 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A peer's static X25519 public key. Authorisation compares these, never names.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey(pub [u8; 32]);
 
 impl PublicKey {
@@ -47,6 +47,23 @@ impl FromStr for PublicKey {
             *byte = u8::from_str_radix(digits, 16).map_err(|_| invalid())?;
         }
         Ok(PublicKey(key))
+    }
+}
+
+/// Text in formats for people (JSON), 32 bytes in messages.
+impl Serialize for PublicKey {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        if s.is_human_readable() { s.collect_str(self) } else { self.0.serialize(s) }
+    }
+}
+
+impl<'de> Deserialize<'de> for PublicKey {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<PublicKey, D::Error> {
+        if d.is_human_readable() {
+            String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        } else {
+            <[u8; 32]>::deserialize(d).map(PublicKey)
+        }
     }
 }
 
@@ -132,6 +149,12 @@ mod tests {
     fn key_parses_what_it_prints() {
         let key = PublicKey([0xa7; 32]);
         assert_eq!(key.to_string().parse(), Ok(key));
+        assert_eq!(
+            serde_json::to_string(&key).unwrap(),
+            format!("\"{key}\""),
+            "a report is where --allow is copied from"
+        );
+        assert_eq!(serde_json::from_str::<PublicKey>(&format!("\"{key}\"")).unwrap(), key);
         assert!("a7".parse::<PublicKey>().is_err());
         assert!("+7".repeat(32).parse::<PublicKey>().is_err());
         assert!("é".repeat(32).parse::<PublicKey>().is_err());

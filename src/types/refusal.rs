@@ -69,7 +69,7 @@ pub enum Refusal {
     #[error("peer reads too slowly")]
     TooSlow,
     /// Silence for too long.
-    #[error("timed out")]
+    #[error("timed out: no word from an rnet there")]
     Timeout,
     /// The router is being stopped.
     #[error("peer is stopping")]
@@ -126,7 +126,10 @@ mod tests {
             "no protocol version in common: peer speaks versions 2 to 3 and we speak version 1"
         );
         let range = Refusal::RangeMismatch { theirs: "10.0.0.0/8".into(), ours: "10.32.0.0/12".into() };
-        assert_eq!(range.to_string(), "different address range: peer has 10.0.0.0/8 and we have 10.32.0.0/12; launch both with the same --ipalloc-range");
+        assert_eq!(
+            range.to_string(),
+            "different address range: peer has 10.0.0.0/8 and we have 10.32.0.0/12; launch both with the same --ipalloc-range"
+        );
     }
 
     #[test]

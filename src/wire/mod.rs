@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! frame      what switching and the guard need of an Ethernet frame
+//! neighbour  questions of ARP and neighbour discovery, and their answers
 //! datagram   the headers of rnet's own UDP framing
 //! vxlan      the header of RFC 7348
 //! message    control messages of a link, and the bodies of gossip
@@ -17,6 +18,7 @@
 pub mod datagram;
 pub mod frame;
 pub mod message;
+pub mod neighbour;
 pub mod vxlan;
 
 /// Why bytes are not what they should be.

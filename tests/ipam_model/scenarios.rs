@@ -59,7 +59,11 @@ fn each_refusal_is_one_clear_line() {
     let mut world = consensus(2);
     world.run(10 * S);
     let outside = world.allocate(0, "a", net("192.168.1.0/24"));
-    assert!(text(&world, outside).contains("outside of the allocation range 10.32.0.0/12"), "{}", text(&world, outside));
+    assert!(
+        text(&world, outside).contains("outside of the allocation range 10.32.0.0/12"),
+        "{}",
+        text(&world, outside)
+    );
     let small = world.allocate(0, "a", net("10.32.0.0/31"));
     assert!(text(&world, small).contains("too small"));
     let tiny = net("10.32.9.0/30");
@@ -93,7 +97,8 @@ fn both_sides_of_a_partition_go_on_and_never_agree_by_accident() {
     let first = world.allocate(0, "first", subnet);
     world.run(10 * S);
     part(&mut world, &[0, 0, 1, 1]);
-    let requests: Vec<u64> = (0..4).flat_map(|host| (0..6).map(move |n| (host, n)))
+    let requests: Vec<u64> = (0..4)
+        .flat_map(|host| (0..6).map(move |n| (host, n)))
         .map(|(host, n)| world.allocate(host, &format!("k{n}"), subnet))
         .collect();
     let got: BTreeSet<String> = requests.iter().chain([&first]).map(|request| text(&world, *request)).collect();
@@ -245,7 +250,12 @@ fn two_spaces_that_do_not_conflict_become_one() {
         let c = world.claim(1, "c", "10.32.1.7/24".parse().unwrap());
         part(&mut world, &[0, 0]);
         world.run(30 * S);
-        assert_eq!((world.status(0).members, world.status(1).members), (2, 2), "seed {seed} {:?}", world.hosts[1].lines);
+        assert_eq!(
+            (world.status(0).members, world.status(1).members),
+            (2, 2),
+            "seed {seed} {:?}",
+            world.hosts[1].lines
+        );
         assert_eq!([a, b, c].map(|r| text(&world, r)), ["10.32.1.1/24", "10.32.2.1/24", "10.32.1.7/24"]);
         let more: Vec<u64> = (0..2).map(|host| world.allocate(host, "more", net("10.32.1.0/24"))).collect();
         world.run(10 * S);

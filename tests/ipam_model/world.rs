@@ -18,7 +18,7 @@ pub fn name(host: usize) -> PeerName {
 }
 
 pub fn net(text: &str) -> Network {
-    text.parse().unwrap()
+    text.parse().expect("a network")
 }
 
 pub struct Host {
@@ -59,13 +59,25 @@ pub struct World {
     pub crash_after: Option<(usize, u32)>,
     pub false_words: bool,
     pub problem: Option<String>,
+    /// The ring of each version: there is one.
+    pub one_founding: bool,
+    pub rings: BTreeMap<u64, String>,
     /// Prints what happens, for a run that is repeated.
     pub loud: bool,
 }
 
 impl World {
     pub fn new(seed: u64, inits: Vec<Init>, ranges: Vec<Network>, reclaim: Option<Duration>) -> World {
-        let host = |init| Host { machine: None, disk: None, init, runs: 0, side: 0, wronged: false, condemned: false, lines: Vec::new() };
+        let host = |init| Host {
+            machine: None,
+            disk: None,
+            init,
+            runs: 0,
+            side: 0,
+            wronged: false,
+            condemned: false,
+            lines: Vec::new(),
+        };
         let mut world = World {
             now: Instant::ZERO,
             rng: StdRng::seed_from_u64(seed),
@@ -87,6 +99,8 @@ impl World {
             crash_after: None,
             false_words: false,
             problem: None,
+            one_founding: false,
+            rings: BTreeMap::new(),
             loud: std::env::var_os("RNET_IPAM_SEED").is_some(),
         };
         (0..world.hosts.len()).for_each(|host| world.start(host));
@@ -171,7 +185,10 @@ impl World {
             }
             let Some(output) = self.hosts[host].machine.as_mut().and_then(Ipam::poll) else { return };
             match output {
-                IpamOutput::Persist(state) => self.hosts[host].disk = Some(state),
+                IpamOutput::Persist(state) => {
+                    self.hosts[host].disk = Some(state);
+                    self.check_ring(host);
+                }
                 IpamOutput::Gossip(body) => {
                     let body = Arc::new(body);
                     (0..self.hosts.len()).filter(|to| *to != host).for_each(|to| self.post(host, to, body.clone()));
@@ -193,9 +210,20 @@ impl World {
                         self.hosts[host].wronged = false;
                         self.hosts[host].condemned = false;
                     }
-                                self.tell(|| format!("host {host}: {line}"));
+                    self.tell(|| format!("host {host}: {line}"));
                     self.hosts[host].lines.push(line);
                 }
+            }
+        }
+    }
+
+    /// One founding: one chain, in whichever order it is seen.
+    fn check_ring(&mut self, host: usize) {
+        let Some((version, fingerprint)) = self.hosts[host].machine.as_ref().map(Ipam::version) else { return };
+        if self.one_founding && version > 0 && !self.false_words {
+            let known = self.rings.entry(version).or_insert_with(|| fingerprint.clone());
+            if *known != fingerprint {
+                self.problem.get_or_insert(format!("two rings of version {version} at {:?}", self.now));
             }
         }
     }
@@ -203,7 +231,8 @@ impl World {
     pub fn post(&mut self, from: usize, to: usize, body: Arc<Vec<u8>>) {
         assert!(body.len() <= rnet::ipam::MESSAGE + 1, "a message is bounded");
         self.bytes += body.len() as u64;
-        let copies = if self.rng.random_range(0..100u32) < self.loss { [0, 0, 2][self.rng.random_range(0..3usize)] } else { 1 };
+        let copies =
+            if self.rng.random_range(0..100u32) < self.loss { [0, 0, 2][self.rng.random_range(0..3usize)] } else { 1 };
         for _ in 0..copies {
             let slow = self.rng.random_range(0..100u32) < self.lag;
             let delay = MS * self.rng.random_range(1..if slow { 8000 } else { 60u32 });
@@ -223,7 +252,9 @@ impl World {
 
     /// Every host that is up learns whom it reaches.
     pub fn look_around(&mut self) {
-        self.tell(|| format!("sides {:?}", self.hosts.iter().map(|h| h.machine.as_ref().map(|_| h.side)).collect::<Vec<_>>()));
+        self.tell(|| {
+            format!("sides {:?}", self.hosts.iter().map(|h| h.machine.as_ref().map(|_| h.side)).collect::<Vec<_>>())
+        });
         for host in 0..self.hosts.len() {
             let joined: Vec<usize> = (0..self.hosts.len()).filter(|o| self.joined(host, *o)).collect();
             let blind = self.blind;
@@ -245,10 +276,9 @@ impl World {
             let Some(next) = timers.chain(mail).min().filter(|at| *at <= end) else { break };
             self.now = self.now.max(next);
             if mail.is_some_and(|at| at <= self.now) {
-                if let Some((from, to, body)) = self.queue.pop().and_then(|Reverse((_, id))| self.mail.remove(&id)) {
-                    if self.joined(from, to) {
-                        self.with(to, |machine, now| machine.receive(name(from), &body, now));
-                    }
+                let letter = self.queue.pop().and_then(|Reverse((_, id))| self.mail.remove(&id));
+                if let Some((from, to, body)) = letter.filter(|(from, to, _)| self.joined(*from, *to)) {
+                    self.with(to, |machine, now| machine.receive(name(from), &body, now));
                 }
                 continue;
             }
@@ -256,7 +286,8 @@ impl World {
                 let due = self.hosts[host].machine.as_ref().and_then(Ipam::deadline).is_some_and(|at| at <= self.now);
                 if due {
                     self.with(host, |machine, now| machine.tick(now));
-                    let late = self.hosts[host].machine.as_ref().and_then(Ipam::deadline).is_some_and(|at| at <= self.now);
+                    let late =
+                        self.hosts[host].machine.as_ref().and_then(Ipam::deadline).is_some_and(|at| at <= self.now);
                     if late {
                         self.problem.get_or_insert(format!("a tick leaves the deadline where it was: host {host}"));
                         return;
@@ -326,7 +357,6 @@ impl World {
     }
 
     pub fn status(&self, host: usize) -> rnet::ipam::IpamStatus {
-        self.hosts[host].machine.as_ref().unwrap().status(self.now)
+        self.hosts[host].machine.as_ref().expect("it is up").status(self.now)
     }
 }
-

@@ -57,7 +57,8 @@ fn address(container: &Container<'_>) -> String {
 fn three_hosts_get_addresses_at_once_and_ping() {
     let room = Room::new();
     let hosts = line(&room, ["a", "b", "c"], &[]);
-    let containers: Vec<Container<'_>> = hosts.iter().flat_map(|h| [h.container(&[NET]), h.container(&[NET])]).collect();
+    let containers: Vec<Container<'_>> =
+        hosts.iter().flat_map(|h| [h.container(&[NET]), h.container(&[NET])]).collect();
     let addresses: Vec<String> = containers.iter().map(address).collect();
     assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), 6, "{addresses:?}");
     assert!(addresses.iter().all(|address| address.starts_with("10.32.2.")), "{addresses:?}");
@@ -99,7 +100,9 @@ fn killed_router_comes_back_with_addresses_macs_and_traffic() {
     let macs = [web.mac("rnet0"), db.mac("rnet0")];
     // A conversation that nobody restarts: its end is not touched.
     let listener = other.start(&["python3", "-uc", "import socket\ns=socket.create_server(('',7777))\nc,_=s.accept()\nwhile True:\n d=c.recv(99)\n if not d: break\n c.sendall(d)"]);
-    let talk = format!("import socket,time\nc=None\nwhile c is None:\n try: c=socket.create_connection(('{far}',7777),5)\n except OSError: time.sleep(0.1)\nn=0\nwhile True:\n c.sendall(b'x'); assert c.recv(1)==b'x'; n+=1; print(n,flush=True); time.sleep(0.05)");
+    let talk = format!(
+        "import socket,time\nc=None\nwhile c is None:\n try: c=socket.create_connection(('{far}',7777),5)\n except OSError: time.sleep(0.1)\nn=0\nwhile True:\n c.sendall(b'x'); assert c.recv(1)==b'x'; n+=1; print(n,flush=True); time.sleep(0.05)"
+    );
     let mut talker = web.start(&["python3", "-uc", &talk]);
     until(SOON, "they talk", || talker.stdout().lines().count() > 5);
     a.murder();
@@ -187,9 +190,11 @@ fn exhausted_subnet_is_told_in_one_line() {
     let _containers: Vec<Container<'_>> =
         (0..6).map(|n| if n % 2 == 0 { &a } else { &b }.container(&[small])).collect();
     for host in [&a, &b] {
-        host.rnet(&["run", "--cidr", small, "--", "true"]).refused(1, &["10.32.2.1", "10.32.2.6", "no address is left"]);
+        host.rnet(&["run", "--cidr", small, "--", "true"])
+            .refused(1, &["10.32.2.1", "10.32.2.6", "no address is left"]);
     }
-    a.rnet(&["run", "--cidr", "net:10.99.0.0/24", "--", "true"]).refused(1, &["10.99.0.0/24", "outside", "10.32.0.0/12"]);
+    a.rnet(&["run", "--cidr", "net:10.99.0.0/24", "--", "true"])
+        .refused(1, &["10.99.0.0/24", "outside", "10.32.0.0/12"]);
     let held = a.status().attachments[0].interfaces[0].addresses[0];
     b.rnet(&["run", "--cidr", &held.to_string(), "--", "true"]).refused(1, &[&held.ip().to_string(), "owned"]);
 }
@@ -239,7 +244,8 @@ fn range_over_a_route_of_the_host_is_refused_or_warned_of() {
     let [a, _b] = room.chain(["a", "b"]);
     let password = room.path("pw");
     a.sh("ip address add 10.40.0.1/24 dev to-b");
-    a.launch_with(&["--password-file", &password], &[]).refused(1, &["10.32.0.0/12", "10.40.0.0/24", "--ipalloc-range"]);
+    a.launch_with(&["--password-file", &password], &[])
+        .refused(1, &["10.32.0.0/12", "10.40.0.0/24", "--ipalloc-range"]);
     let outcome = a.launch_with(&["--password-file", &password, "--ipalloc-range", "10.40.0.0/16"], &[]);
     assert!(outcome.code == 0 && outcome.stderr.contains("10.40.0.0/24"), "{outcome:?}");
     assert_eq!(a.rnet(&["run", "--cidr", "net:10.40.1.0/24", "--", "true"]).code, 0);
@@ -298,6 +304,10 @@ fn ipv6_range_gives_addresses_too() {
     assert_ne!(of(&one), of(&two));
     one.reaches(&of(&two));
     a.murder();
-    a.launch_with(&["--password-file", &room.path("pw"), "--resume", "--ipalloc-range", "10.32.0.0/12,fd00:32::/48"], &[]).ok();
+    a.launch_with(
+        &["--password-file", &room.path("pw"), "--resume", "--ipalloc-range", "10.32.0.0/12,fd00:32::/48"],
+        &[],
+    )
+    .ok();
     one.reaches(&of(&two));
 }

@@ -88,7 +88,6 @@ fn terminal_passes_through() {
     assert!(outcome.stdout.contains("33 77"), "{outcome:?}");
     assert!(outcome.stdout.contains('+'), "the command is not in the terminal's foreground: {outcome:?}");
     // Ctrl-C at the terminal ends the command, and the run says so.
-    // `exec`, because a shell in between would end by the same Ctrl-C.
     let read = format!(
         "exec {RNET} run --cidr 10.2.1.1/24 -- sh -c 'trap \"exit 9\" INT; echo ready; while :; do sleep 0.05; done'"
     );

@@ -13,7 +13,7 @@
 //!   +--------------+                 +--------------+                 +--------------+
 //! ```
 //!
-//! Needs `unshare`, `nsenter`, `ip`, `ping`, `curl`, `script` and `python3`; root, or a kernel that lets users have
+//! Needs `unshare`, `nsenter`, `ip`, `nft`, `ping`, `curl`, `script` and `python3`; root, or a kernel that lets users have
 //! namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never as passed; with
 //! `RNET_LAB_REQUIRE=1` that is a failure. Tests named `limit_*` measure: they have the machine to themselves, and run only in
 //! a release build (`./dev bench`).
@@ -26,11 +26,14 @@ mod allocation;
 mod attach;
 mod containers;
 mod demo;
+mod edge;
 mod hostile;
+mod inside;
 mod isolation;
 mod launch;
 mod leftovers;
 mod limits;
+mod neighbours;
 mod refusals;
 mod room;
 mod scenario;
@@ -66,8 +69,11 @@ fn main() -> ExitCode {
         allocation::facts(),
         containers::facts(),
         attach::facts(),
+        edge::facts(),
         isolation::facts(),
         hostile::facts(),
+        inside::facts(),
+        neighbours::facts(),
         leftovers::facts(),
         demo::facts(),
         limits::facts(),

@@ -24,7 +24,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Why there cannot be a room on this machine, if so.
 pub fn possible() -> Result<(), String> {
-    for tool in ["unshare", "nsenter", "ip", "ping", "curl", "script", "python3", "setpriv", "hostname"] {
+    for tool in ["unshare", "nsenter", "ip", "nft", "ping", "curl", "script", "python3", "setpriv", "hostname"] {
         let found = PATH.split(':').any(|dir| Path::new(dir).join(tool).exists());
         found.then_some(()).ok_or(format!("the program {tool} is missing"))?;
     }

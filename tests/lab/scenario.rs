@@ -1,6 +1,6 @@
 //! The whole thing as its user meets it: three hosts in a chain, six commands.
 
-use crate::room::{Room, SOON};
+use crate::room::{Host, Room, SOON};
 use crate::wait::until;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ crate::facts![
     peers_that_were_not_named_are_found_by_discovery,
     relay_needs_no_port_on_the_network_that_it_relays,
     ring_of_four_heals_after_a_relay_is_killed_and_after_its_return,
+    ring_of_four_heals_after_a_line_falls_silent,
     plain_mesh_carries_traffic_across_the_relay,
     pcap_carries_traffic_as_well_as_a_tap,
 ];
@@ -57,15 +58,36 @@ fn relay_needs_no_port_on_the_network_that_it_relays() {
     assert!(b.status().traffic.to_net.frames > 0);
 }
 
-fn ring_of_four_heals_after_a_relay_is_killed_and_after_its_return() {
+/// a - b - c - d - a, all linked.
+fn ring_of_four() -> (Room, [Host; 4]) {
     let room = Room::new();
-    let [a, b, c, d] = room.chain(["a", "b", "c", "d"]);
-    room.join(&d, &a);
+    let hosts = room.chain(["a", "b", "c", "d"]);
+    let [a, b, c, d] = &hosts;
+    room.join(d, a);
     a.launch(&[]);
-    b.launch(&[&a.toward(&b)]);
-    c.launch(&[&b.toward(&c)]);
-    d.launch(&[&c.toward(&d), &a.toward(&d)]);
-    [&a, &b, &c, &d].iter().for_each(|host| host.linked(2));
+    b.launch(&[&a.toward(b)]);
+    c.launch(&[&b.toward(c)]);
+    d.launch(&[&c.toward(d), &a.toward(d)]);
+    hosts.iter().for_each(|host| host.linked(2));
+    (room, hosts)
+}
+
+/// Nobody is told: what is sent into the line is lost, both ways.
+fn ring_of_four_heals_after_a_line_falls_silent() {
+    let (_room, [a, b, c, d]) = ring_of_four();
+    let (one, _other) = (a.container(&["10.2.1.1/24"]), c.container(&["10.2.1.3/24"]));
+    one.reaches("10.2.1.3");
+    let to_c = a.status().peers.into_iter().find(|peer| peer.nickname.as_str() == "c").and_then(|peer| peer.via);
+    let relay = if to_c == Some(b.status().name) { &b } else { &d };
+    // The far end is in a namespace that forwards nothing: the near one keeps its carrier and address.
+    relay.sh("ip netns add nowhere && ip link set to-a netns nowhere && ip -n nowhere link set to-a up");
+    assert!(!one.pings("10.2.1.3"), "the line that was cut was not in use");
+    let healed = until(Duration::from_secs(6), "traffic flows the other way round", || one.pings("10.2.1.3"));
+    eprintln!("ring of four: healed {healed:?} after a line fell silent");
+}
+
+fn ring_of_four_heals_after_a_relay_is_killed_and_after_its_return() {
+    let (_room, [a, b, c, d]) = ring_of_four();
     let (one, _other) = (a.container(&["10.2.1.1/24"]), c.container(&["10.2.1.3/24"]));
     one.reaches("10.2.1.3");
     let to_c = a.status().peers.into_iter().find(|peer| peer.nickname.as_str() == "c").and_then(|peer| peer.via);

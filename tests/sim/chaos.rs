@@ -11,8 +11,8 @@ const NET: &str = "10.2.1.0/24";
 /// Longest wait between two dials, and what it takes then to agree.
 const SETTLED: Duration = Duration::from_secs(75);
 
-/// One thing that happens.
-fn happen(world: &mut World, hosts: &[H]) {
+/// One thing that happens. `lossy`: routers may lose what they knew.
+fn happen(world: &mut World, hosts: &[H], lossy: bool) {
     let any = |world: &mut World| hosts[world.rng.random_range(0..hosts.len())];
     let (a, b) = (any(world), any(world));
     let runs = world.hosts[a.0].process.is_some();
@@ -20,8 +20,9 @@ fn happen(world: &mut World, hosts: &[H]) {
         0 if runs => world.kill(a),
         1 if runs => world.power_off(a),
         0..=3 if !runs => {
-            let keep = [KEPT, Keep { uid: true, ..KEPT }, Keep { state: false, ..KEPT }, Keep { identity: false, ..KEPT }];
-            let keep = keep[world.rng.random_range(0..keep.len())];
+            let keep =
+                [KEPT, Keep { uid: true, ..KEPT }, Keep { state: false, ..KEPT }, Keep { identity: false, ..KEPT }];
+            let keep = keep[world.rng.random_range(0..if lossy { keep.len() } else { 2 })];
             world.restart(a, keep);
         }
         4 | 5 if a != b => world.wall(a, b),
@@ -44,7 +45,7 @@ fn happen(world: &mut World, hosts: &[H]) {
     world.run_for(pause);
 }
 
-fn history(seed: u64, steps: usize) -> World {
+fn history(seed: u64, steps: usize, lossy: bool) -> World {
     let mut world = World::new(seed);
     let count = world.rng.random_range(3..7);
     let discovery = world.rng.random_bool(0.7);
@@ -57,13 +58,13 @@ fn history(seed: u64, steps: usize) -> World {
         world.launch(*h, &targets);
     }
     for _ in 0..steps {
-        happen(&mut world, &hosts);
+        happen(&mut world, &hosts, lossy);
     }
     world
 }
 
-/// Everything is up, connected and attached; then it has to settle.
-fn settle(world: &mut World) {
+/// Everything is up, attached and, where targets were lost, told anew whom to dial; then it has to settle.
+fn settle(world: &mut World, lossy: bool) {
     let hosts: Vec<H> = (0..world.hosts.len()).map(H).collect();
     world.weather.lost = 0.0;
     world.weather.resent = 0.0;
@@ -72,9 +73,12 @@ fn settle(world: &mut World) {
         if world.hosts[h.0].process.is_none() {
             world.restart(*h, KEPT);
         }
-        // Without discovery nobody can be expected to find those that it was not told about.
-        let targets = hosts.iter().filter(|other| *other != h).map(|other| world.target(*other)).collect();
-        world.command(*h, rnet::node::command::Command::Connect { targets, replace: true });
+        if lossy {
+            let targets = hosts.iter().filter(|other| *other != h).map(|other| world.target(*other)).collect();
+            world.command(*h, rnet::node::command::Command::Connect { targets, replace: true });
+        } else {
+            world.heal();
+        }
     }
     world.run_for(SETTLED);
     for h in &hosts {
@@ -89,24 +93,38 @@ fn settle(world: &mut World) {
 #[test]
 fn whatever_happened_all_that_can_reach_each_other_do_in_the_end() {
     for seed in 1000..1000 + cases() {
-        let mut world = history(seed, 40);
-        settle(&mut world);
-        let hosts: Vec<H> = (0..world.hosts.len()).map(H).collect();
-        for a in &hosts {
-            for b in hosts.iter().filter(|b| *b != a) {
-                let could = world.could_reach(*a, *b);
-                assert_eq!(world.ping(*a, *b, NET), could, "seed {seed}: {a:?} to {b:?}");
-            }
-        }
-        for from in &hosts {
-            let could = hosts.iter().filter(|h| *h != from && world.could_reach(*from, **h));
-            let expected: BTreeMap<H, usize> = could.map(|h| (*h, 1)).collect();
-            assert_eq!(world.flood(*from, NET), expected, "seed {seed}: broadcast of {from:?}");
-        }
-        let links: usize = hosts.iter().map(|h| world.status(*h).connections.iter().filter(|c| c.path.is_some()).count()).sum();
-        let sockets = world.connections.values().filter(|connection| connection.is_open()).count();
-        assert_eq!(links, 2 * sockets, "seed {seed}: no connection is left over");
+        let mut world = history(seed, 40, true);
+        settle(&mut world, true);
+        assert_all_is_well(&mut world);
     }
+}
+
+#[test]
+fn whatever_was_not_lost_comes_back_without_being_told_again() {
+    for seed in 2000..2000 + cases() {
+        let mut world = history(seed, 40, false);
+        settle(&mut world, false);
+        assert_all_is_well(&mut world);
+    }
+}
+
+fn assert_all_is_well(world: &mut World) {
+    let (seed, hosts) = (world.seed, (0..world.hosts.len()).map(H).collect::<Vec<H>>());
+    for a in &hosts {
+        for b in hosts.iter().filter(|b| *b != a) {
+            let could = world.could_reach(*a, *b);
+            assert_eq!(world.ping(*a, *b, NET), could, "seed {seed}: {a:?} to {b:?}");
+        }
+    }
+    for from in &hosts {
+        let could = hosts.iter().filter(|h| *h != from && world.could_reach(*from, **h));
+        let expected: BTreeMap<H, usize> = could.map(|h| (*h, 1)).collect();
+        assert_eq!(world.flood(*from, NET), expected, "seed {seed}: broadcast of {from:?}");
+    }
+    let links = |h: &H| world.status(*h).connections.iter().filter(|c| c.path.is_some()).count();
+    let links: usize = hosts.iter().map(links).sum();
+    let sockets = world.connections.values().filter(|connection| connection.is_open()).count();
+    assert_eq!(links, 2 * sockets, "seed {seed}: no connection is left over");
 }
 
 /// More with `RNET_SIM_CASES`.
@@ -117,7 +135,7 @@ fn cases() -> u64 {
 
 #[test]
 fn same_seed_gives_the_same_run_and_another_seed_another() {
-    let [first, again, other] = [7, 7, 8].map(|seed| history(seed, 30).history());
+    let [first, again, other] = [7, 7, 8].map(|seed| history(seed, 30, true).history());
     assert_eq!(first, again);
     assert_ne!(first, other);
 }

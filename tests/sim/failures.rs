@@ -2,6 +2,7 @@
 
 use super::machine::Options;
 use super::mesh::{all_ping, assert_floods_once, attach_all};
+use super::wires::pair;
 use super::world::{H, KEPT, Keep, World, millis, secs};
 use rnet::types::Instant;
 
@@ -28,18 +29,24 @@ fn neighbours_of_a_killed_router_flow_again_within_6_s_and_with_it_within_3_s_of
     for (seed, silently) in [(20, false), (21, true), (22, true), (23, true)] {
         let (mut world, hosts) = ring(seed);
         let [a, b, c, _] = hosts;
-        let flow = world.flow(a, c, NET, millis(50), secs(60));
+        let flow = world.flow((a, c), NET, millis(50), secs(60));
         // Back and forth is through b for some; a flow between b's neighbours either way must go on.
         world.run_for(secs(2));
         let killed = world.now;
-        if silently { world.power_off(b) } else { world.kill(b) }
+        if silently {
+            world.power_off(b)
+        } else {
+            world.kill(b)
+        }
         world.run_for(secs(10));
         let (sent, answered) = world.answered(flow, killed + secs(6), killed + secs(10));
         assert_eq!(sent, answered, "seed {seed}: after 6 s everything flows");
         world.restart(b, KEPT);
         world.attach(b, "10.2.1.2/24");
         let returned = world.now;
-        world.run_until(secs(3), |world| world.ping(b, c, NET) && world.ping(b, a, NET)).expect("within 3 s of its return");
+        world
+            .run_until(secs(3), |world| world.ping(b, c, NET) && world.ping(b, a, NET))
+            .expect("within 3 s of its return");
         assert!(world.now - returned < secs(3));
         world.run_for(secs(3));
         let (sent, answered) = world.answered(flow, returned, returned + millis(2500));
@@ -81,7 +88,7 @@ fn wall_between_neighbours_is_walked_around() {
     world.launch(c, &[a]);
     attach_all(&mut world, &[a, b, c]);
     world.run_for(secs(5));
-    let flow = world.flow(b, c, NET, millis(50), secs(60));
+    let flow = world.flow((b, c), NET, millis(50), secs(60));
     world.wall(b, c);
     let cut = world.now;
     world.run_for(secs(10));
@@ -114,7 +121,11 @@ fn restart_is_told_from_a_clone_whatever_was_kept() {
             world.launch(d, &[b]);
             attach_all(&mut world, &hosts);
             world.run_for(secs(5));
-            if silently { world.power_off(c) } else { world.kill(c) }
+            if silently {
+                world.power_off(c)
+            } else {
+                world.kill(c)
+            }
             world.run_for(millis(500));
             world.restart(c, keep);
             if !keep.state {
@@ -128,7 +139,9 @@ fn restart_is_told_from_a_clone_whatever_was_kept() {
             hosts.iter().for_each(|h| world.forget_arp(*h));
             let back = world.run_until(secs(12), |world| all_ping(world, &hosts));
             assert!(back.is_some(), "{keep:?}, silently: {silently}");
-            let cloned = hosts.iter().any(|h| world.hosts[h.0].has_logged("clone") || world.hosts[h.0].has_logged("another router"));
+            let cloned = hosts
+                .iter()
+                .any(|h| world.hosts[h.0].has_logged("clone") || world.hosts[h.0].has_logged("another router"));
             assert!(!cloned, "{keep:?}, silently: {silently}");
             world.run_for(secs(5));
             assert_floods_once(&mut world, &hosts);
@@ -167,31 +180,38 @@ fn mesh_holds_with_30_percent_of_datagrams_lost_doubled_and_overtaken() {
     attach_all(&mut world, &hosts);
     world.run_for(secs(15));
     let (a, b) = (hosts[1], hosts[4]);
-    let flow = world.flow(a, b, NET, millis(100), secs(120));
+    let flow = world.flow((a, b), NET, millis(100), secs(120));
     let start = world.now;
     world.run_for(secs(121));
     let (sent, answered) = world.answered(flow, start, world.now);
     // 49 % of echoes survive both ways if a path always stands.
     assert!(answered * 100 >= sent * 40, "{answered} of {sent}");
-    let views: Vec<usize> = hosts.iter().map(|h| world.status(*h).peers.iter().filter(|peer| peer.reachable).count()).collect();
+    let views: Vec<usize> =
+        hosts.iter().map(|h| world.status(*h).peers.iter().filter(|peer| peer.reachable).count()).collect();
     assert_eq!(views, [5; 5], "gossip converged");
 }
 
 #[test]
-fn blocked_udp_is_said_and_no_traffic_is_sent_into_the_void() {
+fn path_that_udp_does_not_pass_is_said_and_walked_around() {
     let mut world = World::new(62);
     let [a, b, c] = world.hosts();
+    world.no_udp = [pair(b, c)].into();
     world.launch(a, &[]);
     world.launch(b, &[a]);
     world.launch(c, &[a]);
     attach_all(&mut world, &[a, b, c]);
-    world.run_for(secs(5));
-    world.udp_blocked.insert(b);
+    assert!(world.run_until(secs(3), |world| all_ping(world, &[a, b, c])).is_some());
     world.run_for(secs(20));
-    assert!(world.why_not(a, &world.name(b).to_string()).contains("UDP"));
-    assert!(!world.ping(a, b, NET) && world.ping(a, c, NET));
-    world.udp_blocked.clear();
-    assert!(world.run_until(secs(3), |world| world.ping(a, b, NET)).is_some());
+    assert!(world.why_not(c, &world.name(b).to_string()).contains("UDP"));
+    // Now none passes to or from b, and later all again.
+    world.no_udp.insert(pair(a, b));
+    world.run_for(secs(5));
+    assert!(!world.ping(a, b, NET));
+    assert!(!world.status(a).peers.iter().any(|peer| peer.name == world.name(b) && peer.reachable));
+    assert!(world.ping(a, c, NET));
+    world.no_udp.clear();
+    assert!(world.run_until(secs(3), |world| all_ping(world, &[a, b, c])).is_some());
+    assert!(world.are_neighbours(b, c));
 }
 
 #[test]
@@ -224,6 +244,7 @@ fn slow_link_takes_a_whole_topology_without_dying() {
     let start: Instant = world.now;
     assert!(all_ping(&mut world, &hosts));
     world.run_for(secs(30));
-    let ended = hosts.iter().flat_map(|h| &world.hosts[h.0].log).filter(|(at, _, line)| *at > start && line.contains("ended"));
+    let ended =
+        hosts.iter().flat_map(|h| &world.hosts[h.0].log).filter(|(at, _, line)| *at > start && line.contains("ended"));
     assert_eq!(ended.count(), 0);
 }

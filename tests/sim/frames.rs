@@ -70,6 +70,11 @@ pub fn token(frame: &[u8]) -> Option<u64> {
     frame.last_chunk().copied().map(u64::from_be_bytes)
 }
 
+/// An answer or an announcement of the router's own: ARP, shorter than any frame of an attachment.
+pub fn is_of_rnet(frame: &[u8]) -> bool {
+    frame.len() == 42 && frame[12..14] == [8, 6]
+}
+
 pub fn dst(frame: &[u8]) -> Mac {
     Mac(*frame.first_chunk().unwrap())
 }

@@ -67,7 +67,7 @@ fn networks_stay_apart_while_the_topology_changes_under_them() {
         let (mut world, hosts) = both(seed);
         for network in [ONE, TWO] {
             for (from, to) in [(0, 2), (1, 4), (3, 0)] {
-                world.flow(hosts[from], hosts[to], network, millis(20), secs(60));
+                world.flow((hosts[from], hosts[to]), network, millis(20), secs(60));
             }
         }
         for _ in 0..20 {
@@ -101,7 +101,11 @@ fn broadcasts_do_not_multiply_while_the_topology_changes() {
         let start = world.datagrams;
         for n in 0..50 {
             let (a, b) = (hosts[n % 5], hosts[(n * 3 + 1) % 5]);
-            if n % 2 == 0 && a != b { world.wall(a, b) } else { world.heal() }
+            if n % 2 == 0 && a != b {
+                world.wall(a, b)
+            } else {
+                world.heal()
+            }
             for _ in 0..20 {
                 world.next_token += 1;
                 let mac = world.hosts[a.0].nic(net(ONE)).unwrap().mac;
@@ -136,7 +140,8 @@ fn who_listens_on_the_wire_reads_nothing() {
         let leaked = heard.iter().any(|(_, _, bytes)| bytes.windows(8).any(|window| window == token));
         assert!(!leaked, "frame {:02x?} passed in clear", sent.bytes);
     }
-    let named = heard.iter().any(|(_, _, bytes)| bytes.windows(6).any(|window| names.iter().any(|name| name == window)));
+    let named =
+        heard.iter().any(|(_, _, bytes)| bytes.windows(6).any(|window| names.iter().any(|name| name == window)));
     assert!(!named, "a datagram names a peer");
     assert!(heard.len() > 10);
 }

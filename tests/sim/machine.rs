@@ -120,7 +120,11 @@ impl Host {
                 assert!(self.ports.insert(port, id).is_none(), "{}: {port:?} is used again", self.name);
             }
             HostOp::CloseNetwork { id, port } => {
-                assert!(self.nics.iter().all(|nic| nic.net != id), "{}: network {id} is closed while in use", self.name);
+                assert!(
+                    self.nics.iter().all(|nic| nic.net != id),
+                    "{}: network {id} is closed while in use",
+                    self.name
+                );
                 assert_eq!(self.ports.remove(&port), Some(id), "{}: closes what is not open", self.name);
             }
             HostOp::Plug { key, interfaces, .. } => interfaces.iter().for_each(|interface| self.plug(&key, interface)),
@@ -128,6 +132,7 @@ impl Host {
                 let gone: BTreeSet<Mac> = interfaces.iter().map(|interface| interface.mac).collect();
                 self.nics.retain(|nic| nic.key != key || !gone.contains(&nic.mac));
             }
+            HostOp::Filter(_) => {}
         }
         Ok(HostAnswer::Done)
     }
@@ -204,7 +209,10 @@ impl World {
         }
         for (port, frame) in outcome.delivered {
             let host = &self.hosts[h.0];
-            let net = *host.ports.get(&port).unwrap_or_else(|| panic!("{}: frame for {port:?}, which is not open", host.name));
+            let net = *host
+                .ports
+                .get(&port)
+                .unwrap_or_else(|| panic!("{}: frame for {port:?}, which is not open", host.name));
             self.came_out(h, net, &frame);
             self.hear(h, net, &frame);
         }
@@ -215,7 +223,7 @@ impl World {
 
     /// A frame came out of the router of `h` on `net`.
     fn came_out(&mut self, h: H, net: NetId, frame: &[u8]) {
-        if matches!(frames::read(frame), Said::TooBig { .. }) {
+        if matches!(frames::read(frame), Said::TooBig { .. }) || frames::is_of_rnet(frame) {
             return;
         }
         let name = &self.hosts[h.0].name;

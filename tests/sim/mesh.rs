@@ -111,7 +111,11 @@ fn floods_reach_everybody_once_in_any_stable_shape() {
             1 => (0..7).map(|n| edge(n, (n + 1) % 7)).collect(),
             2 => (1..7).map(|n| edge(0, n)).collect(),
             3 => vec![edge(0, 1), edge(0, 2), edge(1, 2), edge(2, 3), edge(3, 4), edge(3, 5), edge(4, 5), edge(5, 6)],
-            4 => (0..7).flat_map(|n| (0..n).map(move |m| (n, m))).filter(|(n, m)| (n + m) % 2 == 1).map(|(n, m)| edge(n, m)).collect(),
+            4 => (0..7)
+                .flat_map(|n| (0..n).map(move |m| (n, m)))
+                .filter(|(n, m)| (n + m) % 2 == 1)
+                .map(|(n, m)| edge(n, m))
+                .collect(),
             _ => (1..7).flat_map(|n| [edge(n, n / 2), edge(n, n % 3)]).filter(|(a, b)| a != b).collect(),
         };
         world.only(&edges);
@@ -154,9 +158,10 @@ fn keys_are_replaced_under_traffic_and_nothing_is_lost() {
     attach_all(&mut world, &[a, b, c]);
     world.run_for(secs(3));
     assert!(all_ping(&mut world, &[a, b, c]));
-    let (start, epoch) = (world.now, |world: &mut World, h| world.status(h).connections[0].path.as_ref().unwrap().epoch);
+    let (start, epoch) =
+        (world.now, |world: &mut World, h| world.status(h).connections[0].path.as_ref().unwrap().epoch);
     let first = epoch(&mut world, a);
-    let flow = world.flow(a, c, NET, millis(5), secs(400));
+    let flow = world.flow((a, c), NET, millis(5), secs(400));
     world.run_for(secs(401));
     assert!(epoch(&mut world, a) >= first + 3, "every 2 minutes");
     let (sent, answered) = world.answered(flow, start, world.now);
@@ -187,7 +192,9 @@ fn path_mtu_is_found_where_the_underlay_is_ordinary() {
     let [a, b] = world.hosts();
     world.launch(a, &[]);
     world.launch(b, &[a]);
-    let found = |world: &mut World| world.status(a).connections.iter().any(|c| c.path.as_ref().is_some_and(|path| path.mtu == 1472));
+    let found = |world: &mut World| {
+        world.status(a).connections.iter().any(|c| c.path.as_ref().is_some_and(|path| path.mtu == 1472))
+    };
     assert!(world.run_until(secs(5), found).is_some());
 }
 
@@ -231,7 +238,7 @@ fn hosts_behind_translators_meet_through_one_that_is_not() {
     attach_all(&mut world, &[a, b, c]);
     assert!(world.run_until(secs(3), |world| world.ping(b, c, NET)).is_some());
     assert!(all_ping(&mut world, &[a, b, c]));
-    let (start, flow) = (world.now, world.flow(c, b, NET, millis(50), secs(30)));
+    let (start, flow) = (world.now, world.flow((c, b), NET, millis(50), secs(30)));
     world.run_for(secs(5));
     // The translator forgets, and gives the next datagram another port.
     world.hosts[b.0].nat = Some("198.51.100.2:50777".parse().unwrap());

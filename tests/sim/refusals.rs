@@ -28,7 +28,7 @@ fn stranger(seed: u64, options: Options) -> (World, [H; 3]) {
 fn assert_refused(world: &mut World, [a, b, c]: [H; 3], at_home: &str, at_stranger: &str) {
     assert!(world.ping(a, b, NET));
     let start = world.now;
-    let flow = world.flow(a, b, NET, millis(100), secs(20));
+    let flow = world.flow((a, b), NET, millis(100), secs(20));
     world.run_for(secs(20));
     let from = world.hosts[c.0].ip.to_string();
     let to = world.hosts[a.0].ip.to_string();
@@ -131,7 +131,7 @@ fn cloned_identity_is_refused_on_both_sides_and_the_first_stays() {
     attach_all(&mut world, &[a, b]);
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(100), secs(60)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(100), secs(60)));
     world.launch(clone, &[a]);
     world.run_for(secs(60));
     let (sent, answered) = world.answered(flow, start, world.now);
@@ -155,7 +155,8 @@ fn clone_that_joins_elsewhere_in_the_mesh_is_noticed() {
     // Within its first minute it may be a restart.
     world.run_for(secs(120));
     let noticed = [a, b, c, clone].iter().any(|h| {
-        world.hosts[h.0].has_logged("cloned identity") || world.hosts[h.0].has_logged("another router runs with the key")
+        world.hosts[h.0].has_logged("cloned identity")
+            || world.hosts[h.0].has_logged("another router runs with the key")
     });
     assert!(noticed);
     // The two must not drive each other and the mesh to say more and more.
@@ -185,7 +186,7 @@ fn name_collision_is_refused_on_both_sides() {
     attach_all(&mut world, &[a, b]);
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(100), secs(20)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(100), secs(20)));
     world.launch(twin, &[a, b]);
     world.run_for(secs(20));
     let (sent, answered) = world.answered(flow, start, world.now);
@@ -262,7 +263,7 @@ fn garbage_on_the_tcp_port_is_bounded_and_disturbs_nobody() {
     attach_all(&mut world, &[a, b]);
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(100), secs(20)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(100), secs(20)));
     for n in 0..2000_u64 {
         let remote = format!("203.0.113.{}:{}", n % 250, 1000 + n).parse().unwrap();
         let (link, local) = (LinkId(1_000_000 + n), "192.0.2.1:6783".parse().unwrap());
@@ -289,7 +290,7 @@ fn garbage_replayed_and_spoofed_datagrams_change_nothing() {
     world.run_for(secs(2));
     assert!(world.ping(a, b, NET));
     world.wiretap = Some(Vec::new());
-    let (start, flow) = (world.now, world.flow(a, b, NET, millis(10), secs(30)));
+    let (start, flow) = (world.now, world.flow((a, b), NET, millis(10), secs(30)));
     world.run_for(secs(10));
     let heard = world.wiretap.take().unwrap();
     for (n, (from, to, bytes)) in heard.iter().enumerate() {
@@ -340,6 +341,12 @@ fn forged_sources_do_not_pass_the_port() {
         world.transmit_raw(a, id, forged);
     }
     world.run_for(secs(1));
-    let drops: u64 = world.status(a).drops.iter().filter(|(reason, _)| reason.contains("guard") || reason.contains("source") || reason.contains("tag")).map(|(_, n)| n).sum();
+    let drops: u64 = world
+        .status(a)
+        .drops
+        .iter()
+        .filter(|(reason, _)| reason.contains("guard") || reason.contains("source") || reason.contains("tag"))
+        .map(|(_, n)| n)
+        .sum();
     assert!(drops >= 6, "{:?}", world.status(a).drops);
 }

@@ -133,7 +133,7 @@ impl World {
         let why = match self.host_at(to.ip()) {
             Some(there) if !self.passes(from, to.ip()) || self.hosts[there.0].nat.is_some() => "timed out",
             Some(there) if self.hosts[there.0].process.is_some() && to.port() == PORT => {
-                return self.connect(h, life, dial, there, to);
+                return self.connect(h, life, dial, to);
             }
             Some(_) => "connection refused",
             None => "no route to host",
@@ -141,7 +141,8 @@ impl World {
         self.after(Duration::ZERO, Event::DialFailed { h, life, dial, why: why.into() });
     }
 
-    fn connect(&mut self, h: H, life: u64, dial: DialId, there: H, to: SocketAddr) {
+    fn connect(&mut self, h: H, life: u64, dial: DialId, to: SocketAddr) {
+        let Some(there) = self.host_at(to.ip()) else { return };
         let number = self.next_connection;
         self.next_connection += 1;
         let from = self.outside(h, 40_000 + u16::try_from(number % 20_000).unwrap());
@@ -291,7 +292,7 @@ impl World {
         self.hosts[h.0].contacted.insert(to);
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
-        if bytes.len() + 28 > self.weather.mtu || self.udp_blocked.contains(&h) || self.rng.random_bool(self.weather.lost) {
+        if bytes.len() + 28 > self.weather.mtu || self.rng.random_bool(self.weather.lost) {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.doubled));
@@ -306,7 +307,8 @@ impl World {
         let Some(h) = self.host_at(to.ip()) else { return };
         let host = &self.hosts[h.0];
         let is_let_in = host.nat.map_or(to.port() == PORT, |nat| nat == to && host.contacted.contains(&from));
-        if !self.passes(from.ip(), to.ip()) || !is_let_in || self.udp_blocked.contains(&h) {
+        let is_filtered = self.host_at(from.ip()).is_some_and(|from| self.no_udp.contains(&pair(from, h)));
+        if !self.passes(from.ip(), to.ip()) || !is_let_in || is_filtered {
             return;
         }
         if let Some(wiretap) = &mut self.wiretap {
@@ -349,7 +351,9 @@ impl World {
         let runs = |h: &H| self.hosts[h.0].process.is_some();
         let (mut seen, mut queue) = (BTreeSet::from([from]), vec![from]);
         while let Some(at) = queue.pop() {
-            let next = (0..self.hosts.len()).map(H).filter(|h| runs(h) && self.passes(self.hosts[at.0].ip, self.hosts[h.0].ip));
+            let next = (0..self.hosts.len())
+                .map(H)
+                .filter(|h| runs(h) && self.passes(self.hosts[at.0].ip, self.hosts[h.0].ip));
             for h in next.collect::<Vec<_>>() {
                 if seen.insert(h) {
                     queue.push(h);
@@ -360,6 +364,6 @@ impl World {
     }
 }
 
-fn pair(a: H, b: H) -> (H, H) {
+pub fn pair(a: H, b: H) -> (H, H) {
     (a.min(b), a.max(b))
 }

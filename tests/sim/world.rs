@@ -1,7 +1,7 @@
 //! Time, the queue of events, and what a story can do and ask.
 
 use super::frames;
-use super::machine::{Host, Options, Process, Sent};
+use super::machine::{Host, Options, Outcome, Process, Sent};
 use super::wires::{Connection, PORT, Weather};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -106,8 +106,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub weather: Weather,
     pub walls: BTreeSet<(H, H)>,
-    /// Hosts whose firewall lets no UDP pass.
-    pub udp_blocked: BTreeSet<H>,
+    /// Between these a firewall lets TCP pass and UDP not.
+    pub no_udp: BTreeSet<(H, H)>,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
     pub sent: BTreeMap<u64, Sent>,
@@ -134,7 +134,7 @@ impl World {
             hosts: Vec::new(),
             weather: Weather::default(),
             walls: BTreeSet::new(),
-            udp_blocked: BTreeSet::new(),
+            no_udp: BTreeSet::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
@@ -218,8 +218,15 @@ impl World {
             version: "sim".into(),
         };
         let node = Node::new(config, plane.clone(), now);
-        host.process =
-            Some(Process { node, plane, wake_at: None, wakes: 0, next_link: 0, replies: BTreeMap::new(), stopped: false });
+        host.process = Some(Process {
+            node,
+            plane,
+            wake_at: None,
+            wakes: 0,
+            next_link: 0,
+            replies: BTreeMap::new(),
+            stopped: false,
+        });
         self.pump(h);
     }
 
@@ -336,7 +343,7 @@ impl World {
     }
 
     /// Echo requests from now on, for `time`.
-    pub fn flow(&mut self, from: H, to: H, network: &str, every: Duration, time: Duration) -> usize {
+    pub fn flow(&mut self, (from, to): (H, H), network: &str, every: Duration, time: Duration) -> usize {
         let number = self.flows.len();
         self.flows.push(Flow { from, to, net: net(network), every, until: self.now + time, asked: Vec::new() });
         self.after(Duration::ZERO, Event::Flow { number });
@@ -457,7 +464,9 @@ impl World {
                 }
             }
             Event::Dialled { h, life, dial, to } if self.is_alive(h, life) => self.dialled(h, life, dial, to),
-            Event::DialFailed { h, life, dial, why } if self.is_alive(h, life) => self.feed(h, Input::DialFailed { dial, why }),
+            Event::DialFailed { h, life, dial, why } if self.is_alive(h, life) => {
+                self.feed(h, Input::DialFailed { dial, why })
+            }
             Event::Changed { h, life, host, why_not } if self.is_alive(h, life) => {
                 let result = why_not.map_or(Ok(HostAnswer::Done), Err);
                 self.feed(h, Input::HostDone { host, result });
@@ -517,6 +526,9 @@ impl World {
                 Output::Send { link, bytes } => self.send_stream(h, link, bytes),
                 Output::Close { link } => self.close_stream(h, link),
                 Output::Datagram { to, bytes } => self.send_datagram(h, to, bytes),
+                Output::Deliver { port, frame } => {
+                    self.carry_out(h, Outcome { delivered: vec![(port, frame)], ..Outcome::default() });
+                }
                 Output::Host { host, op } => {
                     let why_not = self.hosts[h.0].change(op).err();
                     self.after(millis(3), Event::Changed { h, life, host, why_not });
@@ -543,7 +555,9 @@ impl World {
 /// The command that attaches a container.
 pub fn attach(key: &str, address: &str) -> Command {
     let (key, addresses) = (key.to_string(), vec![address.parse().unwrap()]);
-    Command::Attach(Attach { key, name: None, place: Place::Pid(1), addresses, unguarded: false, vni: None })
+    let (name, place, vni, publish) = (None, Place::Pid(1), None, Vec::new());
+    let (unguarded, gateway, masquerade) = (false, false, false);
+    Command::Attach(Attach { key, name, place, addresses, unguarded, vni, gateway, masquerade, publish })
 }
 
 /// The newest address of an attachment, or why there is none.

@@ -26,8 +26,7 @@ fn begin(world: &mut World, at: usize, command: Command) -> u64 {
 
 fn meeting(count: u8, init: Init) -> World {
     let addresses = AddressConfig { init, ..space("10.32.0.0/12") };
-    let mut world =
-        World::new((1..=count).map(|n| NodeConfig { addresses: addresses.clone(), ..config(n) }).collect());
+    let mut world = World::new((1..=count).map(|n| NodeConfig { addresses: addresses.clone(), ..config(n) }).collect());
     (1..usize::from(count)).for_each(|at| world.connect(at - 1, at));
     world.seconds(2);
     world
@@ -169,7 +168,8 @@ fn attachments_of_a_lost_allocator_state_are_claimed_again() {
 #[test]
 fn the_process_behind_a_number_is_remembered() {
     let mut world = World::of(1);
-    let request = begin(&mut world, 0, Command::Attach(Attach { place: Place::Pid(7), ..attach("pid:7", &["10.2.1.1/24"]) }));
+    let request =
+        begin(&mut world, 0, Command::Attach(Attach { place: Place::Pid(7), ..attach("pid:7", &["10.2.1.1/24"]) }));
     world.hosts[0].place = Some(Place::Process { pid: 7, started: 42 });
     world.seconds(1);
     let attachment = attached(world.hosts[0].replies[&request].clone());

@@ -26,6 +26,7 @@ fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
             HostOp::CloseNetwork { .. } => "close",
             HostOp::Plug { .. } => "plug",
             HostOp::Unplug { .. } => "unplug",
+            HostOp::Filter(_) => "filter",
         })
         .collect()
 }

@@ -6,7 +6,9 @@
 
 mod addresses;
 mod attachments;
+mod edge;
 mod linking;
+mod neighbours;
 mod traffic;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
@@ -219,6 +221,7 @@ impl World {
                 self.pipes.retain(|pipe| !pipe.contains(&(at, link)));
             }
             Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
+            Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
             Output::Host { host, op } => {
                 let result =
                     if (self.hosts[at].fails)(&op) { Err("no permission".to_string()) } else { Ok(HostAnswer::Done) };
@@ -395,6 +398,9 @@ fn attach(key: &str, addresses: &[&str]) -> Attach {
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
         unguarded: false,
         vni: None,
+        gateway: false,
+        masquerade: false,
+        publish: Vec::new(),
     }
 }
 

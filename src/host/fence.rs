@@ -1,0 +1,110 @@
+//! The port guard in the kernel: set up, kept although others flush it, and taken away.
+//!
+//! Owns the table `netdev rnet_guard`, one chain for each guarded device. What a chain says is `guard`'s; which devices are
+//! guarded follows from the plan. The table goes with its last chain.
+//!
+//! A kernel or host without nftables can run networks all the same: that is told once, when the first network opens.
+//! Once the guard has worked, an attachment that cannot be guarded is refused.
+
+use super::guard;
+use crate::io::firewall::{self, Watch};
+use nix::net::if_::if_nametoindex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+use tokio::time::sleep;
+
+/// Changes within this time are answered together.
+const PAUSE: Duration = Duration::from_millis(100);
+/// NFPROTO_NETDEV.
+const NETDEV: u8 = 5;
+
+/// See the head of this file. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Fences(Arc<Mutex<Kept>>);
+
+#[derive(Default)]
+struct Kept {
+    /// By device: the text that guards it.
+    guarded: BTreeMap<String, String>,
+    /// Whether it has worked, or is known not to.
+    works: Option<bool>,
+}
+
+impl Fences {
+    /// Guards `device` by `text`. The error is one line.
+    pub async fn set(&self, device: &str, text: String) -> Result<(), String> {
+        let mut kept = self.0.lock().await;
+        if kept.works == Some(false) {
+            return Ok(());
+        }
+        match firewall::change(&text).await {
+            Ok(()) => {
+                kept.works = Some(true);
+                kept.guarded.insert(device.to_string(), text);
+                Ok(())
+            }
+            Err(why) if kept.works.is_none() => {
+                kept.works = Some(false);
+                tracing::warn!("attachments of one network on this host can pass for one another: {why}");
+                Ok(())
+            }
+            Err(why) => Err(format!("guarding {device}: {why}")),
+        }
+    }
+
+    /// Guards `device` no longer; it may be gone. The error is one line.
+    pub async fn clear(&self, device: &str) -> Result<(), String> {
+        let mut kept = self.0.lock().await;
+        if kept.guarded.remove(device).is_none() {
+            return Ok(());
+        }
+        if kept.guarded.is_empty() {
+            return firewall::change(&guard::removal_of_all()).await;
+        }
+        // Some kernels take the chain away with its device.
+        if chains().iter().any(|chain| chain == device) {
+            firewall::change(&guard::removal(device)).await
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Puts back what others took away, for ever. Ends if the kernel has no nftables.
+    pub async fn keep(self) {
+        let Ok(mut watch) = Watch::open() else { return };
+        while watch.changed(&[guard::TABLE]).await.is_ok() {
+            sleep(PAUSE).await;
+            let kept = self.0.lock().await;
+            let there = chains();
+            // One whose device is gone is about to be cleared.
+            let is_lost = |device: &String| !there.contains(device) && if_nametoindex(device.as_str()).is_ok();
+            let lost: Vec<&String> =
+                kept.guarded.iter().filter(|(device, _)| is_lost(device)).map(|(_, text)| text).collect();
+            if lost.is_empty() {
+                continue;
+            }
+            tracing::warn!("somebody took the port guard out of the packet filter: it is put back");
+            for text in lost {
+                if let Err(why) = firewall::change(text).await {
+                    tracing::warn!("the port guard could not be put back: {why}");
+                }
+            }
+        }
+    }
+}
+
+/// Takes away what a killed router left. Answers whether there was something.
+pub async fn sweep() -> Result<bool, String> {
+    if chains().is_empty() {
+        return Ok(false);
+    }
+    firewall::change(&guard::removal_of_all()).await.map(|()| true)
+}
+
+/// The names of our chains in the kernel.
+fn chains() -> Vec<String> {
+    let all = firewall::chains().unwrap_or_default().into_iter();
+    all.filter(|chain| chain.family == NETDEV && chain.table == guard::TABLE).map(|chain| chain.name).collect()
+}

@@ -1,0 +1,153 @@
+//! The port guard in the kernel, as text for nftables: what an attachment may put on its bridge. Pure.
+//!
+//! Two attachments of one network on one host talk through the bridge, which `plane::guard` never sees. So its rules stand
+//! before the bridge too, at the ingress of each attachment's device. What is certainly honest goes on to the bridge;
+//! everything else is handed to the capture port and to nobody else, where `plane::guard` reads it in full and counts why
+//! it is refused. What that lets through nevertheless reaches the other hosts and not the neighbours here: only oddities.
+//!
+//! ```text
+//! attachment > ingress of rnv... > honest > bridge > neighbours, capture port
+//!                                > other  > capture port > plane::guard counts it, or carries it on
+//! bridge for the host itself > ingress of rnb... > nothing, unless the network is exposed here
+//! ```
+//!
+//! A frame's kind is read from its header and not taken from the kernel, that looks behind a VLAN tag. Neighbour discovery is
+//! matched whole, by its length and at fixed places, because an option may stand anywhere. A MAC of a neighbour is told only
+//! here, where it is known who sends; it is replaced by one that means so. Invariant: nothing passes that `plane::guard` would
+//! refuse.
+
+use crate::plane::guard::{FORGED, link_local};
+use crate::types::{HostAddress, Mac};
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv6Addr};
+
+/// The table that is ours and nobody else's, of the family `netdev`.
+pub const TABLE: &str = "rnet_guard";
+
+/// The text that guards `device`, the host's end of an attachment with this MAC and these addresses; `capture` is the device
+/// of the capture port on the same bridge.
+pub fn port(device: &str, capture: &str, mac: Mac, addresses: &[HostAddress]) -> String {
+    let stray = format!("fwd to \"{capture}\"");
+    let mut rules = vec![
+        format!("ether saddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 {stray}"),
+        // It may be a neighbour's, to whom the data plane would grant it.
+        format!("ether saddr != {mac} ether saddr set {FORGED} {stray}"),
+        // Spanning tree and its like: a bridge without it passes them on.
+        format!("ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 {stray}"),
+    ];
+    let ips = |v4: bool| addresses.iter().map(|address| address.ip()).filter(move |ip| ip.is_ipv4() == v4);
+    let v4: Vec<String> = ips(true).map(|ip| ip.to_string()).collect();
+    if !v4.is_empty() {
+        rules.push(format!("ether type ip ip saddr {{ {} }} accept", v4.join(", ")));
+    }
+    let senders: Vec<String> = std::iter::once("0.0.0.0".to_string()).chain(v4).collect();
+    let form = "arp htype 1 arp ptype ip arp hlen 6 arp plen 4";
+    rules.push(format!("ether type arp {form} arp saddr ether {mac} arp saddr ip {{ {} }} accept", senders.join(", ")));
+    let v6 = ips(false).filter_map(|ip| if let IpAddr::V6(ip) = ip { Some(ip) } else { None });
+    ipv6(&mut rules, mac, &v6.chain([link_local(mac)]).collect::<Vec<_>>());
+    rules.push("ether type != { ip, arp, ip6, 8021q, 8021ad, 0x9100 } accept".to_string());
+    rules.push(stray);
+    chain(device, &rules)
+}
+
+/// The text that keeps what `bridge` has for the host away from it: the host is not on this network.
+pub fn bridge(bridge: &str) -> String {
+    chain(bridge, &[])
+}
+
+/// The text that takes the guard of `device` away, which must be there.
+pub fn removal(device: &str) -> String {
+    format!("flush chain netdev {TABLE} {device}\ndelete chain netdev {TABLE} {device}\n")
+}
+
+/// The text that takes everything away; no error if there is nothing.
+pub fn removal_of_all() -> String {
+    format!("table netdev {TABLE}\ndelete table netdev {TABLE}\n")
+}
+
+fn ipv6(rules: &mut Vec<String>, mac: Mac, own: &[Ipv6Addr]) {
+    let list: Vec<String> = own.iter().map(Ipv6Addr::to_string).collect();
+    let from = format!("ether type ip6 ip6 saddr {{ {} }}", list.join(", "));
+    let (nobody, hardware) = ("ether type ip6 ip6 saddr ::", hex(&mac.0));
+    // Types: RFC 4861, section 4. The option with our MAC is 8 bytes: type, length 1, MAC.
+    let (solicits, advertises) = (format!("0x0101{hardware}"), format!("0x0201{hardware}"));
+    let mut pass = |rule: String| rules.push(format!("{rule} accept"));
+    pass(format!("{from} meta l4proto != 58"));
+    pass(format!("{from} icmpv6 type != 133-137"));
+    // Further pieces have no type; what is in pieces is no neighbour discovery (RFC 6980).
+    pass(format!("{from} frag frag-off != 0"));
+    pass(format!("{from} icmpv6 type 133 ip6 length 8"));
+    pass(format!("{from} icmpv6 type 133 ip6 length 16 @th,64,64 {solicits}"));
+    pass(format!("{from} icmpv6 type 135 ip6 length 24"));
+    pass(format!("{from} icmpv6 type 135 ip6 length 32 @th,192,64 {solicits}"));
+    for target in own {
+        let target = format!("@th,64,128 0x{}", hex(&target.octets()));
+        pass(format!("{from} icmpv6 type 136 ip6 length 24 {target}"));
+        pass(format!("{from} icmpv6 type 136 ip6 length 32 {target} @th,192,64 {advertises}"));
+        // A probe, without or with a nonce (RFC 7527).
+        pass(format!("{nobody} icmpv6 type 135 ip6 length 24 {target}"));
+        pass(format!("{nobody} icmpv6 type 135 ip6 length 32 {target} @th,192,16 0x0e01"));
+    }
+    pass(format!("{nobody} icmpv6 type 133 ip6 length 8"));
+    pass(format!("{nobody} ether daddr 33:33:00:00:00:16 icmpv6 type 143"));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+/// A chain at the ingress of `device` with these rules and no others, in one transaction.
+fn chain(device: &str, rules: &[String]) -> String {
+    let mut text = format!("table netdev {TABLE} {{\n  chain {device} {{\n");
+    let _ = writeln!(text, "    type filter hook ingress device \"{device}\" priority 0; policy drop;\n  }}\n}}");
+    let _ = writeln!(text, "flush chain netdev {TABLE} {device}");
+    for rule in rules {
+        let _ = writeln!(text, "add rule netdev {TABLE} {device} {rule}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(addresses: &[&str]) -> String {
+        let addresses: Vec<HostAddress> = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        port("rnv01234567", "rnt8312a4", Mac([2, 0, 0, 0, 0, 1]), &addresses)
+    }
+
+    #[test]
+    fn nothing_passes_but_by_a_rule_and_the_last_hands_over() {
+        let text = text(&["10.2.1.1/24", "10.2.1.2/24"]);
+        assert!(text.contains("hook ingress device \"rnv01234567\" priority 0; policy drop;"), "{text}");
+        assert!(text.contains("ether type ip ip saddr { 10.2.1.1, 10.2.1.2 } accept"), "{text}");
+        assert!(text.contains("arp saddr ip { 0.0.0.0, 10.2.1.1, 10.2.1.2 } accept"), "{text}");
+        assert!(text.ends_with("add rule netdev rnet_guard rnv01234567 fwd to \"rnt8312a4\"\n"), "{text}");
+        // What is told by its MAC alone comes first.
+        let mac = text.find("ether saddr != 02:00:00:00:00:01 ether saddr set 03:72:6e:65:74:00 fwd").unwrap();
+        assert!(mac < text.find("accept").unwrap());
+    }
+
+    #[test]
+    fn no_address_of_a_family_means_no_packets_of_it_but_link_local_ones() {
+        assert!(!text(&["fd00::1/64"]).contains("ether type ip ip saddr"));
+        let only_v4 = text(&["10.2.1.1/24"]);
+        assert!(only_v4.contains("ip6 saddr { fe80::ff:fe00:1 } meta l4proto != 58 accept"), "{only_v4}");
+    }
+
+    #[test]
+    fn every_accepted_kind_is_read_from_the_frames_header() {
+        let text = text(&["10.2.1.1/24", "fd00::1/64"]);
+        for rule in text.lines().filter(|line| line.ends_with("accept")) {
+            assert!(rule.contains(" ether type "), "{rule}");
+        }
+        assert!(text.contains("@th,64,128 0xfd000000000000000000000000000001 @th,192,64 0x0201020000000001 accept"));
+    }
+
+    #[test]
+    fn a_bridge_has_nothing_for_the_host() {
+        let text = bridge("rnb8312a4");
+        assert!(text.contains("policy drop"));
+        assert!(!text.contains("accept") && !text.contains("fwd"));
+    }
+}
