@@ -161,11 +161,11 @@ mod tests {
         summary(&Status { ipam: Some(IpamStatus { conflict, ..ipam() }), ..sample() }, &mut shown);
         insta::assert_snapshot!(shown.trim_start(), @"
         Service: ipam
-               Status: ready
-                Range: 10.32.0.0/12
-        DefaultSubnet: 10.32.0.0/12
-              Waiting: 1 (`rnet status ipam` says why)
-             Conflict: another address space is near
+                 Status: ready
+                  Range: 10.32.0.0/12
+          DefaultSubnet: 10.32.0.0/12
+                Waiting: 1 (`rnet status ipam` says why)
+               Conflict: another address space is near
         ");
     }
 
