@@ -4,14 +4,18 @@
 
 use super::args::{Addresses, Expose, Ports, Router};
 use super::{Failure, ask};
-use crate::node::command::Command;
+use crate::ipam::WaitingStatus;
+use crate::node::command::{Command, HOST_KEY};
 use crate::types::PortMap;
 
 /// `rnet expose`.
 pub fn expose(router: &Router, options: &Expose) -> Result<(), Failure> {
     let addresses = ask::addresses("expose", &options.addresses)?;
     let masquerade = !options.without_masquerade;
-    let reply = ask::ask("expose", router, Command::Expose { addresses, masquerade })?;
+    let client = ask::client("expose", router)?;
+    let mine = |waiting: &WaitingStatus| waiting.key.as_deref() == Some(HOST_KEY);
+    let asked = ask::ask_patiently("expose", &client, Command::Expose { addresses, masquerade }, mine);
+    let reply = ask::wait("expose", asked)?.map_err(|why| ask::trouble("expose", &why))?;
     ask::print_addresses(&reply);
     Ok(())
 }

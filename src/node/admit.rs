@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn who_has_no_range_is_linked_and_long_ones_are_compared_as_they_travel() {
-        let long = vec!["fd00:1111:2222:3333::/64"; 4].join(",");
+        let long = ["fd00:1111:2222:3333::/64"; 4].join(",");
         let told = Nickname::new(&long);
         let house = House { range: &long, ..house() };
         for range in ["", told.as_str()] {

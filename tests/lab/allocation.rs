@@ -21,12 +21,13 @@ crate::facts![
     reset_gives_addresses_to_the_others,
     state_of_an_unknown_layout_is_refused_and_left_alone,
     ipv6_range_gives_addresses_too,
+    host_itself_gets_an_address_too,
 ];
 
 const NET: &str = "net:10.32.2.0/24";
 
 /// All in a line, each launched towards the one before.
-fn line<'r, const N: usize>(room: &'r Room, names: [&'static str; N], options: &[&str]) -> [Host; N] {
+fn line<const N: usize>(room: &Room, names: [&'static str; N], options: &[&str]) -> [Host; N] {
     let hosts = room.chain(names);
     let password = room.path("pw");
     let options = [&["--password-file", &password], options].concat();
@@ -310,4 +311,20 @@ fn ipv6_range_gives_addresses_too() {
     )
     .ok();
     one.reaches(&of(&two));
+}
+
+fn host_itself_gets_an_address_too() {
+    let room = Room::new();
+    let [a, b] = line(&room, ["a", "b"], &[]);
+    let (one, two) = (a.container(&[NET]), b.container(&[NET]));
+    let exposed = a.rnet(&["expose", NET]).ok().trim().to_string();
+    assert!(exposed.starts_with("10.32.2.") && exposed != address(&one) && exposed != address(&two), "{exposed}");
+    assert_eq!(a.rnet(&["expose", NET]).ok().trim(), exposed);
+    two.reaches(&exposed);
+    a.murder();
+    a.launch_with(&["--password-file", &room.path("pw"), "--resume"], &[]).ok();
+    two.reaches(&exposed);
+    assert_eq!(a.rnet(&["hide"]).ok().trim(), exposed);
+    let used = |host: &Host| ipam(host).owners.iter().find(|o| o.peer == host.status().name).and_then(|o| o.used);
+    assert_eq!(used(&a), Some(1), "its address is free again");
 }
