@@ -408,6 +408,7 @@ mod tests {
                 peers: vec![name(0x44), name(0x99)],
             }],
             ipam: None,
+            letters_lost: 0,
             nicknames: Default::default(),
             attachments: vec![
                 attachment("pid:4711", Some("web"), vec![interface.clone()]),

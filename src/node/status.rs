@@ -41,6 +41,9 @@ pub struct Status {
     /// Who hands out which addresses; nothing: this router takes no part in it.
     #[serde(default)]
     pub ipam: Option<IpamStatus>,
+    /// Letters about addresses that had no way, or met a link that was behind.
+    #[serde(default)]
+    pub letters_lost: u64,
     /// What people call peers, those included that are long gone.
     #[serde(default)]
     pub nicknames: BTreeMap<PeerName, Nickname>,

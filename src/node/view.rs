@@ -36,6 +36,7 @@ impl Node {
             peers: self.peers.iter().map(|(name, record)| self.peer(name, record)).collect(),
             networks: self.networks(),
             ipam: self.address_status(),
+            letters_lost: self.addresses.lost,
             nicknames: self.addresses.nicknames.clone(),
             attachments: self.attachments.list(),
             macs: self.learned(),
