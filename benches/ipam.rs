@@ -1,5 +1,6 @@
 //! Address management: allocations on one host, and a ring of 1,000 peers. Limits: 100,000 allocations a second; the ring
 //! fits into 100 kB and is taken over in 50 ms. The bench fails if a limit is missed.
+#![allow(clippy::disallowed_methods)] // a bench reads the clock
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use rnet::ipam::{Init, Ipam, IpamConfig, IpamOutput};

@@ -12,13 +12,15 @@
 //! 1500 - 40 IPv6 - 8 UDP - 16 outer header - 8 inner header - 16 tag - 14 Ethernet = 1398
 //! ```
 
-use crate::types::{Nickname, Password, PublicKey, Target};
+use crate::ipam::Init;
+use crate::types::{Network, Nickname, Password, PeerName, PublicKey, Target};
 use crate::wire::datagram::{INNER_LEN, OUTER_LEN, TAG_LEN};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 use zeroize::Zeroize;
 
 /// Bytes that rnet's framing, UDP and the inner Ethernet header take of an underlay packet, the IP header excluded.
@@ -33,6 +35,12 @@ pub const MIN_MTU: u16 = 1280;
 pub const DEFAULT_PORT: u16 = 6783;
 /// Links at most, unless told otherwise (Weave's since 2.6).
 pub const DEFAULT_CONNECTION_LIMIT: usize = 200;
+/// Where addresses are chosen from, unless told otherwise (Weave's).
+pub const DEFAULT_RANGE: &str = "10.32.0.0/12";
+/// After how long a peer out of reach no longer counts, unless told otherwise.
+pub const DEFAULT_RECLAIM: Duration = Duration::from_secs(3600);
+/// Ranges at most.
+const MAX_RANGES: usize = 16;
 /// Control socket and lock live here, unless told otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/rnet";
 /// Identity, state and log live here, unless told otherwise.
@@ -73,7 +81,7 @@ const fn spec(name: &'static str, env: &'static str, form: Form) -> Spec {
 }
 
 /// Every option of `launch`, for all three layers. `peers` stands on the command line without a name.
-pub const OPTIONS: [Spec; 19] = [
+pub const OPTIONS: [Spec; 23] = [
     spec("peers", "RNET_PEERS", Form::List),
     spec("port", "RNET_PORT", Form::Value),
     spec("host", "RNET_HOST", Form::Value),
@@ -86,6 +94,10 @@ pub const OPTIONS: [Spec; 19] = [
     spec("conn-limit", "RNET_CONN_LIMIT", Form::Value),
     spec("allow", "RNET_ALLOW", Form::List),
     spec("allow-file", "RNET_ALLOW_FILE", Form::Value),
+    spec("ipalloc-range", "RNET_IPALLOC_RANGE", Form::List),
+    spec("ipalloc-default-subnet", "RNET_IPALLOC_DEFAULT_SUBNET", Form::Value),
+    spec("ipalloc-init", "RNET_IPALLOC_INIT", Form::Value),
+    spec("ipalloc-reclaim", "RNET_IPALLOC_RECLAIM", Form::Value),
     spec("mtu", "RNET_MTU", Form::Value),
     spec("capture", "RNET_CAPTURE", Form::Value),
     spec("no-guard", "RNET_NO_GUARD", Form::Flag),
@@ -200,6 +212,16 @@ pub struct Config {
     pub connection_limit: usize,
     /// Who may join; none: whoever has the password.
     pub allow: Option<Vec<PublicKey>>,
+    /// Where addresses are chosen from; empty: none are.
+    pub ranges: Vec<Network>,
+    /// Whether the ranges were given, not taken by default.
+    pub ranges_given: bool,
+    /// What `net:default` means, unless it is the first range.
+    pub default_subnet: Option<Network>,
+    /// How the address space is founded; nothing: by a majority of this host and its targets.
+    pub init: Option<Init>,
+    /// After how long out of reach a peer no longer counts among those who must agree; nothing: never.
+    pub reclaim: Option<Duration>,
     /// MTU of attachments, bytes.
     pub mtu: u16,
     /// How frames are captured.
@@ -250,6 +272,11 @@ impl Config {
                 .and_then(|n| n.try_into().ok())
                 .unwrap_or(DEFAULT_CONNECTION_LIMIT),
             allow: reader.allow(ambient),
+            ranges_given: reader.texts("ipalloc-range").is_some(),
+            ranges: reader.ranges(),
+            default_subnet: reader.value("ipalloc-default-subnet", subnet),
+            init: reader.value("ipalloc-init", init),
+            reclaim: reader.value("ipalloc-reclaim", reclaim).unwrap_or(Some(DEFAULT_RECLAIM)),
             mtu: reader
                 .number("mtu", MIN_MTU.into()..=MAX_MTU.into())
                 .and_then(|n| n.try_into().ok())
@@ -273,6 +300,55 @@ const LEVELS: &[(&str, LogLevel)] = &[
     ("info", LogLevel::Info),
     ("debug", LogLevel::Debug),
 ];
+
+/// A network of at least 4 addresses.
+fn subnet(text: &str) -> Result<Network, String> {
+    let network: Network = text.parse().map_err(|why: crate::types::Invalid| why.to_string())?;
+    let hosts = network.cidr().max_prefix_len() - network.cidr().prefix_len();
+    if hosts < 2 { Err(expected(text, "a network of at least 4 addresses (/30, /126 or larger)")) } else { Ok(network) }
+}
+
+/// Whether two networks have an address in common.
+pub fn overlap(one: Network, other: Network) -> bool {
+    one.contains(other.cidr().network()) || other.contains(one.cidr().network())
+}
+
+fn init(text: &str) -> Result<Init, String> {
+    const FORMS: &str = "consensus=N (1 to 1000 hosts), seed=NAME,... (peer names), or observer";
+    let wrong = || expected(text, FORMS);
+    match text.split_once('=') {
+        None if text == "observer" => Ok(Init::Observer),
+        Some(("consensus", digits)) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            let hosts = digits.parse().ok().filter(|hosts| (1..=1000).contains(hosts));
+            hosts.map(Init::Consensus).ok_or_else(wrong)
+        }
+        Some(("seed", names)) => {
+            let names: Result<Vec<PeerName>, _> = names.split(',').map(str::parse).collect();
+            names.map(Init::Seed).map_err(|_| wrong())
+        }
+        _ => Err(wrong()),
+    }
+}
+
+/// `90s`, `30m`, `1h`, `2d`, `never`.
+fn reclaim(text: &str) -> Result<Option<Duration>, String> {
+    if text == "never" {
+        return Ok(None);
+    }
+    let wrong = || expected(text, "a time such as 90s, 30m, 1h or 2d (at most 10 years), or never");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let factor = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let digits = text.strip_suffix(unit).filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    let number: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
+    let seconds = number.checked_mul(factor).filter(|seconds| (1..=315_360_000).contains(seconds));
+    seconds.map(|seconds| Some(Duration::from_secs(seconds))).ok_or_else(wrong)
+}
 
 fn expected(given: &str, what: &str) -> String {
     let given: String = given.chars().take(64).collect();
@@ -346,6 +422,27 @@ impl Reader<'_> {
             _ => Err(expected(text, "true or false")),
         };
         self.value(name, parse).unwrap_or(false)
+    }
+
+    /// Ranges, separated by spaces or commas. An empty text means none.
+    fn ranges(&mut self) -> Vec<Network> {
+        let Some((label, texts)) = self.texts("ipalloc-range") else {
+            return DEFAULT_RANGE.parse().into_iter().collect();
+        };
+        let mut ranges: Vec<Network> = Vec::new();
+        for word in texts.iter().flat_map(|text| text.split([' ', ','])).filter(|word| !word.is_empty()) {
+            match subnet(word) {
+                Ok(range) => match ranges.iter().find(|other| overlap(**other, range)) {
+                    Some(other) => self.fault(label.clone(), format!("{range} overlaps {other}: give disjoint ranges")),
+                    None => ranges.push(range),
+                },
+                Err(why) => self.fault(label.clone(), why),
+            }
+        }
+        if ranges.len() > MAX_RANGES {
+            self.fault(label, format!("at most {MAX_RANGES} ranges can be given"));
+        }
+        ranges
     }
 
     fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
@@ -431,6 +528,17 @@ impl Reader<'_> {
         if config.resume && !config.targets.is_empty() {
             let why = "takes the peers of the last run: give no others (`rnet connect` adds some later)";
             self.fault("--resume".to_string(), why.to_string());
+        }
+        for name in ["ipalloc-init", "ipalloc-default-subnet"] {
+            if let Some((label, _)) = self.texts(name).filter(|_| config.ranges.is_empty()) {
+                self.fault(label, "is of no use without an --ipalloc-range".to_string());
+            }
+        }
+        let outside = |subnet: &Network| !config.ranges.iter().any(|range| overlap(*range, *subnet));
+        if let Some(subnet) = config.default_subnet.filter(|s| !config.ranges.is_empty() && outside(s)) {
+            let label = self.texts("ipalloc-default-subnet").map(|(label, _)| label).unwrap_or_default();
+            let ranges: Vec<String> = config.ranges.iter().map(Network::to_string).collect();
+            self.fault(label, format!("{subnet} lies outside of the range {}", ranges.join(" ")));
         }
         if config.run_dir.as_os_str().len() > MAX_RUN_DIR {
             self.fault("--run-dir".to_string(), format!("is longer than {MAX_RUN_DIR} bytes"));
@@ -549,6 +657,41 @@ mod tests {
         assert!(faults[0].starts_with("/keys line 4: \"nonsense\""), "{faults:?}");
         let key = "cd".repeat(32);
         assert_eq!(resolve(&[cli(&[("allow", &[&key, &key])])]).unwrap().allow.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn ranges_are_disjoint_networks_and_may_be_none() {
+        let ranges = |texts: &[&str]| resolve(&[cli(&[("ipalloc-range", texts)])]).map(|config| config.ranges);
+        let texts = |ranges: Vec<Network>| ranges.iter().map(Network::to_string).collect::<Vec<_>>();
+        assert_eq!(texts(resolve(&[]).unwrap().ranges), ["10.32.0.0/12"]);
+        assert_eq!(texts(ranges(&["10.8.0.0/16,fd00:7::/48", "10.9.0.0/16"]).unwrap()).len(), 3);
+        assert_eq!(texts(ranges(&[""]).unwrap()).len(), 0);
+        for bad in ["10.8.0.1/16", "10.8.0.0/31", "10.8.0.0/16 10.8.1.0/24", "x"] {
+            assert_eq!(ranges(&[bad]).unwrap_err().len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn address_options_are_checked_together() {
+        let with = |name, text| resolve(&[cli(&[(name, &[text])])]);
+        assert_eq!(with("ipalloc-init", "consensus=3").unwrap().init, Some(Init::Consensus(3)));
+        assert_eq!(with("ipalloc-init", "observer").unwrap().init, Some(Init::Observer));
+        let seeds = with("ipalloc-init", "seed=02:00:00:00:00:01,02:00:00:00:00:02").unwrap().init;
+        assert!(matches!(seeds, Some(Init::Seed(names)) if names.len() == 2));
+        for bad in ["consensus=0", "consensus=+1", "consensus", "seed=", "seed=x", "leader"] {
+            assert!(with("ipalloc-init", bad).is_err(), "{bad}");
+        }
+        let minutes = |text| with("ipalloc-reclaim", text).map(|config| config.reclaim.map(|time| time.as_secs() / 60));
+        assert_eq!([minutes("30m"), minutes("2d"), minutes("never")], [Ok(Some(30)), Ok(Some(2880)), Ok(None)]);
+        assert_eq!(resolve(&[]).unwrap().reclaim, Some(Duration::from_secs(3600)));
+        for bad in ["1", "h", "0s", "-1h", "1w", "99999999999999999999d", "1 h"] {
+            assert!(minutes(bad).is_err(), "{bad}");
+        }
+        assert!(with("ipalloc-default-subnet", "10.32.0.0/11").is_ok(), "it may be larger than the range");
+        let why = with("ipalloc-default-subnet", "10.64.0.0/16").unwrap_err();
+        assert_eq!(why, ["--ipalloc-default-subnet: 10.64.0.0/16 lies outside of the range 10.32.0.0/12"]);
+        let off = resolve(&[cli(&[("ipalloc-range", &[""]), ("ipalloc-init", &["observer"])])]).unwrap_err();
+        assert_eq!(off, ["--ipalloc-init: is of no use without an --ipalloc-range"]);
     }
 
     #[test]

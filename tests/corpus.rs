@@ -14,9 +14,9 @@ use properties::ALL;
 use rnet::crypto::handshake::Hello;
 use rnet::crypto::keys::generate_key;
 use rnet::crypto::session::{Role, Session};
-use rnet::types::{NetId, Nickname, Psk, Refusal, ShortId, Uid};
+use rnet::types::{Mac, NetId, Nickname, PeerName, Psk, Refusal, ShortId, Uid};
 use rnet::wire::datagram::{Fragment, Inner, Kind, Outer};
-use rnet::wire::message::{Channel, Intro, Message, PathOffer};
+use rnet::wire::message::{Channel, Intro, Letter, Message, PathOffer, Service};
 use rnet::wire::vxlan;
 use std::fs;
 use std::path::PathBuf;
@@ -140,7 +140,10 @@ fn messages() -> Vec<Vec<u8>> {
     let intro = Intro { nickname, uid, connection, port: 6783, aes: true, password: true, range };
     let offer = PathOffer { epoch: 7, index: 0xa1a2_a3a4, ephemeral: [0x5e; 32] };
     let refusal = Refusal::RangeMismatch { theirs: "10.0.0.0/8".into(), ours: "10.32.0.0/12".into() };
+    let name = PeerName(Mac([2, 0, 0, 0, 0, 1]));
+    let letter = Letter { service: Service::Addresses, from: name, to: vec![name; 3], hops: 64, body: vec![1; 20] };
     let all = [
+        Message::Letter(letter),
         Message::Intro(intro),
         Message::Refuse(refusal),
         Message::Refuse(Refusal::Version { theirs: (1, 2), ours: (3, 4) }),
@@ -153,7 +156,7 @@ fn messages() -> Vec<Vec<u8>> {
         Message::PathAnswer(offer),
         Message::PathReady { epoch: 300 },
     ];
-    let odd: [&[u8]; 3] = [&[5, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x40], &[9], &[1, 0xfc, 0, 0, 0x40, 0]];
+    let odd: [&[u8]; 3] = [&[5, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x40], &[10], &[1, 0xfc, 0, 0, 0x40, 0]];
     all.iter().map(Message::encode).chain(odd.map(<[u8]>::to_vec)).collect()
 }
 

@@ -96,7 +96,7 @@ impl Client {
 mod tests {
     use super::*;
     use crate::api::http;
-    use crate::run::Desk;
+    use crate::run::{Desk, Question};
     use crate::types::Target;
     use std::os::unix::fs::PermissionsExt;
 
@@ -125,7 +125,7 @@ mod tests {
             };
             let router = async {
                 for reply in [Reply::Done, Reply::Refused("host3: no".into())] {
-                    let (_, answer) = asked.recv().await.unwrap();
+                    let Some(Question::Asked(_, _, answer)) = asked.recv().await else { panic!() };
                     answer.send(reply).unwrap();
                 }
             };
@@ -136,6 +136,23 @@ mod tests {
             );
             end.send(()).unwrap();
             server.await.unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_client_that_goes_away_takes_its_question_back() {
+        on_runtime(async {
+            let dir = tempfile::tempdir().unwrap();
+            let (desk, mut asked) = Desk::new(true);
+            let listener = http::bind(dir.path()).unwrap();
+            let server = tokio::spawn(http::serve(listener, desk, std::future::pending()));
+            let client = Client::new(dir.path());
+            let hasty = tokio::spawn(async move { client.ask(Command::Prime).await });
+            let Some(Question::Asked(request, ..)) = asked.recv().await else { panic!() };
+            hasty.abort();
+            let Some(Question::Withdrawn(withdrawn)) = asked.recv().await else { panic!() };
+            assert_eq!(withdrawn, request);
+            server.abort();
         });
     }
 

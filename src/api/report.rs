@@ -5,6 +5,8 @@
 //! unless it is empty. Texts of other peers (nicknames, reasons) were made harmless when they were parsed; `line` makes
 //! sure once more, because a terminal obeys what it is sent.
 
+mod addresses;
+
 use crate::node::command::Attachment;
 use crate::node::status::{Connection, ConnectionState, Count, Peer, Status};
 use crate::types::{NetId, Nickname, PeerName, PortMap};
@@ -24,6 +26,8 @@ pub enum View {
     Targets,
     /// Networks.
     Networks,
+    /// Who hands out which addresses.
+    Ipam,
 }
 
 /// The view as text.
@@ -34,6 +38,7 @@ pub fn text(status: &Status, view: View) -> String {
         View::Peers => peers(&status.peers),
         View::Targets => status.targets.iter().map(|target| format!("{target}\n")).collect(),
         View::Networks => networks(status),
+        View::Ipam => addresses::text(status),
     }
 }
 
@@ -45,6 +50,7 @@ pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
         View::Peers => serde_json::to_string_pretty(&status.peers),
         View::Targets => serde_json::to_string_pretty(&status.targets),
         View::Networks => serde_json::to_string_pretty(&status.networks),
+        View::Ipam => serde_json::to_string_pretty(&status.ipam),
     }?;
     Ok(text + "\n")
 }
@@ -130,6 +136,7 @@ fn summary(status: &Status) -> String {
     row("To net", count(traffic.to_net));
     let drops: Vec<String> = status.drops.iter().map(|(reason, frames)| format!("{reason}={frames}")).collect();
     row("Drops", if drops.is_empty() { "none".to_string() } else { drops.join(" ") });
+    addresses::summary(status, &mut text);
     if !status.encrypted {
         let _ = writeln!(text, "\n{}", open_mesh(status.port, status.allowed.is_some()));
     }
@@ -266,6 +273,7 @@ fn networks(status: &Status) -> String {
             format!("id={}", id(network.id)),
             if network.open { "open" } else { "elsewhere" }.to_string(),
             counted(network.attachments, "attachment"),
+            if network.addresses == 1 { "1 address".to_string() } else { format!("{} addresses", network.addresses) },
             network.peers.iter().map(peer).collect::<Vec<_>>().join(" "),
         ]
     };
@@ -336,7 +344,7 @@ mod tests {
         vec![up, pending, failed, connection("host9", true, ConnectionState::Connecting)]
     }
 
-    fn sample() -> Status {
+    pub(super) fn sample() -> Status {
         let link = PeerLink {
             name: name(0x45),
             nickname: Nickname::new("host2"),
@@ -396,8 +404,11 @@ mod tests {
                 id: network.id(),
                 open: true,
                 attachments: 1,
+                addresses: 2,
                 peers: vec![name(0x44), name(0x99)],
             }],
+            ipam: None,
+            nicknames: Default::default(),
             attachments: vec![
                 attachment("pid:4711", Some("web"), vec![interface.clone()]),
                 attachment(&"5c".repeat(32), None, vec![Interface { addresses: vec![], ..interface }]),
@@ -467,7 +478,7 @@ mod tests {
         192.168.48.15
         host9
         --
-        10.2.1.0/24 id=8312a4 open 1 attachment 7e:21:4a:70:2f:44(host1) 7e:21:4a:70:2f:99
+        10.2.1.0/24 id=8312a4 open 1 attachment 2 addresses 7e:21:4a:70:2f:44(host1) 7e:21:4a:70:2f:99
         ");
     }
 

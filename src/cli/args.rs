@@ -99,9 +99,11 @@ pub enum Command {
     /// Show everything as JSON, our public key included
     #[command(after_help = "Example:\n  rnet report | jq -r .public_key")]
     Report,
-    /// Take over the addresses of a dead peer (not built yet)
+    /// Take over the addresses of dead peers
+    #[command(after_help = RMPEER)]
     Rmpeer(Peers),
-    /// Wait until addresses can be allocated (not built yet)
+    /// Wait until addresses can be allocated
+    #[command(after_help = "Example:\n  rnet prime && rnet run --cidr net:default -- ./server")]
     Prime,
     /// Show on this machine alone what rnet does: three hosts in namespaces, two networks, one mesh
     Demo(Demo),
@@ -120,10 +122,19 @@ Examples:
   rnet reset
   rnet reset --force      the router was killed and left its interfaces behind
 
-Removes what rnet made, and nothing else.";
+Gives this host's addresses to the other hosts, stops, and removes what rnet made, and nothing else.";
+
+const RMPEER: &str = "\
+Examples:
+  rnet rmpeer host3
+  rnet rmpeer 7e:21:4a:70:2f:45 host4      several that died together are given together
+
+Give names or nicknames; `rnet status ipam` lists them. A majority of the other hosts must agree. It is safe to repeat it, also \
+on two hosts at once. A host that was removed and comes back begins anew and says so in its log.";
 
 const RUN: &str = "\
 Examples:
+  rnet run --cidr net:10.32.2.0/24 -- curl http://10.32.2.1/
   rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
   rnet run --cidr 10.2.1.3/24 --cidr fd00:1::3/64 -- ping -c3 10.2.1.1
   rnet run --cidr 10.2.1.4/24 -p 8091:8090 --gateway -- ./server     needs `rnet expose 10.2.1.254/24`
@@ -131,11 +142,13 @@ Examples:
   rnet run --network none -- ./build.sh                              loopback only
 
 The command starts when its interfaces rnet0, rnet1, ... are up. Terminal, signals and exit status pass through; \
-everything is removed when it ends. `rnet attach ADDR NAME` adds networks while it runs. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses \
-separated by spaces; `none` gives the command no interface.";
+everything is removed when it ends. `rnet attach ADDR NAME` adds networks while it runs. Without --cidr the variable \
+RNET_CIDR (or WEAVE_CIDR) is read, several addresses separated by spaces; `none` gives the command no interface. Without \
+both it gets an address of the default network.";
 
 const ATTACH: &str = "\
 Examples:
+  rnet attach net:10.32.2.0/24 web            a free address of that network
   rnet attach 10.2.1.1/24 web                 a container, by name or id
   rnet attach 10.2.1.1/24 10.2.2.1/24 pid:4711
   rnet attach fd00:1::5/64 netns:blue         /run/netns/blue; a path works too
@@ -213,6 +226,21 @@ pub struct Launch {
     /// Connections at most [default: 200] [env: RNET_CONN_LIMIT]
     #[arg(long, value_name = "NUMBER")]
     pub conn_limit: Option<String>,
+    /// Where `net:` addresses come from, the same on every host: CIDRs, comma-separated or repeated; "" for none
+    /// [default: 10.32.0.0/12] [env: RNET_IPALLOC_RANGE]
+    #[arg(long, value_name = "CIDR")]
+    pub ipalloc_range: Vec<String>,
+    /// What `net:default` means [default: the first range] [env: RNET_IPALLOC_DEFAULT_SUBNET]
+    #[arg(long, value_name = "CIDR")]
+    pub ipalloc_default_subnet: Option<String>,
+    /// Who founds the address space: consensus=N (a majority of N hosts), seed=NAME,... (these peers, without asking),
+    /// observer (others) [default: consensus of this host and the given peers] [env: RNET_IPALLOC_INIT]
+    #[arg(long, value_name = "HOW")]
+    pub ipalloc_init: Option<String>,
+    /// After how long out of reach a peer no longer counts when the others agree about addresses: 90s, 30m, 1h, never
+    /// [default: 1h] [env: RNET_IPALLOC_RECLAIM]
+    #[arg(long, value_name = "TIME")]
+    pub ipalloc_reclaim: Option<String>,
     /// MTU inside the networks, bytes [default: 1398, which fits a 1500-byte underlay] [env: RNET_MTU]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
@@ -391,7 +419,7 @@ pub enum View {
     Targets,
     /// Networks, and who is on them
     Networks,
-    /// Address allocation (not built yet)
+    /// Who hands out which addresses, what is free, and what waits for an address and why
     Ipam,
     /// Names (not built yet)
     Dns,

@@ -5,9 +5,15 @@ use super::{Failure, print, sources};
 use crate::api::client::{Client, Trouble};
 use crate::api::report;
 use crate::docker;
+use crate::ipam::WaitingStatus;
 use crate::node::command::{self, Attachment, Command, Place, Reply};
 use crate::types::{AddressRequest, Invalid, NetId, Target, parse_requests};
 use std::future::Future;
+use std::time::Duration;
+
+/// After how long it is told what a command waits for, and how often it is looked at again.
+const MOMENT: Duration = Duration::from_secs(2);
+const LATER: Duration = Duration::from_secs(1);
 
 /// Runs a future on a runtime of its own: the command line needs one for a question only.
 pub fn wait<T>(what: &str, future: impl Future<Output = T>) -> Result<T, Failure> {
@@ -57,16 +63,63 @@ fn targets(what: &str, texts: &[String]) -> Result<Vec<Target>, Failure> {
     if lines.is_empty() { Ok(good.into_iter().flatten().collect()) } else { Err(Failure { lines, code: 2 }) }
 }
 
-/// The address grammar; what cannot be given yet is refused here, before anything is asked or started.
+/// The address grammar.
 pub fn addresses(what: &str, texts: &[String]) -> Result<Vec<AddressRequest>, Failure> {
-    let requests = parse_requests(texts).map_err(|why: Invalid| Failure::usage(what, why))?;
-    match requests.iter().find(|request| !matches!(request, AddressRequest::Ip(_))) {
-        None => Ok(requests),
-        Some(request) => {
-            let why = "not built yet: choosing a free address; give one, such as 10.2.1.1/24";
-            Err(Failure::new(what, format!("{request}: {why}")))
+    parse_requests(texts).map_err(|why: Invalid| Failure::usage(what, why))
+}
+
+/// Asks what may have to wait for other hosts. After a moment it says on standard error what it waits for, and again when
+/// that changes; `mine` tells which of the waiting requests are meant.
+pub async fn ask_patiently(
+    what: &str,
+    client: &Client,
+    command: Command,
+    mine: impl Fn(&WaitingStatus) -> bool,
+) -> Result<Reply, Trouble> {
+    let mut answer = std::pin::pin!(client.ask(command));
+    let mut told = String::new();
+    let mut pause = MOMENT;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = LATER;
+        let status = tokio::select! {
+            answer = &mut answer => return answer,
+            status = client.status() => status?,
+        };
+        let waiting = status.ipam.iter().flat_map(|ipam| &ipam.waiting).find(|waiting| mine(waiting));
+        let why = match waiting {
+            Some(waiting) => format!("{} is waited for: {}", waiting.what, waiting.why),
+            None => status.ipam.filter(|ipam| !ipam.ready).map(|ipam| ipam.state).unwrap_or_default(),
+        };
+        if !why.is_empty() && why != told {
+            print::error(&format!("{what}: {why}"));
+            told = why;
         }
     }
+}
+
+/// `rnet prime`.
+pub fn prime(router: &Router) -> Result<(), Failure> {
+    let client = client("prime", router)?;
+    let mine = |waiting: &WaitingStatus| waiting.what == "prime";
+    wait("prime", ask_patiently("prime", &client, Command::Prime, mine))?
+        .map_err(|why| trouble("prime", &why))
+        .map(drop)
+}
+
+/// `rnet rmpeer`.
+pub fn rmpeer(router: &Router, options: &Peers) -> Result<(), Failure> {
+    let client = client("rmpeer", router)?;
+    let mine = |waiting: &WaitingStatus| waiting.what.starts_with("rmpeer ");
+    let command = Command::Rmpeer { peers: options.peers.clone() };
+    let reply = wait("rmpeer", ask_patiently("rmpeer", &client, command, mine))?;
+    if let Reply::Told(lines) = reply.map_err(|why| trouble("rmpeer", &why))? {
+        print::out(&lines.iter().map(|line| format!("{line}\n")).collect::<String>());
+    }
+    Ok(())
 }
 
 /// `rnet attach`.
@@ -81,8 +134,10 @@ pub fn attach(router: &Router, options: &Attach) -> Result<(), Failure> {
         let name = options.name.clone().or(found.name);
         let (key, place, unguarded) = (found.key, found.place, options.no_guard || found.unguarded);
         let (gateway, masquerade, publish) = (options.gateway, false, Vec::new());
+        let asked = key.clone();
         let attach = command::Attach { key, name, place, addresses, unguarded, vni, gateway, masquerade, publish };
-        client.ask(Command::Attach(attach)).await.map_err(|why| trouble("attach", &why))
+        let mine = |waiting: &WaitingStatus| waiting.key.as_ref() == Some(&asked);
+        ask_patiently("attach", &client, Command::Attach(attach), mine).await.map_err(|why| trouble("attach", &why))
     })??;
     print_addresses(&reply);
     Ok(())
@@ -207,7 +262,8 @@ pub fn status(router: &Router, options: &Status) -> Result<(), Failure> {
         Some(View::Peers) => report::View::Peers,
         Some(View::Targets) => report::View::Targets,
         Some(View::Networks) => report::View::Networks,
-        Some(View::Ipam | View::Dns) | None => report::View::Summary,
+        Some(View::Ipam) => report::View::Ipam,
+        Some(View::Dns) | None => report::View::Summary,
     };
     if options.json {
         print::out(&report::json(&status, view).map_err(|why| Failure::new("status", why))?);
@@ -246,14 +302,12 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_must_be_allocated_is_not_built_yet() {
+    fn addresses_are_checked_before_the_router_is_asked() {
         let of = |texts: &[&str]| addresses("run", &texts.iter().map(|t| t.to_string()).collect::<Vec<_>>());
         assert_eq!(of(&["10.2.1.1/24 fd00::1/64"]).unwrap().len(), 2);
         assert_eq!(of(&["none"]).unwrap().len(), 0);
+        assert_eq!(of(&[]).unwrap(), [AddressRequest::NetDefault]);
         assert_eq!(of(&["10.2.1.0/24"]).unwrap_err().code, 2);
-        let failure = of(&[]).unwrap_err();
-        assert_eq!(failure.code, 1);
-        assert!(failure.lines[0].starts_with("run: net:default: not built yet"), "{failure:?}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::args::Router;
 use super::{Failure, ask, launch, print, sources};
 use crate::api::SOCKET;
 use crate::api::client::Client;
+use crate::api::report;
 use crate::host::{Host, firewall};
 use crate::io::capture::CaptureKind;
 use crate::io::lock::{self, Lock};
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// A router that has not ended by then hangs.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long the other hosts have to take over this one's addresses.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// `rnet stop`.
 pub fn stop(router: &Router) -> Result<(), Failure> {
@@ -45,6 +49,7 @@ fn stop_running(what: &str, run_dir: &Path) -> Result<(), Failure> {
 pub fn reset(router: &Router, force: bool) -> Result<(), Failure> {
     let (run_dir, data_dir) = sources::directories("reset", router)?;
     if lock::running(&run_dir).is_some() {
+        leave(&run_dir)?;
         stop_running("reset", &run_dir)?;
     } else if run_dir.join(SOCKET).exists() && !force {
         let why = "the router was killed and may have left interfaces behind; `rnet reset --force` removes them";
@@ -72,6 +77,27 @@ pub fn reset(router: &Router, force: bool) -> Result<(), Failure> {
         let _ = std::fs::remove_dir(&run_dir);
     }
     if lines.is_empty() { Ok(()) } else { Err(Failure { lines, code: 1 }) }
+}
+
+/// Has the router give its addresses to the others, if they can be asked: the reset does not depend on it.
+fn leave(run_dir: &Path) -> Result<(), Failure> {
+    ask::wait("reset", async {
+        let client = Client::new(run_dir);
+        let status = client.status().await.map_err(|why| ask::trouble("reset", &why))?;
+        let name = report::who(status.name, &status.nickname);
+        let left = match tokio::time::timeout(FAREWELL, client.ask(Command::Leave)).await {
+            Ok(answer) => answer.map(drop).map_err(|why| why.to_string()),
+            Err(_) => Err("the other hosts that must agree are out of reach".to_string()),
+        };
+        if let Err(why) = left {
+            let line = format!(
+                "its addresses could not be given back: {why}; run `rnet rmpeer {}` on another host",
+                status.name
+            );
+            print::error(&format!("reset: {name}: {line}"));
+        }
+        Ok(())
+    })?
 }
 
 fn is_data(name: &str) -> bool {

@@ -23,15 +23,16 @@ use crate::io::clock::Clock;
 use crate::io::lock::Lock;
 use crate::io::store::{Loaded, Store};
 use crate::io::udp::UdpSocket;
-use crate::io::{entropy, tcp};
+use crate::io::{entropy, routes, tcp};
+use crate::ipam::Init;
 use crate::node::border::State;
-use crate::node::{Node, NodeConfig};
+use crate::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
 use crate::run::datapath::{Datapath, EVENTS_MAX};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
-use crate::run::{Desk, HAPPENINGS_MAX, journal, machine};
+use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
 use crate::types::{StaticKey, Uid};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -44,8 +45,6 @@ use zeroize::Zeroize;
 pub const LOG: &str = "rnet.log";
 /// Name of the state file in the data directory.
 const STATE: &str = "state";
-/// Version of [`State`].
-const STATE_VERSION: u32 = 1;
 /// How long answers and closed links have to reach the other side after the router has stopped.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -56,6 +55,7 @@ pub fn launch(router: &Router, mut options: Launch, password: Option<Text>) -> R
     options.password.zeroize();
     let config = config?;
     require_privilege()?;
+    require_free_ranges(&config)?;
     let (open, port, allowed) = (config.password.is_none(), config.port, config.allow.is_some());
     let log = config.data_dir.join(LOG);
     if config.foreground {
@@ -95,6 +95,25 @@ fn hide_password(options: &Launch) -> Result<(), Failure> {
     secret::wipe_from_arguments(password).map_err(|error| Failure::new("launch", why(error)))?;
     print::error("launch: --password: others could see it until now, and your shell keeps it: prefer --password-file");
     Ok(())
+}
+
+/// Addresses that this host reaches elsewhere would become ambiguous. The default range was nobody's decision, so it has to
+/// give way; one that was given is a decision.
+fn require_free_ranges(config: &Config) -> Result<(), Failure> {
+    for (route, device) in routes::destinations().iter().filter(|(_, device)| !is_ours(device)) {
+        let Some(range) = config.ranges.iter().find(|range| config::overlap(**range, *route)) else { continue };
+        let line = format!("the address range {range} overlaps this host's route {route} ({device})");
+        if !config.ranges_given {
+            return Err(Failure::new("launch", format!("{line}: give another one with --ipalloc-range")));
+        }
+        print::error(&format!("launch: warning: {line}"));
+    }
+    Ok(())
+}
+
+/// A device that a router made; see `host::names`.
+fn is_ours(device: &str) -> bool {
+    device.starts_with("rnb") || device.starts_with("rnv") || device.starts_with("rnt")
 }
 
 /// Interfaces can be made with CAP_NET_ADMIN only (capabilities(7)): better said now than in the middle.
@@ -194,9 +213,12 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let udp = Arc::new(sockets.udp);
     let (events, probes) = mpsc::channel(EVENTS_MAX);
     let datapath = Datapath::start(plane, Arc::clone(&udp), clock, events).map_err(|why| fail(&why))?;
-    let keeper = Keeper::start(move |state: &State| store.save(STATE, state).map_err(|why| why.to_string()));
-    let keeper = keeper.map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
+    let save = move |state: &State| store.save(STATE, state).map_err(|why| why.to_string());
+    let stored = happenings.clone();
+    // A router that has ended needs not hear of it.
+    let keeper = Keeper::start(save, move |number| drop(stored.blocking_send(Happening::Stored(number))));
+    let keeper = keeper.map_err(|why| fail(&why))?;
     let (machine, ops) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::from_std(sockets.tcp).map_err(|why| fail(&why))?;
     let accepting = tokio::spawn(links::accept(listener, happenings.clone()));
@@ -255,7 +277,13 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         allow: config.allow.clone(),
         connection_limit: config.connection_limit,
         mtu: config.mtu,
-        range: String::new(),
+        addresses: AddressConfig {
+            ranges: config.ranges.clone(),
+            default_subnet: config.default_subnet,
+            // As many as were named know of each other from the start, so the first one alone does not found a second space.
+            init: config.init.clone().unwrap_or(Init::Consensus(state.targets.len().saturating_add(1))),
+            reclaim: config.reclaim,
+        },
         state,
         version: env!("CARGO_PKG_VERSION").to_string(),
     })
@@ -292,9 +320,12 @@ fn identity(store: &Store) -> Result<StaticKey, Failure> {
 /// What survived the last run, with the targets that count now.
 fn state(store: &Store, config: &Config) -> Result<State, Failure> {
     let stored = match store.load::<State>(STATE).map_err(|why| Failure::new("launch", why))? {
-        Loaded::Found(state) if state.version > STATE_VERSION => {
-            let path = store.path(STATE);
-            let why = format!("{} was written by a newer rnet: use that one, or move the file away", path.display());
+        Loaded::Found(state) if !(1..=STATE_VERSION).contains(&state.version) => {
+            let (path, found) = (store.path(STATE), state.version);
+            let why = format!(
+                "{} has layout {found}, which this rnet does not know: use the rnet that wrote it, or move the file away",
+                path.display()
+            );
             return Err(Failure::new("launch", why));
         }
         Loaded::Found(state) => state,
@@ -308,5 +339,5 @@ fn state(store: &Store, config: &Config) -> Result<State, Failure> {
         }
     };
     let targets = if config.resume { stored.targets } else { config.targets.clone() };
-    Ok(State { version: STATE_VERSION, targets, attachments: stored.attachments })
+    Ok(State { version: STATE_VERSION, targets, ..stored })
 }

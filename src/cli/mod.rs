@@ -101,13 +101,12 @@ fn dispatch(cli: Cli, password: Option<secret::Text>) -> Result<u8, Failure> {
         Command::Unpublish(ports) => edge::unpublish(&router, &ports)?,
         Command::Ps(ps) => ask::ps(&router, &ps)?,
         Command::Status(status) => match status.view {
-            Some(View::Ipam) => return Err(later("status ipam", "allocating addresses")),
             Some(View::Dns) => return Err(later("status dns", "answering for names")),
             _ => ask::status(&router, &status)?,
         },
         Command::Report => ask::report(&router)?,
-        Command::Rmpeer(_) => return Err(later("rmpeer", "allocating addresses")),
-        Command::Prime => return Err(later("prime", "allocating addresses")),
+        Command::Rmpeer(peers) => ask::rmpeer(&router, &peers)?,
+        Command::Prime => ask::prime(&router)?,
         Command::Demo(options) => demo::demo(&options.words)?,
         Command::Version => ask::version(&router)?,
         Command::Completions(completions) => {

@@ -14,6 +14,7 @@ use super::args::{Net, Router, Run};
 use super::{Failure, ask};
 use crate::host::sandbox::{self, Network, Sandbox};
 use crate::io::netns::Netns;
+use crate::ipam::WaitingStatus;
 use crate::node::command::{Attach, Command, Place};
 
 /// The command; answers the exit status of what was run.
@@ -56,7 +57,9 @@ pub fn run(router: &Router, options: &Run) -> Result<u8, Failure> {
             masquerade: false,
             publish: options.publish.clone(),
         };
-        ask::wait("run", client.ask(Command::Attach(attach)))?.map_err(|why| ask::trouble("run", &why))?;
+        let mine = |waiting: &WaitingStatus| waiting.key.as_ref() == Some(&key);
+        let asked = ask::ask_patiently("run", &client, Command::Attach(attach), mine);
+        ask::wait("run", asked)?.map_err(|why| ask::trouble("run", &why))?;
     }
     let status = sandbox.go().map_err(refused);
     if !addresses.is_empty() {
@@ -95,7 +98,7 @@ fn without_mesh(router: &Router, options: &Run) -> Result<Option<Network>, Failu
     let client = ask::client("run", router)?;
     let found = ask::wait("run", ask::find_here("run --join", &client, target))??;
     let namespace = match &found.place {
-        Place::Pid(pid) => Netns::of_process(*pid),
+        Place::Pid(pid) | Place::Process { pid, .. } => Netns::of_process(*pid),
         Place::Path(path) => Netns::at(std::path::Path::new(path)),
         Place::Host => Netns::own(),
     };

@@ -75,6 +75,9 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     add("password", &launch.password);
     add("password-file", &launch.password_file);
     add("allow-file", &launch.allow_file);
+    add("ipalloc-default-subnet", &launch.ipalloc_default_subnet);
+    add("ipalloc-init", &launch.ipalloc_init);
+    add("ipalloc-reclaim", &launch.ipalloc_reclaim);
     add("conn-limit", &launch.conn_limit);
     add("mtu", &launch.mtu);
     add("capture", &launch.capture);
@@ -88,7 +91,8 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     for (name, _) in flags.into_iter().filter(|(_, on)| *on) {
         layer.add(name, "true".to_string());
     }
-    for (name, texts) in [("peers", &launch.peers), ("allow", &launch.allow)] {
+    for (name, texts) in [("peers", &launch.peers), ("allow", &launch.allow), ("ipalloc-range", &launch.ipalloc_range)]
+    {
         texts.iter().for_each(|text| layer.add(name, text.clone()));
     }
     layer

@@ -21,7 +21,7 @@ use super::plan::{Step, plan};
 use crate::io::capture::{Capture, CaptureKind};
 use crate::io::netlink::{Netlink, Veth};
 use crate::io::netns::{Netns, set_sysctl};
-use crate::io::pidfd::Pidfd;
+use crate::io::pidfd::{Pidfd, started};
 use crate::io::watch::Watch;
 use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
@@ -99,6 +99,8 @@ struct Inside {
     namespace: Netns,
     netlink: Netlink,
     process: Option<Pidfd>,
+    /// Where it is: this very process, if it was given by its number.
+    place: Place,
 }
 
 impl Host {
@@ -162,6 +164,7 @@ impl Host {
                 let inside = self.enter(&place)?;
                 self.run(steps, Some(&inside)).await?;
                 self.shared.register(&key, &interfaces, inside.process);
+                return Ok(HostAnswer::Plugged(inside.place));
             }
             HostOp::Unplug { key, interfaces, .. } => {
                 // Forgotten first, so that the devices' end is not taken for the attachment's.
@@ -227,36 +230,41 @@ impl Host {
     /// Opens the namespace of an attachment. Refuses the router's own.
     fn enter(&self, place: &Place) -> Result<Inside, String> {
         let named = match place {
-            Place::Pid(pid) => format!("pid {pid}"),
+            Place::Pid(pid) | Place::Process { pid, .. } => format!("pid {pid}"),
             Place::Path(path) => path.clone(),
             Place::Host => return Err("the host itself has no namespace to enter".to_string()),
         };
         let failed = |e: io::Error| match (place, e.kind(), e.raw_os_error()) {
-            (Place::Pid(_), io::ErrorKind::NotFound, _) | (Place::Pid(_), _, Some(libc::ESRCH)) => {
-                format!("{named}: no such process")
-            }
-            (Place::Pid(_), _, Some(libc::EINVAL)) => format!("{named}: not a process"),
             (Place::Path(_), io::ErrorKind::NotFound, _) => format!("{named}: no such network namespace"),
+            (Place::Path(_), ..) => format!("{named}: {e}"),
+            (_, io::ErrorKind::NotFound, _) | (_, _, Some(libc::ESRCH)) => format!("{named}: no such process"),
+            (_, _, Some(libc::EINVAL)) => format!("{named}: not a process"),
             _ => format!("{named}: {e}"),
         };
-        let (namespace, process) = match place {
-            Place::Pid(pid) => {
+        let (namespace, process, place) = match place {
+            Place::Pid(pid) | Place::Process { pid, .. } => {
                 // The descriptor first: if the process lives after its namespace was opened, they belong together.
                 let process = Pidfd::open(*pid).map_err(failed)?;
+                let began = started(*pid).map_err(failed)?;
+                if let Place::Process { started, .. } = place
+                    && *started != began
+                {
+                    return Err(format!("{named}: the process has ended, and another one has its number"));
+                }
                 let namespace = Netns::of_process(*pid).map_err(failed)?;
                 if process.is_gone() {
                     return Err(format!("{named}: the process has ended"));
                 }
-                (namespace, Some(process))
+                (namespace, Some(process), Place::Process { pid: *pid, started: began })
             }
-            Place::Path(path) => (Netns::at(Path::new(path)).map_err(failed)?, None),
+            Place::Path(path) => (Netns::at(Path::new(path)).map_err(failed)?, None, place.clone()),
             Place::Host => return Err(named),
         };
         if self.own.is(&namespace).map_err(failed)? {
             return Err(format!("{named}: that is the host's own network namespace"));
         }
         let netlink = Netlink::open_in(&namespace).map_err(failed)?;
-        Ok(Inside { namespace, netlink, process })
+        Ok(Inside { namespace, netlink, process, place })
     }
 
     /// Runs all steps, or undoes those that were run.

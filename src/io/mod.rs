@@ -10,6 +10,7 @@
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
 //! firewall             nftables: changed, listed, watched
+//! routes               where this machine sends what
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
 //! background           the fork of the daemon, and how its start went
 //! store lock           files that survive a restart; one router per run directory
@@ -33,6 +34,7 @@ pub mod packet;
 pub mod pcap;
 pub mod pidfd;
 pub mod process;
+pub mod routes;
 pub mod store;
 pub mod tap;
 pub mod tcp;

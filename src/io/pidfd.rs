@@ -40,6 +40,18 @@ impl Pidfd {
     }
 }
 
+/// When the process `pid` began, clock ticks since boot: field 22 of proc_pid_stat(5). Together with the number it means this
+/// very process.
+pub fn started(pid: i32) -> io::Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    field_22(&text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat is not as proc_pid_stat(5) says")))
+}
+
+/// The second field is the program's name in brackets, which may hold spaces and brackets itself.
+fn field_22(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(22 - 3)?.parse().ok()
+}
+
 impl AsFd for Pidfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -70,6 +82,16 @@ mod tests {
         });
         assert!(pidfd.is_gone());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn start_time_is_the_22nd_field_whatever_the_name() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 424242 20 21";
+        assert_eq!(field_22(&format!("7 (a) b ) (c)) {rest}\n")), Some(424_242));
+        assert_eq!(field_22("7 (x"), None);
+        let me = std::process::id() as i32;
+        assert_eq!(started(me).unwrap(), started(me).unwrap());
+        assert!(started(i32::MAX).is_err());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub const KEEPALIVE: Duration = Duration::from_secs(2);
 pub const CHALLENGE_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Bytes that may be on their way to the other side besides gossip.
 pub const URGENT_MAX: usize = 1 << 20;
+/// Bytes not yet taken by the kernel beyond which no letter is added.
+pub const LETTERS_MAX: usize = 4 << 20;
 /// A link whose other side takes nothing for this long is closed.
 pub const STALLED_MAX: Duration = Duration::from_secs(30);
 
@@ -335,6 +337,15 @@ impl Link {
         }
     }
 
+    /// Sends a letter, unless the other side is behind with what it was sent: then it is lost, and answered false.
+    pub fn send_letter(&mut self, message: &Message) -> bool {
+        let room = self.is_up() && self.gossip.max(self.undrained) < LETTERS_MAX;
+        if room {
+            self.send_gossip(message);
+        }
+        room
+    }
+
     /// The kernel has taken all.
     pub fn drained(&mut self) {
         self.undrained = 0;
@@ -392,7 +403,7 @@ mod tests {
     use super::*;
     use crate::crypto::keys::generate_key;
     use crate::types::{Nickname, Uid};
-    use crate::wire::message::Channel;
+    use crate::wire::message::{Channel, Letter, Service};
 
     fn at(ms: u64) -> Instant {
         Instant::from_nanos(ms * 1_000_000)
@@ -555,6 +566,21 @@ mod tests {
             listener.take_output();
         }
         assert!(listener.is_closed());
+    }
+
+    #[test]
+    fn letters_are_lost_while_the_other_side_is_behind() {
+        let [mut dialer, _] = up();
+        let name = crate::types::PeerName::default();
+        let letter =
+            Letter { service: Service::Addresses, from: name, to: vec![name], hops: 1, body: vec![0; 200 << 10] };
+        let letter = Message::Letter(letter);
+        let sent = (0..100).take_while(|_| dialer.send_letter(&letter)).count();
+        assert_eq!(sent, (LETTERS_MAX / (200 << 10)) + 1, "bounded, and no reason to close the link");
+        dialer.take_output();
+        assert!(!dialer.send_letter(&letter) && dialer.is_up());
+        dialer.drained();
+        assert!(dialer.send_letter(&letter));
     }
 
     #[test]

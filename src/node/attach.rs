@@ -28,8 +28,6 @@ pub const MAX_ADDRESSES: usize = 64;
 /// Bytes of a key, a name or a path.
 pub const MAX_TEXT: usize = 256;
 
-const NO_ALLOCATION: &str = "net: allocation is not built yet: give an address such as --cidr 10.32.2.5/24";
-
 /// A network that is open here, or is being opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Port {
@@ -133,6 +131,13 @@ impl Attachments {
             && let Some(port) = self.networks.get_mut(id)
         {
             port.open = true;
+        }
+    }
+
+    /// The process behind a number is known now.
+    pub fn settled(&mut self, key: &str, place: &Place) {
+        if let Some(attachment) = self.by_key.get_mut(key) {
+            attachment.place = place.clone();
         }
     }
 
@@ -287,13 +292,13 @@ impl Node {
         {
             return Err(format!("attach: a key, name or path must have at most {MAX_TEXT} printable characters"));
         }
-        let Attach { key, name, place, unguarded, publish: mut published, .. } = attach.clone();
+        let Attach { key, name, mut place, unguarded, publish: mut published, .. } = attach.clone();
         if let Some(held) = self.attachments.get(&key) {
             if !published.is_empty() {
                 return Err(format!("attach {key}: it is attached already: publish its ports with `rnet publish`"));
             }
             published.clone_from(&held.published);
-            if held.place != place {
+            if !held.place.matches(&place) {
                 return Err(format!(
                     "attach {key}: it is attached in another namespace ({}): detach it first",
                     place_of(held)
@@ -306,17 +311,27 @@ impl Node {
                 ));
             }
         }
+        if let Some(held) = self.attachments.get(&key) {
+            place = held.place.clone();
+        }
         Ok(Attachment { key, name, place, interfaces: Vec::new(), unguarded, published })
     }
 
-    fn check_addresses(&self, attach: &Attach) -> Result<Vec<HostAddress>, String> {
+    /// What can be said of a request before addresses are chosen for it.
+    pub(super) fn check_request(&self, attach: &Attach) -> Result<(), String> {
+        self.check_who(attach)?;
         if attach.addresses.len() > MAX_ADDRESSES {
             return Err(format!("attach {}: at most {MAX_ADDRESSES} addresses at a time", attach.key));
         }
+        Ok(())
+    }
+
+    fn check_addresses(&self, attach: &Attach) -> Result<Vec<HostAddress>, String> {
         let mut addresses = Vec::new();
         for request in &attach.addresses {
-            let AddressRequest::Ip(address) = request else { return Err(NO_ALLOCATION.to_string()) };
-            if !addresses.contains(address) {
+            if let AddressRequest::Ip(address) = request
+                && !addresses.contains(address)
+            {
                 addresses.push(*address);
             }
         }
@@ -473,29 +488,26 @@ impl Node {
     }
 
     /// Plans to take addresses (none given: all) of an attachment off the mesh; also gives what is taken.
-    pub(super) fn plan_detach(&self, key: &str, addresses: &[AddressRequest]) -> Result<(Plan, Attachment), String> {
+    pub(super) fn plan_detach(&self, key: &str, addresses: &[AddressRequest]) -> (Plan, Attachment) {
         let Some(held) = self.attachments.get(key) else {
             // Not attached: nothing to take off, which is no error.
             let who = Attachment { key: key.into(), ..super::jobs::nobody() };
-            return Ok((Plan { who: who.clone(), steps: Vec::new() }, who));
+            return (Plan { who: who.clone(), steps: Vec::new() }, who);
         };
-        let mut taken = Vec::new();
-        for request in addresses {
-            let AddressRequest::Ip(address) = request else { return Err(NO_ALLOCATION.to_string()) };
-            taken.push(*address);
-        }
-        if addresses.is_empty() {
-            taken = held.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied()).collect();
-        }
+        let taken = if addresses.is_empty() {
+            held.interfaces.iter().flat_map(|interface| interface.addresses.iter().copied()).collect()
+        } else {
+            self.meant_addresses(held, addresses)
+        };
         let (steps, gone) = self.attachments.without(held, &taken, self.config.mtu);
         let who = Attachment { interfaces: Vec::new(), ..held.clone() };
-        Ok((Plan { who: who.clone(), steps }, Attachment { interfaces: gone, ..who }))
+        (Plan { who: who.clone(), steps }, Attachment { interfaces: gone, ..who })
     }
 }
 
 fn place_of(attachment: &Attachment) -> String {
     match &attachment.place {
-        Place::Pid(pid) => format!("of process {pid}"),
+        Place::Pid(pid) | Place::Process { pid, .. } => format!("of process {pid}"),
         Place::Path(path) => path.clone(),
         Place::Host => "the host's own".to_string(),
     }

@@ -6,10 +6,13 @@
 //! and reads its tables, all of it pure.
 
 use super::command::{Attachment, Command, Interface, Place, Reply};
+use crate::ipam::IpamState;
 use crate::plane::Event;
 use crate::plane::fib::PortId;
-use crate::types::{Instant, NetId, Network, Target, Transport};
+use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target, Transport};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 /// A TCP connection, numbered by the driver, never reused within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +51,10 @@ pub enum Input<'a> {
     HostDone { host: HostId, result: Result<HostAnswer, String> },
     /// The process or namespace of an attachment is gone; its interfaces went with it.
     AttachmentGone { key: String },
+    /// Whoever asked this is gone: it needs no answer any more, and what waits for it is given up.
+    Withdrawn { request: RequestId },
+    /// The state of that number (or a later one) is on the disk, synced.
+    Persisted { number: u64 },
     /// An address or route of this machine changed: try to dial at once.
     NetworkChanged,
     /// The deadline of `Output::Wait` was reached.
@@ -70,8 +77,9 @@ pub enum Output {
     Host { host: HostId, op: HostOp },
     /// Answer an edge.
     Reply { request: RequestId, reply: Reply },
-    /// The state that must survive a restart changed: store it (the newest wins; intermediate ones may be skipped).
-    Persist(State),
+    /// The state that must survive a restart changed: store it (the newest wins; intermediate ones may be skipped) and say
+    /// so with `Persisted`. Until then some answers and messages wait.
+    Persist { number: u64, state: State },
     /// One line for the log.
     Log { level: Level, line: String },
     /// The router is to end (after `Command::Stop`): everything on the machine has been given up.
@@ -149,15 +157,23 @@ pub struct Publication {
 pub enum HostAnswer {
     /// Done.
     Done,
+    /// Plugged into the namespace of this very process.
+    Plugged(Place),
 }
 
 /// What survives a restart, as JSON: versioned by `version`, unknown versions are refused.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct State {
-    /// Layout of this struct; 1.
+    /// Layout of this struct; 2. In 1 there were no addresses.
     pub version: u32,
     /// The targets that the user gave.
     pub targets: Vec<Target>,
     /// What was attached: plugged again at the next start if its namespace still lives.
     pub attachments: Vec<Attachment>,
+    /// What people call peers that this one knew.
+    #[serde(default)]
+    pub nicknames: BTreeMap<PeerName, Nickname>,
+    /// The allocator's own.
+    #[serde(default)]
+    pub ipam: Option<Arc<IpamState>>,
 }

@@ -14,6 +14,23 @@ pub enum Place {
     Path(String),
     /// This host itself, on the bridges of its networks: `expose`.
     Host,
+    /// The process of that number that began at that time (field 22 of proc_pid_stat(5)), and no later one of that number.
+    Process {
+        /// Its number.
+        pid: i32,
+        /// When it began, clock ticks since boot.
+        started: u64,
+    },
+}
+
+impl Place {
+    /// Whether both may be the same namespace: a number alone may be any process that has or had it.
+    pub fn matches(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Pid(one), Place::Process { pid, .. }) | (Place::Process { pid, .. }, Place::Pid(one)) => one == pid,
+            (one, other) => one == other,
+        }
+    }
 }
 
 /// The key of the host's own attachment.
@@ -46,6 +63,12 @@ pub enum Command {
     Publish { key: String, ports: Vec<PortMap> },
     /// Ends that (all of the attachment's if none are given). Idempotent.
     Unpublish { key: String, ports: Vec<PortMap> },
+    /// Waits until addresses can be handed out here.
+    Prime,
+    /// Takes over the addresses of dead peers, by name or nickname. Safe to repeat.
+    Rmpeer { peers: Vec<String> },
+    /// Takes everything off the machine for good, and gives this host's addresses to the other peers.
+    Leave,
     /// Gives up everything and ends the router.
     Stop,
 }
@@ -128,6 +151,8 @@ pub enum Reply {
     Status(Box<super::status::Status>),
     /// The attachment as it now is (after `Detach` and `Hide`, what was taken off).
     Attached(Attachment),
+    /// Done, and this is to be told, a line each.
+    Told(Vec<String>),
     /// Refused, or failed and undone: one line, `<what>: <why>` with what to do next.
     Refused(String),
 }

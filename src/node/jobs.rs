@@ -24,6 +24,7 @@ pub(super) enum Job {
     Detach { request: RequestId, key: String, addresses: Vec<AddressRequest> },
     Ports { request: RequestId, key: String, change: Change },
     Gone { key: String },
+    Leave { request: RequestId },
     Stop,
 }
 
@@ -31,6 +32,17 @@ pub(super) enum Job {
 pub(super) enum Change {
     Publish(Vec<PortMap>),
     Unpublish(Vec<PortMap>),
+}
+
+impl Job {
+    /// Whether it puts this attachment on.
+    fn attaches(&self, key: &str) -> bool {
+        match self {
+            Job::Attach { attach, .. } => attach.key == key,
+            Job::Restore { attachment } => attachment.key == key,
+            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Leave { .. } | Job::Stop => false,
+        }
+    }
 }
 
 /// Who is told when it is done, and what.
@@ -43,6 +55,7 @@ enum Then {
     /// The attachment with its ports; it had these before.
     Ports(RequestId, Vec<PortMap>),
     Nobody,
+    Left(RequestId),
     Stopped,
 }
 
@@ -53,7 +66,7 @@ impl Then {
             Then::Attached(_) | Then::Ports(..) => true,
             // What was on the mesh stays on it, whatever the packet filter says.
             Then::Restored => !matches!(op, HostOp::Filter(_)),
-            Then::Detached(..) | Then::Nobody | Then::Stopped => false,
+            Then::Detached(..) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
         }
     }
 }
@@ -86,6 +99,13 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
+    /// Whether something is being, or is to be, put on under `key`.
+    pub fn is_attaching(&self, key: &str) -> bool {
+        let attaches = |work: &Work| matches!(work.then, Then::Attached(_) | Then::Restored) && work.who.key == key;
+        let running = |running: &Running| attaches(&running.work);
+        self.waiting.iter().any(|job| job.attaches(key)) || self.running.as_ref().is_some_and(running)
+    }
+
     /// Attachments of the last run that are not plugged yet.
     pub fn unrestored(&self) -> impl Iterator<Item = &Attachment> {
         self.waiting
@@ -113,6 +133,7 @@ impl Node {
     /// A namespace is gone, with what was in it.
     pub(super) fn attachment_gone(&mut self, key: String) {
         let queued = |job: &Job| matches!(job, Job::Gone { key: queued } if *queued == key);
+        self.give_up_waiting(Some(&key), &format!("attach {key}: it is gone"));
         if !self.stopping && !self.jobs.waiting.iter().any(queued) {
             self.jobs.waiting.push_back(Job::Gone { key });
         }
@@ -132,11 +153,28 @@ impl Node {
                 self.refuse_request(request, "the router is stopping".to_string());
             }
         }
+        self.give_up_waiting(None, "the router is stopping");
         self.close_links();
         self.jobs.waiting.push_back(Job::Stop);
     }
 
-    fn refuse_request(&mut self, request: RequestId, why: String) {
+    /// Everything is taken off for good, then the addresses are given to the other peers.
+    pub(super) fn leave(&mut self, request: RequestId) {
+        self.leaving = true;
+        self.give_up_waiting(None, "the router is leaving the mesh");
+        for job in std::mem::take(&mut self.jobs.waiting) {
+            match job {
+                Job::Attach { request, .. } => {
+                    self.refuse_request(request, "the router is leaving the mesh".to_string())
+                }
+                Job::Restore { .. } => {}
+                other => self.jobs.waiting.push_back(other),
+            }
+        }
+        self.jobs.waiting.push_back(Job::Leave { request });
+    }
+
+    pub(super) fn refuse_request(&mut self, request: RequestId, why: String) {
         self.out.push_back(Output::Reply { request, reply: Reply::Refused(why) });
     }
 
@@ -149,28 +187,32 @@ impl Node {
     }
 
     fn begin(&mut self, job: Job) {
-        let (planned, then) = match job {
-            Job::Attach { request, attach } => (self.plan_attach(&attach), Then::Attached(request)),
-            Job::Restore { attachment } => (self.plan_restore(&attachment), Then::Restored),
-            Job::Detach { request, key, addresses } => match self.plan_detach(&key, &addresses) {
-                Ok((plan, taken)) => {
-                    self.warn_hidden(&taken);
-                    (Ok(plan), Then::Detached(request, taken))
-                }
-                Err(why) => return self.refuse_request(request, why),
-            },
+        let (key, planned, then) = match job {
+            Job::Attach { request, attach } => (attach.key.clone(), self.plan_attach(&attach), Then::Attached(request)),
+            Job::Restore { attachment } => (attachment.key.clone(), self.plan_restore(&attachment), Then::Restored),
+            Job::Detach { request, key, addresses } => {
+                let (plan, taken) = self.plan_detach(&key, &addresses);
+                self.warn_hidden(&taken);
+                (key, Ok(plan), Then::Detached(request, taken))
+            }
             Job::Ports { request, key, change } => match self.plan_ports(&key, &change) {
-                Ok((plan, before)) => (Ok(plan), Then::Ports(request, before)),
+                Ok((plan, before)) => (key, Ok(plan), Then::Ports(request, before)),
                 Err(why) => return self.refuse_request(request, why),
             },
-            Job::Gone { key } => (self.plan_detach(&key, &[]).map(|(plan, _)| plan), Then::Nobody),
-            Job::Stop => (Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
+            Job::Gone { key } => {
+                let plan = self.plan_detach(&key, &[]).0;
+                (key, Ok(plan), Then::Nobody)
+            }
+            Job::Leave { request } => {
+                (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
+            }
+            Job::Stop => (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
         };
         match planned {
             Ok(Plan { who, steps }) => {
                 self.advance(Work { who, steps: steps.into(), done: Vec::new(), failure: None, then })
             }
-            Err(why) => self.finish(&nobody(), Some(why), then),
+            Err(why) => self.finish(&Attachment { key, ..nobody() }, Some(why), then),
         }
     }
 
@@ -202,7 +244,10 @@ impl Node {
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {
-            Ok(HostAnswer::Done) => {
+            Ok(answer) => {
+                if let HostAnswer::Plugged(place) = answer {
+                    self.attachments.settled(&work.who.key, &place);
+                }
                 self.attachments.succeeded(&op);
                 work.done.push(op);
             }
@@ -229,7 +274,7 @@ impl Node {
             (Then::Attached(request) | Then::Ports(request, _), Some(why)) => self.refuse_request(request, why),
             (Then::Attached(request) | Then::Ports(request, _), None) => {
                 let attachment = self.attachments.get(&who.key).unwrap_or(who).clone();
-                self.out.push_back(Output::Reply { request, reply: Reply::Attached(attachment) });
+                self.reply_when_stored(request, Reply::Attached(attachment));
             }
             (Then::Restored, Some(why)) => {
                 self.unsaved = true;
@@ -241,6 +286,10 @@ impl Node {
             (Then::Detached(request, taken), _) => {
                 self.out.push_back(Output::Reply { request, reply: Reply::Attached(taken) });
             }
+            (Then::Left(request), _) => {
+                self.unsaved = true;
+                self.retire(request);
+            }
             (Then::Stopped, _) => {
                 let stoppers = std::mem::take(&mut self.jobs.stoppers).into_iter();
                 self.out.extend(stoppers.map(|request| Output::Reply { request, reply: Reply::Done }));
@@ -248,6 +297,7 @@ impl Node {
             }
             (Then::Restored, None) | (Then::Nobody, _) => {}
         }
+        self.reconcile(&who.key);
     }
 }
 

@@ -160,7 +160,7 @@ impl Node {
             key: self.public,
             name: self.me,
             uid: self.config.uid,
-            range: &self.config.range,
+            range: &self.range,
             allow: self.config.allow.as_deref(),
             links: self.links.by_peer.len(),
             limit: self.config.connection_limit,
@@ -185,7 +185,7 @@ impl Node {
             port: self.config.port,
             aes: self.config.aes,
             password: self.config.psk.is_some(),
-            range: self.config.range.clone(),
+            range: self.range.clone(),
         };
         let role = if dial.is_some() { Role::Dialer } else { Role::Listener };
         let setup =
@@ -318,6 +318,7 @@ impl Node {
         self.open_path(id);
         self.refresh_record();
         self.tell.link_up(self.me, peer);
+        self.addresses.reach_changed = true;
         self.log(Level::Info, line);
     }
 
@@ -325,6 +326,10 @@ impl Node {
         let Some(peer) = self.links.all.get(&id).and_then(|connected| connected.peer) else { return };
         let result = match message {
             Message::Gossip { channel, body } => self.told(peer, channel, &body),
+            Message::Letter(letter) => {
+                self.letter(peer, letter);
+                Ok(())
+            }
             message => self.key_message(id, &message),
         };
         if let Err(refusal) = result {
@@ -351,6 +356,7 @@ impl Node {
         if was_up {
             connected.tended.iter().for_each(|tended| tended.path.set_ready(false));
             self.published.fib_changed = true;
+            self.addresses.reach_changed = true;
             connected.peer.iter().for_each(|peer| self.tell.link_down(*peer));
             self.refresh_record();
         }

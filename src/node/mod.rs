@@ -10,12 +10,14 @@
 //! tell     gossip with neighbours                                          jobs       changes to this machine, one at a time
 //! publish  our record, routes, the Fib                                     view       Status
 //! journal  log lines that a peer cannot flood                           expose     the host's own addresses, ways out
-//!                                                                      ports      ports of the host that lead in
+//! storing  what must be on the disk before somebody may hear of it         ports      ports of the host that lead in
+//! addresses  addresses that rnet chooses                                 letters    messages over several links
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
 //! Invariant: what the data plane sees is always a whole Fib, and no output is produced but through the queue.
 
+mod addresses;
 mod admit;
 mod attach;
 pub mod border;
@@ -23,6 +25,7 @@ pub mod command;
 mod expose;
 mod jobs;
 mod journal;
+mod letters;
 mod links;
 mod neighbours;
 mod paths;
@@ -31,12 +34,14 @@ mod publish;
 pub mod rekey;
 mod requests;
 pub mod status;
+mod storing;
 mod tell;
 #[cfg(test)]
 mod tests;
 mod view;
 
 use crate::crypto::keys::public_key;
+use crate::ipam::IpamConfig;
 use crate::mesh::claims::{ClaimSet, Claims};
 use crate::mesh::dialer::Dialer;
 use crate::mesh::gossip::Gossip;
@@ -44,6 +49,10 @@ use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
 use crate::types::{Instant, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+pub use addresses::AddressConfig;
+pub use storing::STATE_VERSION;
+
+use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::HOST_KEY;
@@ -57,6 +66,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use storing::Storing;
 use tell::Tell;
 
 /// What a router is made of.
@@ -83,8 +93,8 @@ pub struct NodeConfig {
     pub connection_limit: usize,
     /// MTU of attachments' interfaces, bytes.
     pub mtu: u16,
-    /// The address range of the mesh, compared as text.
-    pub range: String,
+    /// How addresses are handed out.
+    pub addresses: AddressConfig,
     /// What survived the last run.
     pub state: State,
     /// Version of rnet, for `Status`.
@@ -99,6 +109,8 @@ pub struct Node {
     config: NodeConfig,
     public: PublicKey,
     me: PeerName,
+    /// The address space, as peers compare it.
+    range: String,
     plane: Arc<Plane>,
     rng: StdRng,
     started: Instant,
@@ -117,11 +129,15 @@ pub struct Node {
     jobs: Jobs,
     /// The packet filter that was last asked for; nothing is known of it before the first.
     filter: Option<Edge>,
+    addresses: Addresses,
+    storing: Storing,
     journal: Journal,
     /// The state on disk may be older than ours; and what it was.
     unsaved: bool,
     saved: State,
     stopping: bool,
+    /// Everything was taken off for good.
+    leaving: bool,
     chores_at: Instant,
 }
 
@@ -141,10 +157,14 @@ impl Node {
             networks: Vec::new(),
             links: Vec::new(),
         };
-        let state = std::mem::take(&mut config.state);
+        let mut state = std::mem::take(&mut config.state);
+        let AddressConfig { ranges, default_subnet, init, reclaim } = config.addresses.clone();
+        let ipam = IpamConfig { me, uid: config.uid, ranges, default_subnet, init, reclaim, seed: rng.random() };
+        let addresses = Addresses::new(ipam, state.ipam.take(), now);
         let mut node = Node {
             public,
             me,
+            range: config.addresses.text(),
             plane,
             started: now,
             now,
@@ -161,10 +181,13 @@ impl Node {
             jobs: Jobs::default(),
             // A router that was killed may have left another one.
             filter: state.attachments.iter().all(|a| a.key != HOST_KEY && a.published.is_empty()).then(Edge::default),
+            addresses,
+            storing: Storing::default(),
             journal: Journal::default(),
             unsaved: false,
             saved: state.clone(),
             stopping: false,
+            leaving: false,
             chores_at: now + CHORES,
             config,
             rng,
@@ -173,6 +196,8 @@ impl Node {
         for target in state.targets {
             node.dialer.give(target, now);
         }
+        node.addresses.nicknames = state.nicknames;
+        node.restore_addresses(&state.attachments);
         node.restore(state.attachments);
         node
     }
@@ -196,6 +221,8 @@ impl Node {
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),
+            Input::Withdrawn { request } => self.withdrawn(request),
+            Input::Persisted { number } => self.persisted(number),
             Input::NetworkChanged => self.dialer.network_changed(self.now),
             Input::Tick => {}
         }
@@ -226,18 +253,14 @@ impl Node {
         if self.now >= self.chores_at {
             self.chores();
         }
+        self.publish();
+        self.tend_addresses();
         self.next_job();
         self.publish();
+        self.obey_allocator();
         self.gossip();
         self.flush_links();
-        // What is taken off because the router ends comes back when it starts again.
-        if std::mem::take(&mut self.unsaved) && !self.stopping {
-            let state = self.state();
-            if state != self.saved {
-                self.saved = state.clone();
-                self.out.push_back(Output::Persist(state));
-            }
-        }
+        self.save();
     }
 
     /// When `settle` has something to do.
@@ -249,6 +272,7 @@ impl Node {
             self.tell.claims.deadline(),
             self.publish_at(),
             self.neighbourhood.due(self.now),
+            if self.stopping { None } else { self.addresses.deadline() },
             // Alone in the world, there is nothing to forget.
             (self.peers.count() > 1 || !self.attachments.is_empty()).then_some(self.chores_at),
         ];
@@ -260,15 +284,9 @@ impl Node {
         let second = 1_000_000_000;
         self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
         self.collect();
+        self.hear_of_others();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
-    }
-
-    /// What must survive a restart.
-    fn state(&self) -> State {
-        let mut attachments = self.attachments.list();
-        attachments.extend(self.jobs.unrestored().cloned());
-        State { version: 1, targets: self.dialer.given().cloned().collect(), attachments }
     }
 
     fn log(&mut self, level: Level, line: String) {

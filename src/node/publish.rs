@@ -128,6 +128,7 @@ impl Node {
             self.published.linked = self.peers.linked();
             self.published.routes = Arc::new(Routes::compute(&self.peers));
             self.published.fib_changed = true;
+            (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
             self.forget_unreachable();
             self.discover();
             self.refresh_neighbours(true);

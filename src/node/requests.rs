@@ -26,10 +26,16 @@ impl Node {
             Command::Attach(attach) if attach.key == HOST_KEY || attach.place == Place::Host => {
                 Reply::Refused(format!("attach {}: that is the host itself: use `rnet expose`", attach.key))
             }
-            Command::Expose { addresses, masquerade } => {
-                return self.ask(request, Job::Attach { request, attach: exposure(addresses, masquerade) });
+            Command::Leave => return self.leave(request),
+            Command::Attach(_) | Command::Expose { .. } if self.leaving => {
+                Reply::Refused("the router is leaving the mesh".to_string())
             }
+            Command::Expose { addresses, masquerade } => return self.attach(request, exposure(addresses, masquerade)),
+            Command::Attach(attach) => return self.attach(request, attach),
             Command::Hide { addresses } => {
+                if addresses.is_empty() {
+                    self.give_up_waiting(Some(HOST_KEY), "expose: it was hidden");
+                }
                 return self.ask(request, Job::Detach { request, key: HOST_KEY.to_string(), addresses });
             }
             Command::Publish { key, ports } => {
@@ -38,8 +44,14 @@ impl Node {
             Command::Unpublish { key, ports } => {
                 return self.ask(request, Job::Ports { request, key, change: Change::Unpublish(ports) });
             }
-            Command::Attach(attach) => return self.ask(request, Job::Attach { request, attach }),
-            Command::Detach { key, addresses } => return self.ask(request, Job::Detach { request, key, addresses }),
+            Command::Detach { key, addresses } => {
+                if addresses.is_empty() {
+                    self.give_up_waiting(Some(&key), &format!("attach {key}: it was detached"));
+                }
+                return self.ask(request, Job::Detach { request, key, addresses });
+            }
+            Command::Prime => return self.prime(request),
+            Command::Rmpeer { peers } => return self.rmpeer(request, &peers),
         };
         self.out.push_back(Output::Reply { request, reply });
     }

@@ -1,8 +1,10 @@
 //! The one view of the router: text, JSON and metrics all render this.
 
 use super::command::Attachment;
+use crate::ipam::IpamStatus;
 use crate::types::{Mac, NetId, Network, Nickname, PeerName, PublicKey, Target};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 /// Everything that can be told about this router.
@@ -36,6 +38,12 @@ pub struct Status {
     pub peers: Vec<Peer>,
     /// Networks that are open here or known elsewhere.
     pub networks: Vec<NetworkStatus>,
+    /// Who hands out which addresses; nothing: this router takes no part in it.
+    #[serde(default)]
+    pub ipam: Option<IpamStatus>,
+    /// What people call peers, those included that are long gone.
+    #[serde(default)]
+    pub nicknames: BTreeMap<PeerName, Nickname>,
     /// What is attached here.
     pub attachments: Vec<Attachment>,
     /// Learned MACs.
@@ -151,6 +159,9 @@ pub struct NetworkStatus {
     pub open: bool,
     /// Attachments here.
     pub attachments: usize,
+    /// Addresses in use on it, in the whole mesh as far as it is known here.
+    #[serde(default)]
+    pub addresses: usize,
     /// Peers with a port on it, ourselves included.
     pub peers: Vec<PeerName>,
 }

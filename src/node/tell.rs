@@ -99,6 +99,7 @@ impl Node {
 
     /// Two hosts that took one address at the same moment both have it: people must know.
     fn claims_merged(&mut self, merged: &Merged) {
+        self.addresses.claims_changed |= !merged.news.is_empty();
         if merged.news.is_empty() || self.attachments.is_empty() {
             return;
         }

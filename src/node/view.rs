@@ -35,6 +35,8 @@ impl Node {
             connections: self.connections(),
             peers: self.peers.iter().map(|(name, record)| self.peer(name, record)).collect(),
             networks: self.networks(),
+            ipam: self.address_status(),
+            nicknames: self.addresses.nicknames.clone(),
             attachments: self.attachments.list(),
             macs: self.learned(),
             drops: tally.drops().map(|(reason, times)| (reason.label().to_string(), times)).collect(),
@@ -141,10 +143,16 @@ impl Node {
                 known.entry(*network).or_default().insert(name);
             }
         }
+        let mut in_use: BTreeMap<NetId, usize> = BTreeMap::new();
+        let present = |name: PeerName| name == self.me || self.published.linked.contains(name);
+        for (_, set) in self.claims.iter().filter(|(name, _)| present(*name)) {
+            set.claims.iter().for_each(|claim| *in_use.entry(claim.id).or_default() += 1);
+        }
         let network = |((id, network), peers): ((NetId, Network), BTreeSet<PeerName>)| {
             let open = peers.contains(&self.me);
             let attachments = if open { self.attachments.users(id) } else { 0 };
-            NetworkStatus { network, id, open, attachments, peers: peers.into_iter().collect() }
+            let addresses = in_use.get(&id).copied().unwrap_or(0);
+            NetworkStatus { network, id, open, attachments, addresses, peers: peers.into_iter().collect() }
         };
         known.into_iter().map(network).collect()
     }

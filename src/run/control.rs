@@ -53,13 +53,15 @@ pub struct Inlets {
     pub alarm: Alarm,
 }
 
+/// Asks without an edge: `Desk` numbers from 1.
+const NOBODY: RequestId = RequestId(0);
+
 /// See the head of this file.
 pub struct Control {
     node: Node,
     clock: Clock,
     outlets: Outlets,
     answers: HashMap<RequestId, oneshot::Sender<Reply>>,
-    last_request: u64,
     /// What carrying out brought about; handled before anything else.
     own: VecDeque<Happening>,
 }
@@ -73,7 +75,7 @@ enum Rest {
 impl Control {
     /// Owns `node` from now on.
     pub fn new(node: Node, clock: Clock, outlets: Outlets) -> Control {
-        Control { node, clock, outlets, answers: HashMap::new(), last_request: 0, own: VecDeque::new() }
+        Control { node, clock, outlets, answers: HashMap::new(), own: VecDeque::new() }
     }
 
     /// Runs until the node has stopped.
@@ -88,7 +90,7 @@ impl Control {
                 continue;
             }
             tokio::select! {
-                Some((command, answer)) = inlets.questions.recv() => self.asked(command, Some(answer)),
+                Some(question) = inlets.questions.recv() => self.asked(question),
                 Some(happening) = inlets.happenings.recv() => self.happened(happening),
                 Some(event) = inlets.events.recv() => self.handle(Input::Plane(event)),
                 due = inlets.alarm.due(deadline, self.clock.now()) => match due {
@@ -103,13 +105,19 @@ impl Control {
         self.node.handle(input, self.clock.now());
     }
 
-    fn asked(&mut self, command: Command, answer: Option<oneshot::Sender<Reply>>) {
-        self.last_request += 1;
-        let request = RequestId(self.last_request);
-        if let Some(answer) = answer {
-            self.answers.insert(request, answer);
+    fn asked(&mut self, question: Question) {
+        match question {
+            Question::Asked(request, command, answer) => {
+                self.answers.insert(request, answer);
+                self.handle(Input::Command { request, command });
+            }
+            Question::Withdrawn(request) => {
+                // Answered a moment before its edge went away: nothing is left to take back.
+                if self.answers.remove(&request).is_some() {
+                    self.handle(Input::Withdrawn { request });
+                }
+            }
         }
-        self.handle(Input::Command { request, command });
     }
 
     fn happened(&mut self, happening: Happening) {
@@ -140,7 +148,8 @@ impl Control {
             Happening::Slow(link) => {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
             }
-            Happening::Signal => self.asked(Command::Stop, None),
+            Happening::Stored(number) => self.handle(Input::Persisted { number }),
+            Happening::Signal => self.handle(Input::Command { request: NOBODY, command: Command::Stop }),
         }
     }
 
@@ -170,7 +179,7 @@ impl Control {
                         let _ = answer.send(reply);
                     }
                 }
-                Output::Persist(state) => self.outlets.keeper.keep(state),
+                Output::Persist { number, state } => self.outlets.keeper.keep(number, state),
                 Output::Log { level, line } => journal::line(level, &line),
             }
         }

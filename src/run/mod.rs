@@ -53,6 +53,8 @@ pub enum Happening {
     Gone(String),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
+    /// The state of this number is on the disk.
+    Stored(u64),
     /// SIGTERM or SIGINT.
     Signal,
 }

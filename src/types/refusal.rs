@@ -53,7 +53,7 @@ pub enum Refusal {
     #[error("not on the allow list")]
     NotAllowed,
     /// The address ranges of the two differ.
-    #[error("different address range: peer has {theirs} and we have {ours}")]
+    #[error("different address range: peer has {theirs} and we have {ours}; launch both with the same --ipalloc-range")]
     RangeMismatch {
         /// The other side's.
         #[serde(deserialize_with = "harmless")]
@@ -126,7 +126,10 @@ mod tests {
             "no protocol version in common: peer speaks versions 2 to 3 and we speak version 1"
         );
         let range = Refusal::RangeMismatch { theirs: "10.0.0.0/8".into(), ours: "10.32.0.0/12".into() };
-        assert_eq!(range.to_string(), "different address range: peer has 10.0.0.0/8 and we have 10.32.0.0/12");
+        assert_eq!(
+            range.to_string(),
+            "different address range: peer has 10.0.0.0/8 and we have 10.32.0.0/12; launch both with the same --ipalloc-range"
+        );
     }
 
     #[test]

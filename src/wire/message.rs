@@ -5,7 +5,8 @@
 //! (`mesh::peers`, `mesh::claims`), which goes through the same codec and limits by [`encode_body`] and [`decode_body`].
 //!
 //! ```text
-//! 0      type of the message: 1 intro, 2 refuse, 3 ping, 4 pong, 5 gossip, 6 path offer, 7 path answer, 8 path ready
+//! 0      type of the message: 1 intro, 2 refuse, 3 ping, 4 pong, 5 gossip, 6 path offer, 7 path answer, 8 path ready,
+//!        9 letter
 //! 1..    the fields in order, bincode 2 "standard": little-endian, integers above 250 as 0xfb/0xfc/0xfd and 2/4/8 bytes,
 //!        lists and texts with their length in front
 //! ```
@@ -17,7 +18,7 @@
 //! costs the sender nothing.
 
 use super::Malformed;
-use crate::types::{Nickname, Uid, harmless};
+use crate::types::{Nickname, PeerName, Uid, harmless};
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::error::DecodeError;
 use serde::de::DeserializeOwned;
@@ -64,6 +65,44 @@ pub enum Message {
         /// That of the offer.
         epoch: u16,
     },
+    /// Something for peers that may be several links away, handed on from link to link.
+    Letter(Letter),
+}
+
+/// What a letter is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Service {
+    /// Who may hand out which address (`ipam`).
+    Addresses,
+}
+
+/// A message for certain peers. Whoever hands it on splits the list of receivers by next hop, so each gets it at most once
+/// and nobody needs to remember what it has seen. It may be lost: services repair that themselves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// What it is about.
+    pub service: Service,
+    /// Who wrote it, as those who handed it on say.
+    pub from: PeerName,
+    /// For whom; at most [`RECEIVERS_MAX`].
+    pub to: Vec<PeerName>,
+    /// Links that it may still pass, so that routes that disagree for a moment do not keep it going round.
+    pub hops: u8,
+    /// The service's own bytes, versioned by it; at most [`LETTER_MAX`].
+    #[serde(with = "octets")]
+    pub body: Vec<u8>,
+}
+
+/// Most receivers of one letter: as many peers as a mesh may have.
+pub const RECEIVERS_MAX: usize = 16_384;
+/// Most bytes of a letter's body.
+pub const LETTER_MAX: usize = (256 << 10) + 64;
+
+impl Letter {
+    /// Within the limits of its fields.
+    fn is_sound(&self) -> bool {
+        self.to.len() <= RECEIVERS_MAX && self.body.len() <= LETTER_MAX
+    }
 }
 
 /// Which replicated state a gossip message belongs to.
@@ -125,6 +164,7 @@ impl Message {
             Message::PathOffer(offer) => tagged(6, offer),
             Message::PathAnswer(answer) => tagged(7, answer),
             Message::PathReady { epoch } => tagged(8, epoch),
+            Message::Letter(letter) => tagged(9, letter),
         }
     }
 
@@ -143,6 +183,11 @@ impl Message {
             6 => decode_body(fields).map(Message::PathOffer),
             7 => decode_body(fields).map(Message::PathAnswer),
             8 => decode_body(fields).map(|epoch| Message::PathReady { epoch }),
+            9 => match decode_body::<Letter>(fields) {
+                Ok(letter) if letter.is_sound() => Ok(Message::Letter(letter)),
+                Ok(_) => Err(Malformed::TooLong),
+                Err(malformed) => Err(malformed),
+            },
             _ => Err(Malformed::Kind),
         }
     }

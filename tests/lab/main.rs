@@ -22,6 +22,7 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
 
 mod addresses;
+mod allocation;
 mod attach;
 mod containers;
 mod demo;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         launch::facts(),
         refusals::facts(),
         addresses::facts(),
+        allocation::facts(),
         containers::facts(),
         attach::facts(),
         edge::facts(),

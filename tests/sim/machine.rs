@@ -5,6 +5,7 @@
 
 use super::frames::{self, Said};
 use super::world::{Event, H, World};
+use rnet::ipam::Init;
 use rnet::node::Node;
 use rnet::node::border::{HostAnswer, HostOp, Level, State};
 use rnet::node::command::{Interface, Reply};
@@ -24,12 +25,23 @@ pub struct Options {
     pub discovery: bool,
     pub limit: usize,
     pub range: String,
+    pub init: Init,
+    pub reclaim: Option<Duration>,
     pub aes: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { password: Some(1), allow: None, discovery: true, limit: 200, range: "10.32.0.0/12".into(), aes: true }
+        Options {
+            password: Some(1),
+            allow: None,
+            discovery: true,
+            limit: 200,
+            range: "10.32.0.0/12".into(),
+            init: Init::Consensus(1),
+            reclaim: Some(Duration::from_secs(3600)),
+            aes: true,
+        }
     }
 }
 

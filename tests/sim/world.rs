@@ -9,7 +9,7 @@ use rnet::crypto::keys::{generate_key, public_key};
 use rnet::node::border::{DialId, HostAnswer, HostId, Input, Level, Output, RequestId, State};
 use rnet::node::command::{Attach, Command, Place, Reply};
 use rnet::node::status::{ConnectionState, Status};
-use rnet::node::{Node, NodeConfig};
+use rnet::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use rnet::plane::{Event as PlaneEvent, Limits, Plane};
 use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -39,9 +39,18 @@ pub enum Event {
     Segment { number: u64, end: usize },
     Drained { number: u64, end: usize },
     Datagram { from: SocketAddr, to: SocketAddr, bytes: Vec<u8> },
+    Stored { h: H, life: u64, number: u64, state: Box<Unhashed<State>> },
     Changed { h: H, life: u64, host: HostId, why_not: Option<String> },
     Transmit { h: H, life: u64, net: NetId, frame: Vec<u8> },
     Flow { number: usize },
+}
+
+/// Follows from what is in the history already.
+#[derive(Debug)]
+pub struct Unhashed<T>(T);
+
+impl<T> Hash for Unhashed<T> {
+    fn hash<S: Hasher>(&self, _: &mut S) {}
 }
 
 struct Due {
@@ -176,7 +185,7 @@ impl World {
     /// Starts a router with these hosts as its targets.
     pub fn launch(&mut self, h: H, targets: &[H]) {
         let targets = targets.iter().map(|target| self.target(*target)).collect();
-        self.start(h, State { version: 1, targets, attachments: Vec::new() });
+        self.start(h, State { version: STATE_VERSION, targets, ..State::default() });
     }
 
     fn start(&mut self, h: H, state: State) {
@@ -199,7 +208,12 @@ impl World {
             allow: options.allow,
             connection_limit: options.limit,
             mtu: 1376,
-            range: options.range,
+            addresses: AddressConfig {
+                ranges: options.range.split_whitespace().map(|range| range.parse().unwrap()).collect(),
+                default_subnet: None,
+                init: options.init,
+                reclaim: options.reclaim,
+            },
             state,
             version: "sim".into(),
         };
@@ -247,37 +261,45 @@ impl World {
             host.uid = uid;
         }
         let state = host.disk.take().filter(|_| keep.state);
-        self.start(h, state.unwrap_or(State { version: 1, ..State::default() }));
+        self.start(h, state.unwrap_or(State { version: STATE_VERSION, ..State::default() }));
     }
 
     /// Asks the router of `h`, and waits for the answer.
     pub fn command(&mut self, h: H, command: Command) -> Reply {
-        self.next_request += 1;
-        let request = self.next_request;
-        self.feed(h, Input::Command { request: RequestId(request), command });
-        let answered = |world: &mut World| world.hosts[h.0].process.as_ref().unwrap().replies.contains_key(&request);
-        assert!(self.run_until(secs(5), answered).is_some(), "{} does not answer", self.hosts[h.0].name);
-        self.hosts[h.0].process.as_mut().unwrap().replies.remove(&request).unwrap()
+        let request = self.ask(h, command);
+        self.answer(h, request).unwrap_or_else(|| panic!("{} does not answer", self.hosts[h.0].name))
     }
 
     /// Puts a container with this address on the mesh.
     pub fn try_attach(&mut self, h: H, address: &str) -> Result<(), String> {
-        let attach = Attach {
-            key: format!("{address}@{}", self.hosts[h.0].name),
-            name: None,
-            place: Place::Pid(1),
-            addresses: vec![address.parse().unwrap()],
-            unguarded: false,
-            vni: None,
-            gateway: false,
-            masquerade: false,
-            publish: Vec::new(),
-        };
-        match self.command(h, Command::Attach(attach)) {
-            Reply::Attached(_) => Ok(()),
-            Reply::Refused(why) => Err(why),
-            other => panic!("{other:?}"),
-        }
+        let key = format!("{address}@{}", self.hosts[h.0].name);
+        self.try_attach_as(h, &key, address).map(drop)
+    }
+
+    /// Puts a container of that name on the mesh; which address it got.
+    pub fn try_attach_as(&mut self, h: H, key: &str, address: &str) -> Result<IpAddr, String> {
+        let request = self.ask(h, attach(key, address));
+        self.answer(h, request).map(|reply| first_address(&reply)).unwrap_or_else(|| panic!("no answer"))
+    }
+
+    /// Asks without waiting for an answer.
+    pub fn ask(&mut self, h: H, command: Command) -> u64 {
+        self.next_request += 1;
+        let request = self.next_request;
+        self.feed(h, Input::Command { request: RequestId(request), command });
+        request
+    }
+
+    /// The answer, if it comes within a few seconds.
+    pub fn answer(&mut self, h: H, request: u64) -> Option<Reply> {
+        let answered = |world: &mut World| world.replied(h, request);
+        self.run_until(secs(5), answered)?;
+        self.hosts[h.0].process.as_mut()?.replies.remove(&request)
+    }
+
+    /// Whether it was answered.
+    pub fn replied(&self, h: H, request: u64) -> bool {
+        self.hosts[h.0].process.as_ref().is_some_and(|process| process.replies.contains_key(&request))
     }
 
     pub fn attach(&mut self, h: H, address: &str) {
@@ -450,6 +472,10 @@ impl World {
                 self.feed(h, Input::HostDone { host, result });
                 self.announce(h);
             }
+            Event::Stored { h, life, number, state } if self.is_alive(h, life) => {
+                self.hosts[h.0].disk = Some(state.0);
+                self.feed(h, Input::Persisted { number });
+            }
             Event::Transmit { h, life, net, frame } if self.is_alive(h, life) => self.transmit(h, net, frame),
             Event::Segment { number, end } => self.segment(number, end),
             Event::Drained { number, end } => self.drained(number, end),
@@ -510,7 +536,10 @@ impl World {
                 Output::Reply { request, reply } => {
                     assert!(process.replies.insert(request.0, reply).is_none(), "answered twice");
                 }
-                Output::Persist(state) => self.hosts[h.0].disk = Some(state),
+                Output::Persist { number, state } => {
+                    // A kill before that loses it, as a power failure does.
+                    self.after(millis(2), Event::Stored { h, life, number, state: Box::new(Unhashed(state)) });
+                }
                 Output::Log { level, line } => {
                     assert!(level != Level::Error, "{}: {line}", self.hosts[h.0].name);
                     (&line, h).hash(&mut self.history);
@@ -520,6 +549,23 @@ impl World {
             }
         }
         panic!("{} never waits", self.hosts[h.0].name);
+    }
+}
+
+/// The command that attaches a container.
+pub fn attach(key: &str, address: &str) -> Command {
+    let (key, addresses) = (key.to_string(), vec![address.parse().unwrap()]);
+    let (gateway, masquerade, publish) = (false, false, Vec::new());
+    let (name, place, unguarded, vni) = (None, Place::Pid(1), false, None);
+    Command::Attach(Attach { key, name, place, addresses, unguarded, vni, gateway, masquerade, publish })
+}
+
+/// The newest address of an attachment, or why there is none.
+pub fn first_address(reply: &Reply) -> Result<IpAddr, String> {
+    match reply {
+        Reply::Attached(attachment) => Ok(attachment.interfaces[0].addresses[0].ip()),
+        Reply::Refused(why) => Err(why.clone()),
+        other => panic!("{other:?}"),
     }
 }
 

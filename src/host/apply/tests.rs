@@ -366,7 +366,13 @@ fn an_attachment_ends_with_its_process_even_if_others_keep_its_namespace() {
         let inside = Netns::create().unwrap();
         let mut process = sleeper(&inside);
         let interfaces = [interface("rnet0", 1, &["10.2.1.1/24"])];
-        bench.host.apply(plug("pid:7", &Place::Pid(process.id() as i32), &interfaces)).await.unwrap();
+        let pid = process.id() as i32;
+        let answer = bench.host.apply(plug("pid:7", &Place::Pid(pid), &interfaces)).await.unwrap();
+        let HostAnswer::Plugged(Place::Process { pid: told, started }) = answer else { panic!("{answer:?}") };
+        assert_eq!(told, pid);
+        let other = Place::Process { pid, started: started + 1 };
+        let refused = bench.host.apply(plug("pid:8", &other, &interfaces)).await.unwrap_err();
+        assert!(refused.contains("another one has its number"), "{refused}");
         process.kill().unwrap();
         assert_eq!(bench.gone().await, "pid:7");
         assert_eq!(bench.names().await, opened);

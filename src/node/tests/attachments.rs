@@ -4,14 +4,14 @@ use super::*;
 use crate::node::command::Attachment;
 use crate::types::{AddressRequest, NetId};
 
-fn attached(reply: Reply) -> Attachment {
+pub(super) fn attached(reply: Reply) -> Attachment {
     match reply {
         Reply::Attached(attachment) => attachment,
         other => panic!("{other:?}"),
     }
 }
 
-fn why(reply: Reply) -> String {
+pub(super) fn why(reply: Reply) -> String {
     match reply {
         Reply::Refused(why) => why,
         other => panic!("{other:?}"),
@@ -31,7 +31,7 @@ fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
         .collect()
 }
 
-fn detach(world: &mut World, at: usize, key: &str, addresses: &[&str]) -> Reply {
+pub(super) fn detach(world: &mut World, at: usize, key: &str, addresses: &[&str]) -> Reply {
     let addresses: Vec<AddressRequest> = addresses.iter().map(|address| address.parse().unwrap()).collect();
     world.ask(at, Command::Detach { key: key.to_string(), addresses })
 }
@@ -167,15 +167,6 @@ fn network_ids_that_collide_are_refused_naming_both() {
         why(world
             .ask(1, Command::Attach(Attach { vni: NetId::new(8), ..attach("db", &["10.2.5.1/24", "10.2.6.1/24"]) })));
     assert!(why_two.contains("--vni 8 is for one network"), "{why_two}");
-}
-
-#[test]
-fn allocation_is_answered_with_one_clear_line() {
-    let mut world = World::of(1);
-    for text in ["net:default", "net:10.32.2.0/24"] {
-        let why = why(world.attach(0, "web", &[text]));
-        assert_eq!(why, "net: allocation is not built yet: give an address such as --cidr 10.32.2.5/24");
-    }
 }
 
 #[test]

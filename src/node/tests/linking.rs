@@ -80,7 +80,7 @@ fn a_key_that_is_not_listed_is_refused() {
 
 #[test]
 fn another_range_is_refused_naming_both() {
-    let (mut world, shown) = refused(config(1), NodeConfig { range: "10.0.0.0/8".to_string(), ..config(2) });
+    let (mut world, shown) = refused(config(1), NodeConfig { addresses: space("10.0.0.0/8"), ..config(2) });
     assert!(shown.info.contains("peer has 10.0.0.0/8 and we have 10.32.0.0/12"), "{}", shown.info);
     assert!(shown_by_listener(&mut world).contains("peer has 10.32.0.0/12 and we have 10.0.0.0/8"));
 }
@@ -302,6 +302,7 @@ fn targets_are_saved_and_dialled_by_the_next_run() {
     assert_eq!(world.established(0), 1);
     let forget = Command::Forget { targets: vec![target(1)] };
     assert_eq!(world.ask(0, forget), Reply::Done);
+    world.seconds(1);
     assert!(world.hosts[0].saved.clone().unwrap().targets.is_empty());
     world.seconds(1);
     assert_eq!(world.established(0), 1, "links stay up");

@@ -4,6 +4,7 @@
 //! datagrams go to whoever listens at the address unless `cut` says otherwise, the machine does whatever it is asked unless
 //! told to fail. Larger stories (loss, partitions, many routers) are the simulator's.
 
+mod addresses;
 mod attachments;
 mod edge;
 mod linking;
@@ -13,8 +14,9 @@ mod traffic;
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
 use super::command::{Attach, Command, Place, Reply};
 use super::status::{Connection, ConnectionState, Status};
-use super::{Node, NodeConfig};
+use super::{AddressConfig, Node, NodeConfig};
 use crate::crypto::keys::generate_key;
+use crate::ipam::Init;
 use crate::plane::fib::PortId;
 use crate::plane::{Event, Limits, Plane, Sink};
 use crate::types::{Instant, Nickname, Psk, PublicKey, Target, Uid};
@@ -34,6 +36,7 @@ enum Flying {
     DialFailed { dial: DialId },
     Datagram { from: SocketAddr, bytes: Vec<u8> },
     Host { host: HostId, result: Result<HostAnswer, String> },
+    Stored { number: u64, state: Box<State> },
     Event(Event),
 }
 
@@ -50,6 +53,10 @@ struct Host {
     log: Vec<(Level, String)>,
     saved: Option<State>,
     stopped: bool,
+    /// Where it says that interfaces were plugged.
+    place: Option<Place>,
+    /// Nothing is stored any more.
+    disk_fails: bool,
     /// The machine refuses operations of which this is true.
     fails: Box<dyn Fn(&HostOp) -> bool>,
 }
@@ -80,10 +87,16 @@ fn config(n: u8) -> NodeConfig {
         allow: None,
         connection_limit: 200,
         mtu: 1400,
-        range: "10.32.0.0/12".to_string(),
+        addresses: space("10.32.0.0/12"),
         state: State::default(),
         version: "test".to_string(),
     }
+}
+
+/// Founded by whoever needs it first.
+fn space(range: &str) -> AddressConfig {
+    let reclaim = Some(Duration::from_secs(60));
+    AddressConfig { ranges: vec![range.parse().unwrap()], default_subnet: None, init: Init::Consensus(1), reclaim }
 }
 
 fn public(n: u8) -> PublicKey {
@@ -142,6 +155,8 @@ impl World {
             log: Vec::new(),
             saved: None,
             stopped: false,
+            place: None,
+            disk_fails: false,
             fails: Box::new(|_| false),
         }
     }
@@ -215,6 +230,8 @@ impl World {
                     let permitted = interfaces.iter().all(|i| fib.networks[&i.id].permits.contains_key(&i.mac));
                     assert!(permitted, "the first frame of an interface would be dropped");
                 }
+                let plugged = self.hosts[at].place.clone().filter(|_| matches!(op, HostOp::Plug { .. }));
+                let result = result.map(|done| plugged.map_or(done, HostAnswer::Plugged));
                 self.hosts[at].ops.push(op);
                 self.fly(at, Flying::Host { host, result });
             }
@@ -222,7 +239,10 @@ impl World {
                 let old = self.hosts[at].replies.insert(request.0, reply);
                 assert!(old.is_none(), "answered twice");
             }
-            Output::Persist(state) => self.hosts[at].saved = Some(state),
+            Output::Persist { number, state } if !self.hosts[at].disk_fails => {
+                self.fly(at, Flying::Stored { number, state: Box::new(state) });
+            }
+            Output::Persist { .. } => {}
             Output::Log { level, line } => self.hosts[at].log.push((level, line)),
             Output::Stopped => self.hosts[at].stopped = true,
             Output::Wait(_) => unreachable!(),
@@ -269,6 +289,10 @@ impl World {
             }
             Flying::DialFailed { dial } => {
                 self.input(at, Input::DialFailed { dial, why: "connection refused".to_string() })
+            }
+            Flying::Stored { number, state } => {
+                self.hosts[at].saved = Some(*state);
+                self.input(at, Input::Persisted { number });
             }
             Flying::Host { host, result } => self.input(at, Input::HostDone { host, result }),
             Flying::Event(event) => self.input(at, Input::Plane(event)),

@@ -23,6 +23,11 @@ fn offer() -> PathOffer {
     PathOffer { epoch: 7, index: 0xa1a2_a3a4, ephemeral: [0x5e; 32] }
 }
 
+fn letter() -> Letter {
+    let name = |last| PeerName(crate::types::Mac([2, 0, 0, 0, 0, last]));
+    Letter { service: Service::Addresses, from: name(1), to: vec![name(2), name(3)], hops: 64, body: b"abc".to_vec() }
+}
+
 fn all() -> Vec<(Message, String)> {
     let range = Refusal::RangeMismatch { theirs: "10.0.0.0/8".into(), ours: "10.32.0.0/12".into() };
     let version = Refusal::Version { theirs: (1, 2), ours: (3, 4) };
@@ -41,6 +46,7 @@ fn all() -> Vec<(Message, String)> {
         (Message::PathOffer(offer()), format!("06{offered}")),
         (Message::PathAnswer(offer()), format!("07{offered}")),
         (Message::PathReady { epoch: 300 }, "08fb2c01".into()),
+        (Message::Letter(letter()), "0900020000000001020200000000020200000000034003616263".into()),
     ]
 }
 
@@ -75,9 +81,10 @@ fn trailing_bytes_are_refused() {
 #[test]
 fn unknown_kinds_and_variants_are_refused() {
     assert_eq!(Message::decode(&[0]), Err(Malformed::Kind));
-    assert_eq!(Message::decode(&[9, 1]), Err(Malformed::Kind));
+    assert_eq!(Message::decode(&[10, 1]), Err(Malformed::Kind));
     assert_eq!(Message::decode(&[2, 16]), Err(Malformed::Field), "a refusal that does not exist");
     assert_eq!(Message::decode(&[5, 2, 0]), Err(Malformed::Field), "a channel that does not exist");
+    assert_eq!(Message::decode(&[9, 1, 0]), Err(Malformed::Field), "a service that does not exist");
 }
 
 #[test]
@@ -114,6 +121,17 @@ fn the_largest_gossip_passes_and_one_more_byte_does_not() {
     assert_eq!(Message::decode(&larger.encode()), Err(Malformed::TooLong));
     let small: Vec<u64> = vec![1; MESSAGE_MAX - 5];
     assert!(decode_body(&encode_body(&small)) == Ok(small), "integers of one byte, to the last");
+}
+
+#[test]
+fn letters_are_bounded_in_receivers_and_body() {
+    let decode = |to: usize, body: usize| {
+        let letter = Letter { to: vec![letter().from; to], body: vec![7; body], ..letter() };
+        Message::decode(&Message::Letter(letter).encode()).map(drop)
+    };
+    assert_eq!(decode(RECEIVERS_MAX, LETTER_MAX), Ok(()));
+    assert_eq!(decode(RECEIVERS_MAX + 1, 0), Err(Malformed::TooLong));
+    assert_eq!(decode(0, LETTER_MAX + 1), Err(Malformed::TooLong));
 }
 
 #[test]
@@ -154,6 +172,10 @@ fn any_message() -> impl Strategy<Value = Message> {
         offer.clone().prop_map(Message::PathOffer),
         offer.prop_map(Message::PathAnswer),
         any::<u16>().prop_map(|epoch| Message::PathReady { epoch }),
+        any::<(u8, [u8; 6])>().prop_map(|(hops, name)| {
+            let name = PeerName(crate::types::Mac(name));
+            Message::Letter(Letter { to: vec![name; usize::from(hops % 4)], from: name, hops, ..letter() })
+        }),
     ]
 }
 
@@ -164,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_or_a_message(kind in 0u8..10, rest in prop::collection::vec(any::<u8>(), 0..80)) {
+    fn any_bytes_are_refused_or_a_message(kind in 0u8..11, rest in prop::collection::vec(any::<u8>(), 0..80)) {
         if let Ok(message) = Message::decode(&[&[kind], &rest[..]].concat()) {
             prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
         }
