@@ -143,7 +143,6 @@ fn messages() -> Vec<Vec<u8>> {
     let name = PeerName(Mac([2, 0, 0, 0, 0, 1]));
     let letter = Letter { service: Service::Addresses, from: name, to: vec![name; 3], hops: 64, body: vec![1; 20] };
     let all = [
-        Message::Letter(letter),
         Message::Intro(intro),
         Message::Refuse(refusal),
         Message::Refuse(Refusal::Version { theirs: (1, 2), ours: (3, 4) }),
@@ -157,7 +156,7 @@ fn messages() -> Vec<Vec<u8>> {
         Message::PathReady { epoch: 300 },
     ];
     let odd: [&[u8]; 3] = [&[5, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x40], &[10], &[1, 0xfc, 0, 0, 0x40, 0]];
-    all.iter().map(Message::encode).chain(odd.map(<[u8]>::to_vec)).collect()
+    all.iter().map(Message::encode).chain(odd.map(<[u8]>::to_vec)).chain([Message::Letter(letter).encode()]).collect()
 }
 
 /// See [`properties::session`] for the first byte.

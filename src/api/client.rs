@@ -148,7 +148,7 @@ mod tests {
             let server = tokio::spawn(http::serve(listener, desk, std::future::pending()));
             let client = Client::new(dir.path());
             let hasty = tokio::spawn(async move { client.ask(Command::Prime).await });
-            let Some(Question::Asked(request, ..)) = asked.recv().await else { panic!() };
+            let Some(Question::Asked(request, _, _unanswered)) = asked.recv().await else { panic!() };
             hasty.abort();
             let Some(Question::Withdrawn(withdrawn)) = asked.recv().await else { panic!() };
             assert_eq!(withdrawn, request);

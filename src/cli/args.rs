@@ -142,9 +142,8 @@ Examples:
   rnet run --network none -- ./build.sh                              loopback only
 
 The command starts when its interfaces rnet0, rnet1, ... are up. Terminal, signals and exit status pass through; \
-everything is removed when it ends. `rnet attach ADDR NAME` adds networks while it runs. Without --cidr the variable \
-RNET_CIDR (or WEAVE_CIDR) is read, several addresses separated by spaces; `none` gives the command no interface. Without \
-both it gets an address of the default network.";
+everything is removed when it ends. `rnet attach ADDR NAME` adds networks while it runs. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses \
+separated by spaces; `none` gives the command no interface. Without both it gets an address of the default network.";
 
 const ATTACH: &str = "\
 Examples:

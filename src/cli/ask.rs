@@ -134,9 +134,9 @@ pub fn attach(router: &Router, options: &Attach) -> Result<(), Failure> {
         let name = options.name.clone().or(found.name);
         let (key, place, unguarded) = (found.key, found.place, options.no_guard || found.unguarded);
         let (gateway, masquerade, publish) = (options.gateway, false, Vec::new());
-        let asked = key.clone();
-        let attach = command::Attach { key, name, place, addresses, unguarded, vni, gateway, masquerade, publish };
-        let mine = |waiting: &WaitingStatus| waiting.key.as_ref() == Some(&asked);
+        let mine = |waiting: &WaitingStatus| waiting.key.as_ref() == Some(&key);
+        let attach =
+            command::Attach { key: key.clone(), name, place, addresses, unguarded, vni, gateway, masquerade, publish };
         ask_patiently("attach", &client, Command::Attach(attach), mine).await.map_err(|why| trouble("attach", &why))
     })??;
     print_addresses(&reply);

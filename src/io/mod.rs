@@ -9,8 +9,7 @@
 //! capture tap pcap     a network's capture port: one frame in, one frame out, never blocking
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
-//! firewall             nftables: changed, listed, watched
-//! routes               where this machine sends what
+//! firewall routes      nftables: changed, listed, watched; where this machine sends what
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
 //! background           the fork of the daemon, and how its start went
 //! store lock           files that survive a restart; one router per run directory

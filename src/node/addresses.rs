@@ -51,7 +51,7 @@ pub struct AddressConfig {
 impl AddressConfig {
     /// The space as peers compare it.
     pub fn text(&self) -> String {
-        self.ranges.iter().map(Network::to_string).collect::<Vec<_>>().join(" ")
+        self.ranges.iter().map(Network::to_string).collect::<Vec<_>>().join(",")
     }
 }
 

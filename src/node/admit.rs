@@ -5,7 +5,7 @@
 //! pair only (ourselves, duplicate) is the same on both.
 
 use crate::mesh::link::CHALLENGE_TIMEOUT;
-use crate::types::{PeerName, PublicKey, Refusal, Uid};
+use crate::types::{Nickname, PeerName, PublicKey, Refusal, Uid};
 use std::time::Duration;
 
 /// What we are and allow.
@@ -86,9 +86,8 @@ pub(super) fn introduced(house: &House<'_>, applicant: &Applicant<'_>, standing:
 
 /// Two allocators that divide different spaces cannot agree who has what. Who has none takes part in nothing.
 fn is_different(theirs: &str, ours: &str) -> bool {
-    // As long as it may travel: see `wire::message::Intro`.
-    let told = |text: &str| text.chars().take(64).collect::<String>();
-    !theirs.is_empty() && !ours.is_empty() && told(theirs) != told(ours)
+    // Theirs came as `wire::message::Intro` reads it: cut and cleaned.
+    !theirs.is_empty() && !ours.is_empty() && theirs != Nickname::new(ours).as_str()
 }
 
 #[cfg(test)]
@@ -160,5 +159,17 @@ mod tests {
             refusal.to_string(),
             "different address range: peer has 10.0.0.0/8 and we have 10.32.0.0/12; launch both with the same --ipalloc-range"
         );
+    }
+
+    #[test]
+    fn who_has_no_range_is_linked_and_long_ones_are_compared_as_they_travel() {
+        let long = vec!["fd00:1111:2222:3333::/64"; 4].join(",");
+        let told = Nickname::new(&long);
+        let house = House { range: &long, ..house() };
+        for range in ["", told.as_str()] {
+            assert_eq!(introduced(&house, &Applicant { range, ..applicant() }, None), Verdict::Accept);
+        }
+        let none = House { range: "", ..house };
+        assert_eq!(introduced(&none, &applicant(), None), Verdict::Accept);
     }
 }

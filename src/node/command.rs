@@ -12,8 +12,6 @@ pub enum Place {
     Pid(i32),
     /// A namespace file, absolute: `/run/netns/web`. The attachment ends with `detach`.
     Path(String),
-    /// This host itself, on the bridges of its networks: `expose`.
-    Host,
     /// The process of that number that began at that time (field 22 of proc_pid_stat(5)), and no later one of that number.
     Process {
         /// Its number.
@@ -21,6 +19,8 @@ pub enum Place {
         /// When it began, clock ticks since boot.
         started: u64,
     },
+    /// This host itself, on the bridges of its networks: `expose`.
+    Host,
 }
 
 impl Place {

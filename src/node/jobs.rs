@@ -28,12 +28,6 @@ pub(super) enum Job {
     Stop,
 }
 
-/// A change of the ports that lead to an attachment.
-pub(super) enum Change {
-    Publish(Vec<PortMap>),
-    Unpublish(Vec<PortMap>),
-}
-
 impl Job {
     /// Whether it puts this attachment on.
     fn attaches(&self, key: &str) -> bool {
@@ -43,6 +37,12 @@ impl Job {
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Leave { .. } | Job::Stop => false,
         }
     }
+}
+
+/// A change of the ports that lead to an attachment.
+pub(super) enum Change {
+    Publish(Vec<PortMap>),
+    Unpublish(Vec<PortMap>),
 }
 
 /// Who is told when it is done, and what.
@@ -101,8 +101,8 @@ pub(super) struct Jobs {
 impl Jobs {
     /// Whether something is being, or is to be, put on under `key`.
     pub fn is_attaching(&self, key: &str) -> bool {
-        let attaches = |work: &Work| matches!(work.then, Then::Attached(_) | Then::Restored) && work.who.key == key;
-        let running = |running: &Running| attaches(&running.work);
+        let strict = |then: &Then| matches!(then, Then::Attached(_) | Then::Restored);
+        let running = |running: &Running| strict(&running.work.then) && running.work.who.key == key;
         self.waiting.iter().any(|job| job.attaches(key)) || self.running.as_ref().is_some_and(running)
     }
 

@@ -9,9 +9,9 @@
 //! paths    the datagram path beside each link: keys (rekey), probes        attach     attachments: what is checked, what is planned
 //! tell     gossip with neighbours                                          jobs       changes to this machine, one at a time
 //! publish  our record, routes, the Fib                                     view       Status
-//! journal  log lines that a peer cannot flood                           expose     the host's own addresses, ways out
-//! storing  what must be on the disk before somebody may hear of it         ports      ports of the host that lead in
-//! addresses  addresses that rnet chooses                                 letters    messages over several links
+//! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
+//! letters  messages over several links                                     storing    what must be on the disk before it is told
+//! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -127,10 +127,10 @@ pub struct Node {
     neighbourhood: Neighbourhood,
     attachments: Attachments,
     jobs: Jobs,
-    /// The packet filter that was last asked for; nothing is known of it before the first.
-    filter: Option<Edge>,
     addresses: Addresses,
     storing: Storing,
+    /// The packet filter that was last asked for; nothing is known of it before the first.
+    filter: Option<Edge>,
     journal: Journal,
     /// The state on disk may be older than ours; and what it was.
     unsaved: bool,
@@ -179,10 +179,10 @@ impl Node {
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
             jobs: Jobs::default(),
-            // A router that was killed may have left another one.
-            filter: state.attachments.iter().all(|a| a.key != HOST_KEY && a.published.is_empty()).then(Edge::default),
             addresses,
             storing: Storing::default(),
+            // A router that was killed may have left another one.
+            filter: state.attachments.iter().all(|a| a.key != HOST_KEY && a.published.is_empty()).then(Edge::default),
             journal: Journal::default(),
             unsaved: false,
             saved: state.clone(),
@@ -271,8 +271,8 @@ impl Node {
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
             self.publish_at(),
-            self.neighbourhood.due(self.now),
             if self.stopping { None } else { self.addresses.deadline() },
+            self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
             (self.peers.count() > 1 || !self.attachments.is_empty()).then_some(self.chores_at),
         ];

@@ -6,7 +6,7 @@ use super::command::{Command, HOST_KEY, Place, Reply};
 use super::expose::exposure;
 use super::jobs::{Change, Job};
 use crate::mesh::dialer::MAX_GIVEN;
-use crate::types::Target;
+use crate::types::{AddressRequest, Target};
 
 impl Node {
     /// An edge asks; it is answered exactly once.
@@ -30,30 +30,29 @@ impl Node {
             Command::Attach(_) | Command::Expose { .. } if self.leaving => {
                 Reply::Refused("the router is leaving the mesh".to_string())
             }
-            Command::Expose { addresses, masquerade } => return self.attach(request, exposure(addresses, masquerade)),
             Command::Attach(attach) => return self.attach(request, attach),
-            Command::Hide { addresses } => {
-                if addresses.is_empty() {
-                    self.give_up_waiting(Some(HOST_KEY), "expose: it was hidden");
-                }
-                return self.ask(request, Job::Detach { request, key: HOST_KEY.to_string(), addresses });
+            Command::Expose { addresses, masquerade } => {
+                return self.attach(request, exposure(addresses, masquerade));
             }
+            Command::Detach { key, addresses } => return self.detach(request, key, addresses),
+            Command::Hide { addresses } => return self.detach(request, HOST_KEY.to_string(), addresses),
             Command::Publish { key, ports } => {
                 return self.ask(request, Job::Ports { request, key, change: Change::Publish(ports) });
             }
             Command::Unpublish { key, ports } => {
                 return self.ask(request, Job::Ports { request, key, change: Change::Unpublish(ports) });
             }
-            Command::Detach { key, addresses } => {
-                if addresses.is_empty() {
-                    self.give_up_waiting(Some(&key), &format!("attach {key}: it was detached"));
-                }
-                return self.ask(request, Job::Detach { request, key, addresses });
-            }
             Command::Prime => return self.prime(request),
             Command::Rmpeer { peers } => return self.rmpeer(request, &peers),
         };
         self.out.push_back(Output::Reply { request, reply });
+    }
+
+    fn detach(&mut self, request: RequestId, key: String, addresses: Vec<AddressRequest>) {
+        if addresses.is_empty() {
+            self.give_up_waiting(Some(&key), &format!("attach {key}: it was detached"));
+        }
+        self.ask(request, Job::Detach { request, key, addresses });
     }
 
     fn connect(&mut self, targets: Vec<Target>, replace: bool) -> Reply {

@@ -84,7 +84,7 @@ mod tests {
             answer.send(Reply::Done).unwrap();
             assert_eq!(patient.await.unwrap(), Some(Reply::Done));
             let hasty = tokio::spawn(async move { desk.ask(Command::Prime).await });
-            let Some(Question::Asked(second, ..)) = asked.recv().await else { panic!() };
+            let Some(Question::Asked(second, _, _unanswered)) = asked.recv().await else { panic!() };
             assert_ne!(first, second);
             hasty.abort();
             let Some(Question::Withdrawn(withdrawn)) = asked.recv().await else { panic!() };

@@ -206,7 +206,7 @@ fn commands_of_later_issues_say_so() {
     let room = Room::new();
     let a = room.host("a");
     a.launch(&[]);
-    for command in [&["rmpeer", "host2"][..], &["prime"], &["run", "--docker", "--", "alpine"]] {
+    for command in [&["run", "--docker", "--", "alpine"][..], &["status", "dns"]] {
         a.rnet(command).refused(1, &["not"]);
     }
     assert_eq!(a.interfaces(), Vec::<String>::new());

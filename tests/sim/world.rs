@@ -555,8 +555,8 @@ impl World {
 /// The command that attaches a container.
 pub fn attach(key: &str, address: &str) -> Command {
     let (key, addresses) = (key.to_string(), vec![address.parse().unwrap()]);
-    let (gateway, masquerade, publish) = (false, false, Vec::new());
-    let (name, place, unguarded, vni) = (None, Place::Pid(1), false, None);
+    let (name, place, vni, publish) = (None, Place::Pid(1), None, Vec::new());
+    let (unguarded, gateway, masquerade) = (false, false, false);
     Command::Attach(Attach { key, name, place, addresses, unguarded, vni, gateway, masquerade, publish })
 }
 

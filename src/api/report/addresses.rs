@@ -121,7 +121,7 @@ mod tests {
             state: "ready".into(),
             ready: true,
             version: 9,
-            fingerprint: "d1f5".into(),
+            fingerprint: Default::default(),
             members: 2,
             quorum: 2,
             within_reach: 1,
@@ -143,7 +143,15 @@ mod tests {
     fn renders_shares_own_first_and_what_waits() {
         let mut status = Status { ipam: Some(ipam()), ..sample() };
         status.nicknames.insert(name(0x43), Nickname::new("dead"));
-        insta::assert_snapshot!(text(&status), @"");
+        insta::assert_snapshot!(text(&status), @"
+        7e:21:4a:70:2f:44(host1)                524288 IPs (50.0% of total) (3 active)
+        7e:21:4a:70:2f:43(dead)                     64 IPs (00.0% of total) - set aside until it returns, or `rnet rmpeer`
+        7e:21:4a:70:2f:45(host2)                     1 IPs (00.0% of total) (1 active) - unreachable!
+        unowned                                 524223 IPs (49.9% of total)
+
+        ready: 1 of 2 members within reach, 2 must agree to changes
+        waiting: we?b net:10.32.2.0/24 for 1m12s: asked host2 for space
+        ");
     }
 
     #[test]
@@ -151,7 +159,14 @@ mod tests {
         let mut shown = String::new();
         let conflict = Some("another address space is near".to_string());
         summary(&Status { ipam: Some(IpamStatus { conflict, ..ipam() }), ..sample() }, &mut shown);
-        insta::assert_snapshot!(shown, @"");
+        insta::assert_snapshot!(shown.trim_start(), @"
+        Service: ipam
+                 Status: ready
+                  Range: 10.32.0.0/12
+          DefaultSubnet: 10.32.0.0/12
+                Waiting: 1 (`rnet status ipam` says why)
+               Conflict: another address space is near
+        ");
     }
 
     #[test]

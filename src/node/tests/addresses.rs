@@ -211,3 +211,18 @@ fn a_dead_peer_is_removed_by_its_nickname() {
     assert!(matches!(&told, Reply::Told(lines) if lines.len() == 1), "{told:?}");
     assert!(matches!(world.ask(1, Command::Rmpeer { peers: vec!["host3".into()] }), Reply::Told(_)), "safe to repeat");
 }
+
+#[test]
+fn state_of_an_ipv6_space_survives_as_json() {
+    let ranges = vec!["10.32.0.0/12".parse().unwrap(), "fd00:32::/48".parse().unwrap()];
+    let addresses = AddressConfig { ranges, ..space("10.32.0.0/12") };
+    let mut world = World::new(vec![NodeConfig { addresses: addresses.clone(), ..config(1) }]);
+    let before = ips(world.attach(0, "web", &["net:fd00:32:0:1::/64"]));
+    assert_eq!(before, ["fd00:32:0:1::1/64"]);
+    let state = world.hosts[0].saved.clone().unwrap();
+    let state: State = serde_json::from_slice(&serde_json::to_vec(&state).unwrap()).unwrap();
+    assert_eq!(state.ipam, world.hosts[0].saved.as_ref().unwrap().ipam);
+    world.replace(0, NodeConfig { state, addresses, seed: [77; 32], uid: Uid(77), ..config(1) }, true);
+    world.seconds(1);
+    assert_eq!(ips(world.attach(0, "web", &["net:fd00:32:0:1::/64"])), before);
+}
