@@ -3,8 +3,8 @@
 //! Owns the table `netdev rnet_guard`, one chain for each guarded device. What a chain says is `guard`'s; which devices are
 //! guarded follows from the plan. The table goes with its last chain.
 //!
-//! A kernel or host without nftables can run networks all the same: that is told once, when the first network opens.
-//! Once the guard has worked, an attachment that cannot be guarded is refused.
+//! A kernel or host that lacks nftables can run networks all the same: that is told once, when the first network opens.
+//! Any other failure refuses the network or the attachment that cannot be guarded.
 
 use super::guard;
 use crate::io::firewall::{self, Watch};
@@ -45,7 +45,7 @@ impl Fences {
                 kept.guarded.insert(device.to_string(), text);
                 Ok(())
             }
-            Err(why) if kept.works.is_none() => {
+            Err(why) if kept.works.is_none() && is_lacking(&why) => {
                 kept.works = Some(false);
                 tracing::warn!("attachments of one network on this host can pass for one another: {why}");
                 Ok(())
@@ -93,6 +93,11 @@ impl Fences {
             }
         }
     }
+}
+
+/// Whether the host has no `nft`, or the kernel not what is asked of it.
+fn is_lacking(why: &str) -> bool {
+    ["is missing", "not supported", "No such file or directory"].iter().any(|words| why.contains(words))
 }
 
 /// Takes away what a killed router left. Answers whether there was something.

@@ -196,6 +196,10 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
     if kind == CaptureKind::Pcap {
         steps.push(Step::InsideChecksums { name: inside.clone() });
     }
+    steps.extend(
+        interface.addresses.iter().map(|address| Step::InsideAddress { name: inside.clone(), address: *address }),
+    );
+    steps.push(Step::SetMaster { port: ours.clone(), bridge: names::bridge(interface.id) });
     if guarded {
         let capture = match kind {
             CaptureKind::Tap => names::tap(interface.id),
@@ -204,11 +208,7 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
         let (name, mac, addresses) = (ours.clone(), interface.mac, interface.addresses.clone());
         steps.push(Step::Guard { name, capture, mac, addresses });
     }
-    steps.extend(
-        interface.addresses.iter().map(|address| Step::InsideAddress { name: inside.clone(), address: *address }),
-    );
     steps.extend([
-        Step::SetMaster { port: ours.clone(), bridge: names::bridge(interface.id) },
         Step::SetUp { name: ours.clone() },
         Step::InsideUp { name: inside.clone() },
         Step::AwaitForwarding { port: ours },
@@ -329,13 +329,13 @@ mod tests {
     }
 
     #[test]
-    fn an_attachment_is_guarded_before_its_device_is_on_the_bridge_unless_it_is_exempt() {
+    fn an_attachment_is_guarded_before_its_device_is_up_unless_it_is_exempt() {
         let HostOp::Plug { key, place, interfaces, mtu, .. } = plug_two() else { unreachable!() };
         let free = HostOp::Plug { key, place, interfaces, mtu, guarded: false };
         for (kind, prefix) in [(CaptureKind::Tap, "rnt"), (CaptureKind::Pcap, "rnq")] {
             let steps = plan(&plug_two(), kind);
             for (at, step) in steps.iter().enumerate() {
-                let Step::SetMaster { port, .. } = step else { continue };
+                let Step::SetUp { name: port } = step else { continue };
                 let guards = |s: &Step| matches!(s, Step::Guard { name, capture, .. } if name == port && capture.starts_with(prefix));
                 assert!(position(&steps, guards) < at);
             }

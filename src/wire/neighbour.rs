@@ -14,7 +14,7 @@
 //! The checksum of a solicitation is not verified: the answer is true whoever asked, and a receiver checks its own.
 //! Frames are built on the stack: [`Built`] spills over at no length that is written here.
 
-use super::frame::{Frame, HEADER_LEN};
+use super::frame::Frame;
 use crate::types::Mac;
 use etherparse::icmpv6::NeighborAdvertisementHeader;
 use etherparse::{ArpEthIpv4Packet, ArpOperation, ArpPacketSlice, EtherType};
@@ -22,11 +22,8 @@ use etherparse::{Icmpv6Header, Icmpv6Type, IpNumber, Ipv6FlowLabel, Ipv6Header};
 use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Bytes of the longest frame that is built here: Ethernet, IPv6, an advertisement with one option.
-pub const BUILT_MAX: usize = HEADER_LEN + 40 + 32;
-
-/// A frame on the stack.
-pub type Built = SmallVec<[u8; BUILT_MAX]>;
+/// A frame on the stack. The longest that is built here, an advertisement with one option, takes 86 bytes.
+pub type Built = SmallVec<[u8; 96]>;
 
 /// ff02::1 and the group address that it maps to.
 const ALL_NODES: (Ipv6Addr, Mac) = (Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), Mac([0x33, 0x33, 0, 0, 0, 1]));

@@ -601,3 +601,22 @@ fn a_network_leads_to_the_host_only_while_it_is_exposed() {
         assert!(host.recv_from(&mut buffer).is_err());
     });
 }
+
+#[test]
+fn who_lacks_a_packet_filter_is_told_and_who_has_one_refuses_what_it_cannot_guard() {
+    in_fresh_namespace(async || {
+        // There is no such kind of chain, and the kernel says it as one without ours does.
+        let text = || guard::bridge("lo").replace("type filter", "type nat");
+        let lacking = Fences::default();
+        assert_eq!(lacking.set("lo", text()).await, Ok(()));
+        assert_eq!(lacking.set("lo", guard::bridge("lo")).await, Ok(()));
+        assert_eq!(crate::io::firewall::chains().unwrap(), [], "known not to work, not tried again");
+
+        let having = Fences::default();
+        assert!(having.set("lo", "no rule".into()).await.unwrap_err().starts_with("guarding lo: nft: "));
+        having.set("lo", guard::bridge("lo")).await.unwrap();
+        assert!(having.set("rnv01234567", text()).await.unwrap_err().contains("guarding rnv01234567: nft: "));
+        having.clear("lo").await.unwrap();
+        assert_eq!(crate::io::firewall::chains().unwrap(), []);
+    });
+}
