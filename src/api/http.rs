@@ -12,25 +12,27 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-/// Binds the control socket in `run_dir`, readable and writable by its owner only. Call it while there is one thread.
+/// Binds the control socket in `run_dir`, readable and writable by its owner only.
 pub fn bind(run_dir: &Path) -> io::Result<UnixListener> {
     let path = run_dir.join(SOCKET);
     match std::fs::remove_file(&path) {
         Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
         _ => {}
     }
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let listener = UnixListener::bind(&path);
-    umask(before);
-    let listener = listener?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None)?;
+    // Before the file exists (unix(7): it gets the socket's mode), so there is no moment in which others may connect.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(&path)?)?;
+    socket.listen(128)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// Serves until `end` is ready, then lets answers under way be finished. Must run on the runtime of the control task.

@@ -143,9 +143,9 @@ fn process_with_the_number_of_a_dead_one_is_not_attached() {
         a.data_dir().display()
     ));
     a.launch_with(&["--password-file", &room.path("pw")], &[]).ok();
+    let log = || std::fs::read_to_string(a.data_dir().join("rnet.log")).unwrap();
+    until(SOON, "it is refused", || log().contains("another one has its number"));
     until(SOON, "it is dropped", || a.status().attachments.is_empty() && a.interfaces().is_empty());
-    let log = std::fs::read_to_string(a.data_dir().join("rnet.log")).unwrap();
-    assert!(log.contains("another one has its number"), "{log}");
     until(SOON, "its address is free", || ipam(&a).owners.iter().all(|owner| owner.used == Some(0)));
 }
 
