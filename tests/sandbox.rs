@@ -21,8 +21,21 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+/// Starts over with default signals where some are ignored, as under nohup(1) or in the background of a script: what is ignored
+/// at the start no shell can trap, and the programs of these tests trap signals.
+fn signals_as_in_a_terminal() {
+    const DONE: &str = "RNET_TEST_SIGNALS";
+    if std::env::var_os(DONE).is_none() {
+        let again = std::env::current_exe().unwrap();
+        let mut env = std::process::Command::new("env");
+        env.arg("--default-signal").arg(format!("{DONE}=default")).arg(again).args(std::env::args_os().skip(1));
+        panic!("env: {}", std::os::unix::process::CommandExt::exec(&mut env));
+    }
+}
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    signals_as_in_a_terminal();
     match arguments.split_first() {
         Some((mode, _)) if mode == "count" => count_interrupts(),
         Some((mode, command)) if ["run", "abandon", "wait"].iter().any(|m| mode == m) => under_test(mode, command),

@@ -57,7 +57,20 @@ macro_rules! facts {
 }
 pub(crate) use facts;
 
+/// Starts over with default signals where some are ignored, as under nohup(1) or in the background of a script: what is ignored
+/// at the start no shell can trap, and the programs of these tests trap signals.
+fn signals_as_in_a_terminal() {
+    const DONE: &str = "RNET_TEST_SIGNALS";
+    if std::env::var_os(DONE).is_none() {
+        let again = std::env::current_exe().unwrap();
+        let mut env = std::process::Command::new("env");
+        env.arg("--default-signal").arg(format!("{DONE}=default")).arg(again).args(std::env::args_os().skip(1));
+        panic!("env: {}", std::os::unix::process::CommandExt::exec(&mut env));
+    }
+}
+
 fn main() -> ExitCode {
+    signals_as_in_a_terminal();
     let mut arguments = Arguments::from_args();
     arguments.test_threads =
         arguments.test_threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
