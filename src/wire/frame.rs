@@ -25,18 +25,21 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Bytes of the Ethernet header, and so of the smallest frame.
 pub const HEADER_LEN: usize = 14;
 
-/// Bytes of the largest frame, header included: what one read of a capture port can return.
+/// Bytes of the largest frame that goes from peer to peer, header included.
 pub const FRAME_MAX: usize = 65_535;
 
-/// An Ethernet frame of 14 to [`FRAME_MAX`] bytes. Borrowed, nothing is copied.
+/// Bytes of the largest super-frame: the largest IPv4 packet and an Ethernet header. What one read of a capture port can return.
+pub const SUPER_FRAME_MAX: usize = 65_535 + HEADER_LEN;
+
+/// An Ethernet frame of 14 to [`SUPER_FRAME_MAX`] bytes. Borrowed, nothing is copied.
 #[derive(Debug, Clone)]
 pub struct Frame<'a>(Ethernet2Slice<'a>);
 
 impl<'a> Frame<'a> {
-    /// Takes a whole frame. `Truncated` below 14 bytes, `TooLong` above [`FRAME_MAX`].
+    /// Takes a whole frame. `Truncated` below 14 bytes, `TooLong` above [`SUPER_FRAME_MAX`].
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<Frame<'a>, Malformed> {
-        if bytes.len() > FRAME_MAX {
+        if bytes.len() > SUPER_FRAME_MAX {
             return Err(Malformed::TooLong);
         }
         Ethernet2Slice::from_slice_without_fcs(bytes).map(Frame).map_err(|_| Malformed::Truncated)

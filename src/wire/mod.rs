@@ -9,16 +9,18 @@
 //! neighbour  questions of ARP and neighbour discovery, and their answers
 //! datagram   the headers of rnet's own UDP framing
 //! vxlan      the header of RFC 7348
+//! virtio     what a kernel leaves to do on a frame: checksums, super-frames
 //! message    control messages of a link, and the bodies of gossip
 //! ```
 //!
 //! Every layout carries a version or a kind, and what is not known is refused, never skipped. Integers are big-endian,
-//! except inside bincode (`message`).
+//! except inside bincode (`message`) and what the kernel writes (`virtio`).
 
 pub mod datagram;
 pub mod frame;
 pub mod message;
 pub mod neighbour;
+pub mod virtio;
 pub mod vxlan;
 
 /// Why bytes are not what they should be.
