@@ -29,7 +29,7 @@ fn capture(plane: &Plane, frame: &[u8], out: &mut Memory) {
 fn receive(plane: &Plane, at: u8, from: u8, burst: &mut Memory, out: &mut Memory) {
     out.clear();
     let mut batch = plane.batch();
-    burst.each_sent_to(address(at), |datagram| batch.from_net(address(from), datagram, NOW, out));
+    batch.from_net(burst.sent_to(address(at)).map(|datagram| (address(from), datagram)), NOW, out);
 }
 
 fn verdict(c: &mut Criterion) {

@@ -55,9 +55,9 @@ fn burst(planes: &[Plane; 3], frames: &[Vec<u8>], now: Instant, memory: &mut [Me
         frames.iter().for_each(|frame| batch.from_bridge(PORT, frame, now, sent));
     }
     let mut batch = relay.batch();
-    sent.each_sent_to(address(2), |datagram| batch.from_net(address(1), datagram, now, relayed));
+    batch.from_net(sent.sent_to(address(2)).map(|datagram| (address(1), datagram)), now, relayed);
     let mut batch = last.batch();
-    relayed.each_sent_to(address(3), |datagram| batch.from_net(address(2), datagram, now, end));
+    batch.from_net(relayed.sent_to(address(3)).map(|datagram| (address(2), datagram)), now, end);
     end.delivered
 }
 
@@ -69,8 +69,8 @@ fn a_frame_costs_no_allocation_anywhere_on_its_way() {
     // Host 3 speaks once, so that host 1 knows where it is.
     let [sent, relayed, end] = &mut memory;
     planes[2].from_bridge(PORT, &frame(3, Mac::BROADCAST, 60), now, sent);
-    sent.each_sent_to(address(2), |datagram| planes[1].from_net(address(3), datagram, now, relayed));
-    relayed.each_sent_to(address(1), |datagram| planes[0].from_net(address(2), datagram, now, end));
+    sent.sent_to(address(2)).for_each(|datagram| planes[1].from_net(address(3), datagram, now, relayed));
+    relayed.sent_to(address(1)).for_each(|datagram| planes[0].from_net(address(2), datagram, now, end));
     assert_eq!(end.delivered, 1);
 
     let flood = frame(1, Mac::BROADCAST, 300);

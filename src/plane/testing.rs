@@ -8,6 +8,8 @@ use crate::crypto::keys::{Ephemeral, EpochKeys};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
 use crate::types::{Instant, Mac, NetId, ShortId};
+use crate::wire::datagram::Inner;
+use crate::wire::virtio::Offload;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -55,8 +57,8 @@ impl Sink for Memory {
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
     }
 
-    fn deliver(&mut self, port: PortId, frame: &[u8]) {
-        self.frames.push((port, frame.to_vec()));
+    fn deliver(&mut self, port: PortId, _: &Offload, parts: &[&[u8]]) {
+        self.frames.push((port, parts.concat()));
     }
 
     fn event(&mut self, event: Event) {
@@ -82,6 +84,11 @@ pub fn rekey(a: &Path, b: &Path, number: u16) {
     b.install(Epoch { number, cipher, keys: listener, our_index: index(b), their_index: index(a) });
     a.activate(number);
     b.activate(number);
+}
+
+/// Writes a frame as one datagram of `path`.
+pub fn write(path: &Path, inner: &Inner, frame: &[u8], out: &mut Memory) {
+    path.writer().unwrap().write(inner, frame.len(), out, |into| into.copy_from_slice(frame)).unwrap();
 }
 
 /// Two ends of a ready path between hosts 1 and 2, with epoch 1.

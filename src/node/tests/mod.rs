@@ -19,6 +19,7 @@ use crate::crypto::keys::generate_key;
 use crate::ipam::Init;
 use crate::plane::fib::PortId;
 use crate::plane::{Event, Limits, Plane, Sink};
+use crate::wire::virtio::Offload;
 use crate::types::{Instant, Nickname, Psk, PublicKey, Target, Uid};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -418,8 +419,8 @@ impl Sink for Collected {
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
     }
 
-    fn deliver(&mut self, port: PortId, frame: &[u8]) {
-        self.delivered.push((port, frame.to_vec()));
+    fn deliver(&mut self, port: PortId, _: &Offload, parts: &[&[u8]]) {
+        self.delivered.push((port, parts.concat()));
     }
 
     fn event(&mut self, event: Event) {
