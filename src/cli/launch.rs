@@ -18,7 +18,7 @@ use crate::crypto::psk;
 use crate::host::Host;
 use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
-use crate::io::capture::CaptureKind;
+use crate::io::capture::{CaptureKind, Options};
 use crate::io::clock::Clock;
 use crate::io::lock::Lock;
 use crate::io::store::{Loaded, Store};
@@ -197,7 +197,8 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     };
     require_capture(kind)?;
     let (host_events, machine_events) = mpsc::unbounded_channel();
-    let host = Host::start_in(Some(&config.run_dir), kind, host_events).await.map_err(|why| fail(&why))?;
+    let host =
+        Host::start_in(Some(&config.run_dir), Options::plain(kind), host_events).await.map_err(|why| fail(&why))?;
     let swept = host.sweep().await.map_err(|why| fail(&why))?;
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;

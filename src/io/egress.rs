@@ -194,7 +194,7 @@ mod tests {
         while got.len() < count && std::time::Instant::now() < deadline {
             let mut fds = [nix::poll::PollFd::new(socket.as_fd(), nix::poll::PollFlags::POLLIN)];
             nix::poll::poll(&mut fds, 50u8).unwrap();
-            ingress.receive(socket, |_, datagram| got.push(datagram.to_vec())).unwrap();
+            got.extend(ingress.receive(socket).unwrap().map(|(_, datagram)| datagram.to_vec()));
         }
         got
     }

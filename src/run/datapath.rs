@@ -10,13 +10,14 @@
 //! No frame touches an async runtime, no memory is allocated for one, and the thread sleeps while there is nothing to
 //! do. What cannot be delivered is counted and gone: nothing waits for anybody.
 
-use crate::io::capture::{Capture, FRAME_MAX};
+use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
 use crate::io::egress::Egress;
 use crate::io::ingress::Ingress;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
 use crate::plane::{Drop as Reason, Event, Plane, Sink, Tally};
+use crate::wire::virtio::Offload;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use std::io;
@@ -53,9 +54,11 @@ pub struct Hands {
 }
 
 impl Hands {
-    /// Frames captured here come in on `port` from now on.
-    pub fn open(&self, port: PortId, capture: Capture) {
-        self.order(Order::Open(port, capture));
+    /// Frames captured here come in on `port` from now on. Of several queues only the first is read yet.
+    pub fn open(&self, port: PortId, captures: Vec<Capture>) {
+        if let Some(capture) = captures.into_iter().next() {
+            self.order(Order::Open(port, capture));
+        }
     }
 
     /// The port is closed and its capture with it.
@@ -161,8 +164,11 @@ impl Sink for Outlet {
 
     fn deliver(&mut self, port: PortId, frame: &[u8]) {
         // An error concerns this frame only: the device's queue is full, or it is about to go.
-        let written =
-            self.ports.iter_mut().find(|candidate| candidate.id == port).map(|port| port.capture.write(frame));
+        let written = self
+            .ports
+            .iter_mut()
+            .find(|candidate| candidate.id == port)
+            .map(|port| port.capture.write(&Offload::NONE, &[frame]));
         if !matches!(written, Some(Ok(()))) {
             self.lost.drop(Reason::BridgeFull);
         }
@@ -188,7 +194,7 @@ struct Worker {
 impl Worker {
     fn work(&mut self) {
         let mut ingress = Ingress::new();
-        let mut buffer = vec![0; FRAME_MAX];
+        let mut buffer = vec![0; CAPTURE_MAX];
         let mut ready = [EpollEvent::empty(); 64];
         loop {
             let count = match self.readable.wait(&mut ready, EpollTimeout::NONE) {
@@ -238,13 +244,15 @@ impl Worker {
         let mut batch = plane.batch();
         for _ in 0..ROUNDS {
             let now = clock.now();
-            let received = ingress.receive(socket, |from, datagram| {
+            let received = ingress.receive(socket)?;
+            let last = received.is_last();
+            for (from, datagram) in received {
                 batch.from_net(from, datagram, now, outlet);
                 if outlet.egress.is_pressing() {
                     outlet.flush(socket);
                 }
-            })?;
-            if received == 0 {
+            }
+            if last {
                 break;
             }
         }
@@ -260,7 +268,11 @@ impl Worker {
         for _ in 0..BURST {
             let Some(port) = outlet.ports.iter_mut().find(|port| port.id == id) else { break };
             match port.capture.read(buffer) {
-                Ok(Some(length)) => batch.from_bridge(id, buffer.get(..length).unwrap_or_default(), now, outlet),
+                // Until super-frames are cut here: captures are opened without offload, so that no such frame comes.
+                Ok(Some(Ok(captured))) if captured.offload == Offload::NONE => {
+                    batch.from_bridge(id, captured.frame, now, outlet);
+                }
+                Ok(Some(_)) => outlet.lost.drop(Reason::Malformed),
                 Ok(None) => break,
                 // Its device is gone or down: not waited for any more, control will close it.
                 Err(why) => {
