@@ -18,18 +18,18 @@ use crate::crypto::psk;
 use crate::host::Host;
 use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
-use crate::io::capture::CaptureKind;
+use crate::io::capture::{CaptureKind, Options};
 use crate::io::clock::Clock;
 use crate::io::lock::Lock;
 use crate::io::store::{Loaded, Store};
-use crate::io::udp::UdpSocket;
+use crate::io::udp::{Group, UdpSocket};
 use crate::io::{entropy, routes, tcp};
 use crate::ipam::Init;
 use crate::node::border::State;
 use crate::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
-use crate::run::datapath::{Datapath, EVENTS_MAX};
+use crate::run::datapath::{self, Datapath, EVENTS_MAX};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
 use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
@@ -167,7 +167,7 @@ fn remove_if_bare(dir: &Path) {
 /// The mesh's port, taken.
 struct Sockets {
     tcp: TcpListener,
-    udp: UdpSocket,
+    udp: Group,
 }
 
 impl Sockets {
@@ -183,8 +183,20 @@ impl Sockets {
         };
         let address = config.host.map(|ip: IpAddr| SocketAddr::new(ip, config.port));
         let tcp = address.map_or_else(|| tcp::listen(config.port), tcp::listen_at).map_err(|why| failed("TCP", why))?;
-        let udp = address.map_or_else(|| UdpSocket::bind(config.port), UdpSocket::bind_to);
+        let threads = threads(config);
+        let udp = match address {
+            None => UdpSocket::bind_group(config.port, threads, true),
+            Some(address) => UdpSocket::bind_group_to(address, threads, true),
+        };
         Ok(Sockets { tcp, udp: udp.map_err(|why| failed("UDP", why))? })
+    }
+}
+
+/// Data path threads: each needs a queue of its own at every capture port, and pcap has one.
+fn threads(config: &Config) -> usize {
+    match config.capture {
+        config::CaptureKind::Tap => config.threads.unwrap_or_else(datapath::default_threads),
+        config::CaptureKind::Pcap => 1,
     }
 }
 
@@ -196,8 +208,10 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
         config::CaptureKind::Pcap => CaptureKind::Pcap,
     };
     require_capture(kind)?;
+    let capture = Options { kind, queues: threads(&config), offload: config.offload };
     let (host_events, machine_events) = mpsc::unbounded_channel();
-    let host = Host::start_in(Some(&config.run_dir), kind, host_events).await.map_err(|why| fail(&why))?;
+    let host =
+        Host::start_in(Some(&config.run_dir), capture, host_events).await.map_err(|why| fail(&why))?;
     let swept = host.sweep().await.map_err(|why| fail(&why))?;
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;
@@ -210,9 +224,12 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let node = Node::new(node_config(&mut config, key, state)?, Arc::clone(&plane), clock.now());
     let name = node.name();
 
-    let udp = Arc::new(sockets.udp);
     let (events, probes) = mpsc::channel(EVENTS_MAX);
-    let datapath = Datapath::start(plane, Arc::clone(&udp), clock, events).map_err(|why| fail(&why))?;
+    let udp: Vec<_> = sockets.udp.sockets.into_iter().map(Arc::new).collect();
+    // Probes must not wait behind data; where there is no other socket they do.
+    let prober = sockets.udp.spare.map(Arc::new).or_else(|| udp.first().cloned());
+    let prober = prober.ok_or_else(|| fail(&"no UDP socket"))?;
+    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events).map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
     let save = move |state: &State| store.save(STATE, state).map_err(|why| why.to_string());
     let stored = happenings.clone();
@@ -230,7 +247,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (end, ended) = oneshot::channel::<()>();
     let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
     let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
-    let outlets = Outlets { links: Links::new(happenings), socket: udp, hands: datapath.hands(), machine, keeper };
+    let outlets = Outlets { links: Links::new(happenings), socket: prober, hands: datapath.hands(), machine, keeper };
     let control = Control::new(node, clock, outlets);
     let alarm = Alarm::new().map_err(|why| fail(&why))?;
 

@@ -18,7 +18,7 @@ use super::firewall::{self, Firewall};
 use super::guard;
 use super::names;
 use super::plan::{Step, plan};
-use crate::io::capture::{Capture, CaptureKind};
+use crate::io::capture::{Capture, Options};
 use crate::io::netlink::{Netlink, Veth};
 use crate::io::netns::{Netns, set_sysctl};
 use crate::io::pidfd::{Pidfd, started};
@@ -48,9 +48,9 @@ const PORT_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
 pub enum HostEvent {
-    /// Frames of `port` are captured here from now on: for the data path.
-    Opened { port: PortId, capture: Capture },
-    /// Close the capture of `port`; its device is about to be deleted.
+    /// Frames of `port` are captured here from now on, one capture per queue: for the data path.
+    Opened { port: PortId, captures: Vec<Capture> },
+    /// Close the captures of `port`; its device is about to be deleted.
     Closed { port: PortId },
     /// The process or the namespace of this attachment is gone; its interfaces went with it.
     AttachmentGone { key: String },
@@ -82,7 +82,7 @@ struct Shared {
 
 /// See the head of this file.
 pub struct Host {
-    kind: CaptureKind,
+    capture: Options,
     own: Netns,
     shared: Arc<Shared>,
     firewall: Firewall,
@@ -107,14 +107,14 @@ impl Host {
     /// Connects to the kernel and begins to watch. Must be called within a runtime, in the router's network namespace.
     ///
     /// Errors: no netlink. That privilege is missing shows at the first change.
-    pub async fn start(kind: CaptureKind, events: UnboundedSender<HostEvent>) -> Result<Host, String> {
-        Host::start_in(None, kind, events).await
+    pub async fn start(capture: Options, events: UnboundedSender<HostEvent>) -> Result<Host, String> {
+        Host::start_in(None, capture, events).await
     }
 
     /// The same; settings of the kernel that it switches on are remembered in this run directory.
     pub async fn start_in(
         run_dir: Option<&Path>,
-        kind: CaptureKind,
+        capture: Options,
         events: UnboundedSender<HostEvent>,
     ) -> Result<Host, String> {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
@@ -126,7 +126,7 @@ impl Host {
         let fences = Fences::default();
         let keep = [Task(tokio::spawn(firewall.clone().keep())), Task(tokio::spawn(fences.clone().keep()))];
         Ok(Host {
-            kind,
+            capture,
             own,
             shared,
             firewall,
@@ -140,7 +140,7 @@ impl Host {
 
     /// Makes a change, whole or not at all. The error is one line: what was attempted, and why it failed.
     pub async fn apply(&mut self, op: HostOp) -> Result<HostAnswer, String> {
-        let steps = plan(&op, self.kind);
+        let steps = plan(&op, self.capture.kind);
         match op {
             HostOp::OpenNetwork { id, .. } => {
                 // Before the first frame: another firewall may drop it.
@@ -269,13 +269,13 @@ impl Host {
 
     /// Runs all steps, or undoes those that were run.
     async fn run(&mut self, steps: Vec<Step>, inside: Option<&Inside>) -> Result<(), String> {
-        let mut capture = None;
+        let mut captures = Vec::new();
         let mut undoing: Vec<Step> = Vec::new();
         for (number, step) in steps.iter().enumerate() {
-            match self.step(number, step, inside, &mut capture).await {
+            match self.step(number, step, inside, &mut captures).await {
                 Ok(()) => undoing.extend(step.undo()),
                 Err(why) => {
-                    let undone = self.undo(undoing, &mut capture).await;
+                    let undone = self.undo(undoing, &mut captures).await;
                     return Err(undone.err().map_or(why.clone(), |left| format!("{why}; and undoing failed: {left}")));
                 }
             }
@@ -284,11 +284,11 @@ impl Host {
     }
 
     /// Runs all, whatever fails; tells the first failure.
-    async fn undo(&mut self, undoing: Vec<Step>, capture: &mut Option<Capture>) -> Result<(), String> {
-        *capture = None;
+    async fn undo(&mut self, undoing: Vec<Step>, captures: &mut Vec<Capture>) -> Result<(), String> {
+        captures.clear();
         let mut result = Ok(());
         for step in undoing.iter().rev() {
-            result = result.and(self.execute(step, None, capture).await);
+            result = result.and(self.execute(step, None, captures).await);
         }
         result
     }
@@ -298,20 +298,20 @@ impl Host {
         _number: usize,
         step: &Step,
         inside: Option<&Inside>,
-        capture: &mut Option<Capture>,
+        captures: &mut Vec<Capture>,
     ) -> Result<(), String> {
         #[cfg(test)]
         if self.fail_at == Some(_number) {
             return Err(format!("injected at {step:?}"));
         }
-        self.execute(step, inside, capture).await
+        self.execute(step, inside, captures).await
     }
 
     async fn execute(
         &mut self,
         step: &Step,
         inside: Option<&Inside>,
-        capture: &mut Option<Capture>,
+        captures: &mut Vec<Capture>,
     ) -> Result<(), String> {
         let netlink = &self.shared.netlink;
         let result = match step {
@@ -333,19 +333,22 @@ impl Host {
             Step::AwaitForwarding { port } => return self.await_forwarding(port).await,
             Step::Delete { name } => netlink.delete(name).await.map(|_| ()),
             Step::AddTap { name } => {
-                *capture = Some(Capture::Tap(tap::Tap::create(name).map_err(|e| tap_error(name, &e))?));
+                let queues = tap::Tap::create(name, self.capture.queues, self.capture.offload);
+                captures.extend(queues.map_err(|e| tap_error(name, &e))?.into_iter().map(Capture::Tap));
                 Ok(())
             }
             Step::Silence { name } => {
                 return silence(name).map_err(|e| e.to_string());
             }
             Step::OpenPcap { name } => {
-                *capture = Some(open_pcap(name)?);
+                captures.push(open_pcap(name)?);
                 Ok(())
             }
             Step::HandOver { port } => {
-                let capture = capture.take().ok_or("no capture to hand over")?;
-                return self.shared.tell(HostEvent::Opened { port: *port, capture });
+                if captures.is_empty() {
+                    return Err("no capture to hand over".to_string());
+                }
+                return self.shared.tell(HostEvent::Opened { port: *port, captures: std::mem::take(captures) });
             }
             Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
             Step::Guard { name, capture, mac, addresses } => {

@@ -1,15 +1,24 @@
 //! A network's capture port: where frames leave the bridge for rnet and come back.
 //!
 //! Owns the choice between the two back ends; each is a file of its own. Frames are whole Ethernet frames of 14 to
-//! 65,535 bytes without FCS and without any header before them, checksums complete (a plain TAP's kernel completes them;
-//! `host` switches the offload off for pcap). Neither call ever blocks; readiness comes from poll(2) on the descriptor.
-//! Dropping a capture closes it; a TAP's device goes with it.
+//! 65,549 bytes without FCS. Beside each goes what is left to do on it: a TAP's kernel may leave checksums and the cutting of
+//! super-frames to us, and takes frames back so; with pcap every frame is complete, both ways (`host` switches the offload
+//! off). What is done about it is `plane::offload`'s. Neither call ever blocks; readiness comes from poll(2) on the
+//! descriptor. Dropping a capture closes it; a TAP's device goes with its last queue.
 
+pub use super::tap::Features;
+
+use crate::wire::Malformed;
+use crate::wire::frame::SUPER_FRAME_MAX;
+use crate::wire::virtio::{Offload, VIRTIO_LEN};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-/// Largest frame that is read or written, bytes.
-pub const FRAME_MAX: usize = 65_535;
+/// Bytes that a read's buffer must hold: the largest super-frame and the header before it.
+pub const CAPTURE_MAX: usize = VIRTIO_LEN + SUPER_FRAME_MAX;
+
+/// Parts that a written frame may be in: headers and 64 segments, and one to spare.
+pub const PARTS_MAX: usize = 66;
 
 /// How frames are captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,7 +43,34 @@ impl CaptureKind {
     }
 }
 
-/// An open capture port.
+/// How a network's capture port is to be opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// By what.
+    pub kind: CaptureKind,
+    /// Queues of a TAP, at least 1. pcap has one.
+    pub queues: usize,
+    /// Whether a TAP's kernel may leave checksums and super-frames to us. False: every frame comes complete.
+    pub offload: bool,
+}
+
+impl Options {
+    /// One queue, every frame complete.
+    pub fn plain(kind: CaptureKind) -> Options {
+        Options { kind, queues: 1, offload: false }
+    }
+}
+
+/// A frame from the bridge.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Captured<'b> {
+    /// The whole Ethernet frame, in the buffer that was read into.
+    pub frame: &'b mut [u8],
+    /// What the kernel left to do on it. Not checked against the frame.
+    pub offload: Offload,
+}
+
+/// An open capture port: one queue of it.
 pub enum Capture {
     /// See [`super::tap`].
     Tap(super::tap::Tap),
@@ -44,22 +80,39 @@ pub enum Capture {
 }
 
 impl Capture {
-    /// The next captured frame, or nothing if none waits. `buffer` should hold [`FRAME_MAX`] bytes; a longer frame is cut.
-    /// An error means that the device is gone or down (EBADFD, EIO): close the port, or try again when it is up.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+    /// What the port's kernel leaves to us and takes from us; with pcap nothing.
+    pub fn features(&self) -> Features {
         match self {
-            Capture::Tap(tap) => tap.read(buffer),
+            Capture::Tap(tap) => tap.features(),
             #[cfg(feature = "pcap")]
-            Capture::Pcap(pcap) => pcap.read(buffer),
+            Capture::Pcap(_) => Features::default(),
         }
     }
 
-    /// Gives one frame to the bridge. An error concerns this frame only: it is to be counted as lost.
-    pub fn write(&mut self, frame: &[u8]) -> io::Result<()> {
+    /// The next captured frame, or nothing if none waits. `buffer` should hold [`CAPTURE_MAX`] bytes; a longer frame is cut.
+    /// `Malformed` concerns that frame only: it is lost. An error means that the device is gone or down (EBADFD, EIO):
+    /// close the port, or try again when it is up.
+    pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<Result<Captured<'b>, Malformed>>> {
         match self {
-            Capture::Tap(tap) => tap.write(frame),
+            Capture::Tap(tap) => tap.read(buffer),
             #[cfg(feature = "pcap")]
-            Capture::Pcap(pcap) => pcap.write(frame),
+            Capture::Pcap(pcap) => {
+                let Some(length) = pcap.read(buffer)? else { return Ok(None) };
+                let frame = buffer.get_mut(..length).unwrap_or_default();
+                Ok(Some(Ok(Captured { frame, offload: Offload::NONE })))
+            }
+        }
+    }
+
+    /// Gives one frame, in at most [`PARTS_MAX`] parts, to the bridge. An error concerns this frame only: it is to be counted as
+    /// lost. `Unsupported`: with pcap nothing may be left to do. EINVAL: a TAP's kernel does not understand `offload`, or it does not fit the frame.
+    pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
+        match self {
+            Capture::Tap(tap) => tap.write(offload, parts),
+            #[cfg(feature = "pcap")]
+            Capture::Pcap(_) if *offload != Offload::NONE => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            #[cfg(feature = "pcap")]
+            Capture::Pcap(pcap) => pcap.write(parts),
         }
     }
 }

@@ -111,10 +111,15 @@ impl Egress {
         }
     }
 
+    /// Whether a datagram of `len` bytes for `to` would ride the send that the last one rides.
+    pub fn joins(&self, to: SocketAddr, len: usize) -> bool {
+        self.groups.last().is_some_and(|group| group.takes(to, len))
+    }
+
     /// Room for a datagram of `len` bytes (1 to 65,507) for `to`, to be written whole before the next call. Nothing if the
     /// batch is full or no datagram can be that long; it is counted as `overflow` then.
     pub fn reserve(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        let joins = self.groups.last().is_some_and(|group| group.takes(to, len));
+        let joins = self.joins(to, len);
         if len == 0 || len > DATAGRAM_MAX || self.used + len > CAPACITY || (!joins && self.groups.len() == GROUPS_MAX) {
             self.overflow += 1;
             return None;
@@ -194,7 +199,7 @@ mod tests {
         while got.len() < count && std::time::Instant::now() < deadline {
             let mut fds = [nix::poll::PollFd::new(socket.as_fd(), nix::poll::PollFlags::POLLIN)];
             nix::poll::poll(&mut fds, 50u8).unwrap();
-            ingress.receive(socket, |_, datagram| got.push(datagram.to_vec())).unwrap();
+            got.extend(ingress.receive(socket).unwrap().map(|(_, datagram)| datagram.to_vec()));
         }
         got
     }

@@ -1,13 +1,15 @@
 //! Datagrams on their way in, received many per system call.
 //!
 //! Owns the receive buffers: 8 of 64 KiB, because the kernel may coalesce (UDP_GRO) up to 64 KiB of equal-sized
-//! datagrams of one sender into one message and cuts silently what does not fit. A call hands each datagram on once,
-//! in the memory that it arrived in, in the order of arrival.
+//! datagrams of one sender into one message and cuts silently what does not fit. A call hands each datagram on once, in the
+//! order of arrival, as a slice of its own of the memory that it arrived in: a batch may hold on to all of them.
 
 use super::udp::{UdpSocket, plain};
 use quinn_udp::RecvMeta;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::iter::Zip;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::slice::{ChunksExactMut, ChunksMut, Iter};
 
 /// Messages per system call (8 measured best).
 const MESSAGES: usize = 8;
@@ -32,29 +34,63 @@ impl Ingress {
         Ingress { buffers: vec![0; MESSAGES * MESSAGE].into_boxed_slice(), metas: [RecvMeta::default(); MESSAGES] }
     }
 
-    /// One receive call; `each` is given the sender (never v4-mapped) and the datagram. Answers how many there were; 0: nothing
-    /// waits. An error queued by ICMP for an earlier send counts as nothing, other errors mean a broken socket.
-    pub fn receive(&mut self, socket: &UdpSocket, mut each: impl FnMut(SocketAddr, &mut [u8])) -> io::Result<usize> {
+    /// One receive call, and what it brought: nothing if nothing waits. An error queued by ICMP for an earlier send counts as
+    /// nothing, other errors mean a broken socket.
+    pub fn receive<'b>(&'b mut self, socket: &UdpSocket) -> io::Result<Received<'b>> {
         let messages = {
             let mut chunks = self.buffers.chunks_exact_mut(MESSAGE);
             let mut slices: [IoSliceMut<'_>; MESSAGES] =
                 std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
             match socket.state.recv(socket.as_udp_ref(), &mut slices, &mut self.metas) {
                 Ok(messages) => messages,
-                Err(e) if is_transient(&e) => return Ok(0),
+                Err(e) if is_transient(&e) => 0,
                 Err(e) => return Err(e),
             }
         };
-        let mut datagrams = 0;
-        for (buffer, meta) in self.buffers.chunks_exact_mut(MESSAGE).zip(&self.metas).take(messages) {
-            let from = plain(meta.addr);
-            // An empty datagram has neither length nor stride, and nothing to tell.
-            for datagram in buffer[..meta.len.min(MESSAGE)].chunks_mut(meta.stride.max(1)) {
-                each(from, datagram);
-                datagrams += 1;
+        let buffers = self.buffers.chunks_exact_mut(MESSAGE);
+        let metas = self.metas.get(..messages).unwrap_or(&self.metas).iter();
+        Ok(Received { messages, from: NOBODY, datagrams: [].chunks_mut(1), next: metas.zip(buffers) })
+    }
+}
+
+/// No sender: before the first message.
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
+
+/// What one receive call brought, datagram by datagram: the sender (never v4-mapped), and the memory that it arrived in, which
+/// is the caller's until the next receive call.
+pub struct Received<'b> {
+    messages: usize,
+    from: SocketAddr,
+    datagrams: ChunksMut<'b, u8>,
+    next: Zip<Iter<'b, RecvMeta>, ChunksExactMut<'b, u8>>,
+}
+
+impl Received<'_> {
+    /// Whether nothing waited.
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// Whether nothing waited any more after this: another call would bring nothing, or what has come since.
+    pub fn is_last(&self) -> bool {
+        self.messages < MESSAGES
+    }
+}
+
+impl<'b> Iterator for Received<'b> {
+    type Item = (SocketAddr, &'b mut [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(datagram) = self.datagrams.next() {
+                return Some((self.from, datagram));
             }
+            let (meta, buffer) = self.next.next()?;
+            self.from = plain(meta.addr);
+            // An empty datagram has neither length nor stride, and nothing to tell.
+            let length = meta.len.min(MESSAGE);
+            self.datagrams = buffer.get_mut(..length).unwrap_or_default().chunks_mut(meta.stride.max(1));
         }
-        Ok(datagrams)
     }
 }
 

@@ -1,55 +1,153 @@
-//! A TAP device as a capture port, through the `tun-tap` crate.
+//! A TAP device as a capture port, with the kernel's work left to us where we ask for it.
 //!
-//! Owns the descriptor of /dev/net/tun. The device is not persistent: it lives exactly as long as the descriptor, so
-//! that no TAP is left of a router that was killed, and a TAP that stands is proof of a living one. MTU, bridge and state
-//! are set by `netlink`. The crate makes a plain TAP (IFF_TAP | IFF_NO_PI): no virtio header, so the kernel completes
-//! checksums and cuts super-frames before they get here (README, dependencies).
+//! Owns the descriptors of /dev/net/tun, one per queue: the kernel spreads flows over them. The device is not persistent: it
+//! lives exactly as long as its last descriptor, so that no TAP is left of a router that was killed, and a TAP that stands is
+//! proof of a living one. MTU, bridge and state are set by `netlink`.
 //!
-//! Trap: never call TUNSETOFFLOAD on this descriptor. It succeeds, and super-frames then arrive without the header
-//! that says so.
+//! ```text
+//! read, write   | virtio header, 10 | Ethernet frame, 14 to 65,549 |      one frame per call
+//! ```
+//!
+//! The header is always there (IFF_VNET_HDR); what it may say is agreed once for the device (TUNSETOFFLOAD). If nothing is agreed,
+//! the kernel completes checksums and cuts super-frames before they get here: four times the CPU per byte.
+//!
+//! Traps: the header is in the machine's byte order. A second IFF_MULTI_QUEUE open of a name joins the device that is there,
+//! another router's too, so the first queue is made with IFF_TUN_EXCL. A UDP super-frame of more than 64 segments is refused
+//! by the kernel (EINVAL), and is lost whole.
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
-use tun_tap::{Iface, Mode};
+use super::capture::{Captured, PARTS_MAX};
+use crate::wire::Malformed;
+use crate::wire::virtio::{Offload, VIRTIO_LEN};
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
 
-/// See the head of this file.
-pub struct Tap(Iface);
+/// What a capture port's kernel leaves to us, and takes from us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Features {
+    /// Checksums that are not complete.
+    pub checksum: bool,
+    /// Super-frames of TCP.
+    pub tso: bool,
+    /// Super-frames of UDP: at most 64 datagrams (Linux 6.2).
+    pub uso: bool,
+    /// The port has several queues.
+    pub multi_queue: bool,
+}
+
+const CHECKSUM: u32 = libc::TUN_F_CSUM;
+const TSO: u32 = CHECKSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+const USO: u32 = TSO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// One queue of a device. See the head of this file.
+pub struct Tap {
+    queue: File,
+    features: Features,
+}
 
 impl Tap {
-    /// Makes the device `name` (at most 15 bytes) in the network namespace of the calling thread, down, MTU 1500.
+    /// Makes the device `name` (at most 15 bytes) in the network namespace of the calling thread, down, MTU 1500, with `queues`
+    /// queues (at least one; the kernel allows 256). `wanted`: leave us what we can do better; else every frame comes complete.
     ///
-    /// Errors: no /dev/net/tun (NotFound), no CAP_NET_ADMIN (PermissionDenied), the name is taken by another kind of
-    /// device (InvalidInput) or by a TAP in use (ResourceBusy).
-    pub fn create(name: &str) -> io::Result<Tap> {
-        let iface = Iface::without_packet_info(name, Mode::Tap)?;
-        if iface.name() != name {
-            return Err(io::Error::other(format!("the kernel named the TAP {} and not {name}", iface.name())));
+    /// Errors: no /dev/net/tun (NotFound), no CAP_NET_ADMIN (PermissionDenied), the name is taken (ResourceBusy) or is none
+    /// (InvalidInput).
+    pub fn create(name: &str, queues: usize, wanted: bool) -> io::Result<Vec<Tap>> {
+        let queues = queues.max(1);
+        let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
+        let kind = if queues > 1 { kind | libc::IFF_MULTI_QUEUE } else { kind };
+        let first = open_queue(name, kind | libc::IFF_TUN_EXCL)?;
+        let features = Features {
+            multi_queue: queues > 1,
+            ..agree(wanted, |offloads| {
+                // SAFETY: TUNSETOFFLOAD takes its argument by value and writes no memory.
+                match unsafe { libc::ioctl(first.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) } {
+                    0 => Ok(()),
+                    _ => Err(io::Error::last_os_error()),
+                }
+            })
+        };
+        let mut taps = vec![Tap { queue: first, features }];
+        while taps.len() < queues {
+            taps.push(Tap { queue: open_queue(name, kind)?, features });
         }
-        // SAFETY: `iface` owns this open descriptor and outlives the borrow, which ends with this statement's block.
-        let fd = unsafe { BorrowedFd::borrow_raw(iface.as_raw_fd()) };
-        let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
-        fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        Ok(Tap(iface))
+        Ok(taps)
+    }
+
+    /// What was agreed with the kernel for this device.
+    pub fn features(&self) -> Features {
+        self.features
     }
 
     /// See [`super::capture::Capture::read`].
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.0.recv(buffer) {
-            Ok(length) => Ok(Some(length)),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
-            Err(e) => Err(e),
-        }
+    pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<Result<Captured<'b>, Malformed>>> {
+        let length = match self.queue.read(buffer) {
+            Ok(length) => length,
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(None),
+            // A frame that the header has no words for; the kernel has dropped it.
+            Err(e) if e.raw_os_error() == Some(libc::EINVAL) && buffer.len() > VIRTIO_LEN => {
+                return Ok(Some(Err(Malformed::Kind)));
+            }
+            Err(e) => return Err(e),
+        };
+        let Some((header, frame)) = buffer.get_mut(..length).and_then(|read| read.split_first_chunk_mut::<VIRTIO_LEN>()) else {
+            return Ok(Some(Err(Malformed::Truncated)));
+        };
+        Ok(Some(Offload::parse(header).map(|offload| Captured { frame, offload })))
     }
 
     /// See [`super::capture::Capture::write`].
-    pub fn write(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.0.send(frame).map(|_| ())
+    pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
+        let header = offload.emit();
+        if let [frame] = parts {
+            return self.queue.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame)]).map(|_| ());
+        }
+        let mut slices = [IoSlice::new(&[]); 1 + PARTS_MAX];
+        let Some(slices) = slices.get_mut(..1 + parts.len()) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        for (slice, part) in slices.iter_mut().zip([&header[..]].iter().chain(parts)) {
+            *slice = IoSlice::new(part);
+        }
+        self.queue.write_vectored(slices).map(|_| ())
     }
 }
 
 impl AsRawFd for Tap {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.queue.as_raw_fd()
+    }
+}
+
+/// Asks for the most first; older kernels refuse the whole of what they do not know in part.
+fn agree(wanted: bool, mut ask: impl FnMut(u32) -> io::Result<()>) -> Features {
+    let none = Features::default();
+    let ladder = [
+        (USO, Features { checksum: true, tso: true, uso: true, ..none }),
+        (TSO, Features { checksum: true, tso: true, ..none }),
+        (CHECKSUM, Features { checksum: true, ..none }),
+    ];
+    let agreed = ladder.into_iter().filter(|_| wanted).find(|(offloads, _)| ask(*offloads).is_ok());
+    agreed.map_or(none, |(_, features)| features)
+}
+
+/// A descriptor that is a queue of the device `name`.
+fn open_queue(name: &str, flags: libc::c_int) -> io::Result<File> {
+    // SAFETY: ifreq is plain old data for which zeroes are valid.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero. A name with % would be a pattern that the kernel numbers.
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('%') {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // The kernel reads the 16 bits, IFF_TUN_EXCL (0x8000) among them.
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    let queue = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
+    // SAFETY: `request` is an ifreq with a terminated name; it outlives the call.
+    match unsafe { libc::ioctl(queue.as_raw_fd(), libc::TUNSETIFF, &raw mut request) } {
+        0 => Ok(queue),
+        _ => Err(io::Error::last_os_error()),
     }
 }

@@ -6,6 +6,9 @@
 //! datagram larger than the interface allows fails with EMSGSIZE instead of being cut. A failed send concerns that
 //! datagram only.
 //!
+//! Several threads have several sockets on one port, a [`Group`]: the kernel gives each datagram to one of them, by a byte of
+//! it. A spare one receives nothing: it sends control's probes, which must not wait behind data in one send buffer.
+//!
 //! Invariant: nothing a peer sends or an ICMP error says makes a call here fail for good.
 
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
@@ -19,6 +22,17 @@ pub const DATAGRAM_MAX: usize = 65_507;
 
 /// Asked of the kernel for each direction, bytes.
 const BUFFER: usize = 4 << 20;
+
+/// Which byte of a datagram says whose it is, for a group's sockets.
+pub const QUEUE_AT: u32 = 1;
+
+/// Sockets of one port. See [`UdpSocket::bind_group`].
+pub struct Group {
+    /// One for each that receives; datagrams with byte `q` at [`QUEUE_AT`] arrive at socket `q` modulo their number.
+    pub sockets: Vec<UdpSocket>,
+    /// For sending only, with a send buffer of its own; nothing arrives here.
+    pub spare: Option<UdpSocket>,
+}
 
 /// See the head of this file. Shared by the data path thread and control (`&self` suffices for all).
 pub struct UdpSocket {
@@ -40,14 +54,54 @@ impl UdpSocket {
 
     /// Binds this very address; an unspecified IPv6 address takes IPv4 too.
     pub fn bind_to(address: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::bind_with(address, false)
+    }
+
+    fn bind_with(address: SocketAddr, joins: bool) -> io::Result<UdpSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(false)?;
         }
         enlarge(&socket);
+        socket.set_reuse_port(joins)?;
         socket.bind(&address.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         Ok(UdpSocket { socket, state, v6: address.is_ipv6() })
+    }
+
+    /// Binds `count` sockets (at least one) to one `port` (0: any free one) as [`UdpSocket::bind`] does. `spare`: and one
+    /// that is for sending only; there is none where the kernel refuses the program that keeps datagrams off it.
+    ///
+    /// A datagram goes to the socket that its byte at [`QUEUE_AT`] says, or by the kernel's hash of its addresses where
+    /// programs are refused. Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
+    pub fn bind_group(port: u16, count: usize, spare: bool) -> io::Result<Group> {
+        match UdpSocket::bind_group_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), count, spare) {
+            Err(e) if no_ipv6(&e) => {
+                UdpSocket::bind_group_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), count, spare)
+            }
+            other => other,
+        }
+    }
+
+    /// The same on this very address; an unspecified IPv6 address takes IPv4 too.
+    pub fn bind_group_to(address: SocketAddr, count: usize, spare: bool) -> io::Result<Group> {
+        let count = count.max(1);
+        // SO_REUSEPORT would let any program of this user in, a second router too. So the first socket claims the port
+        // without it: whoever has the port already, a group or not, makes this bind fail. Only then it lets the others in.
+        let mut sockets = vec![UdpSocket::bind_to(address)?];
+        if count == 1 && !spare {
+            return Ok(Group { sockets, spare: None });
+        }
+        sockets[0].socket.set_reuse_port(true)?;
+        let address = sockets[0].local_addr()?;
+        // The order of binding is the order in which the program counts them: the spare one is the last.
+        while sockets.len() < count + usize::from(spare) {
+            sockets.push(UdpSocket::bind_with(address, true)?);
+        }
+        let steered = steer(&sockets[0].socket, count);
+        let spare = if spare { sockets.pop() } else { None };
+        // Where the kernel's hash chooses it would choose the spare one too: closing that takes it out of the group.
+        Ok(Group { sockets, spare: spare.filter(|_| steered.is_ok()) })
     }
 
     /// Where it is bound.
@@ -102,6 +156,27 @@ impl AsRawFd for UdpSocket {
     }
 }
 
+/// Gives each datagram to the socket of the group that its byte says, of the first `count`.
+///
+/// The program sees the UDP payload and answers the number of the socket. What is too short for the byte goes to the first.
+fn steer(socket: &Socket, count: usize) -> io::Result<()> {
+    let count = u32::try_from(count).map_err(io::Error::other)?;
+    let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, QUEUE_AT),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
+        step(libc::BPF_RET | libc::BPF_A, 0),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: the option takes a sock_fprog of this length; it and the steps that it points to outlive the call, which copies them.
+    let set = unsafe {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
+        libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const program).cast(), length)
+    };
+    if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// `address` without the v4-mapped form, so that one peer has one address.
 pub fn plain(address: SocketAddr) -> SocketAddr {
     match address.ip() {
@@ -142,7 +217,7 @@ mod tests {
         while got.len() < count && std::time::Instant::now() < deadline {
             let mut fds = [nix::poll::PollFd::new(socket.as_fd(), nix::poll::PollFlags::POLLIN)];
             nix::poll::poll(&mut fds, 50u8).unwrap();
-            ingress.receive(socket, |from, datagram| got.push((from, datagram.to_vec()))).unwrap();
+            got.extend(ingress.receive(socket).unwrap().map(|(from, datagram)| (from, datagram.to_vec())));
         }
         got
     }
@@ -193,6 +268,6 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(receive(&other, 3).len(), 3);
-        assert_eq!(Ingress::new().receive(&socket, |_, _| ()).unwrap(), 0);
+        assert!(Ingress::new().receive(&socket).unwrap().is_empty());
     }
 }

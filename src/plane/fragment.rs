@@ -379,7 +379,7 @@ mod tests {
             for i in last {
                 let (id, at, part) = &sent[i];
                 let whole = table.accept(key(*id), *at, part, Instant::ZERO).unwrap();
-                prop_assert_eq!(whole, Some(&frames[*id as usize][..]));
+                prop_assert_eq!(whole.as_deref(), Some(&frames[*id as usize][..]));
             }
         }
 
@@ -458,7 +458,7 @@ mod tests {
         }
         for (salt, key) in (1..).zip(keys) {
             let whole = table.accept(key, piece(1, 8, false), &[salt; 3], Instant::ZERO).unwrap();
-            assert_eq!(whole, Some(&[salt; 11][..]));
+            assert_eq!(whole.as_deref(), Some(&[salt; 11][..]));
         }
     }
 

@@ -139,13 +139,14 @@ fn garbage_changes_nothing_but_a_counter() {
     let cases = [
         (vec![], Drop::Malformed),
         (good[..15].to_vec(), Drop::Malformed),
-        (with(0, 0x21), Drop::Malformed),
-        (with(0, 0x1f), Drop::Malformed),
+        (with(0, 0x31), Drop::Malformed),
+        (with(0, 0x2f), Drop::Malformed),
         (with(3, 99), Drop::UnknownEpoch),
         (with(4, 99), Drop::UnknownIndex),
         (with(15, 77), Drop::Forged),
-        (with(0, 0x13), Drop::Forged),
-        (with(0, 0x12), Drop::PlainOnSealed),
+        (with(1, 77), Drop::Forged),
+        (with(0, 0x23), Drop::Forged),
+        (with(0, 0x22), Drop::PlainOnSealed),
         (with(20, !good[20]), Drop::Forged),
         (with(last, !good[last]), Drop::Forged),
         (good[..good.len() - 1].to_vec(), Drop::Forged),
@@ -439,7 +440,7 @@ fn a_batch_counts_when_it_ends_and_uses_one_snapshot() {
     let mut batch = here.plane.batch();
     here.plane.publish(Fib::empty());
     for _ in 0..3 {
-        batch.from_bridge(PORT, &hello(Mac::BROADCAST, mac(1)), now, &mut here.out);
+        batch.from_bridge(PORT, &mut hello(Mac::BROADCAST, mac(1)), &Offload::NONE, now, &mut here.out);
     }
     assert_eq!(here.plane.counters().from_bridge.frames, 0);
     drop(batch);

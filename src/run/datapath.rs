@@ -3,7 +3,7 @@
 //! ```text
 //! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port
 //!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
-//!   UDP readable       up to BYTES of receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
+//!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
 //!   wake-up            orders of control: a port is open, a port is closed, a frame for a bridge, end
 //! ```
 //!
@@ -32,8 +32,10 @@ use std::thread::JoinHandle;
 
 /// Frames read of one port before the others have their turn.
 const BURST: usize = 64;
-/// Bytes read of a port or of the socket before the others have their turn: at 10 Gbit/s, 0.2 ms.
+/// Bytes read of one port before the others have their turn: at 10 Gbit/s, 0.2 ms.
 const BYTES: usize = 256 << 10;
+/// Receive calls before the ports have their turn; each brings up to 8 x 64 KiB.
+const ROUNDS: usize = 2;
 /// Events that may wait for control; more are dropped, and the prober sees a lost probe.
 pub const EVENTS_MAX: usize = 1024;
 
@@ -104,7 +106,7 @@ impl Datapath {
     /// `events`, which is never waited for.
     pub fn start(
         plane: Arc<Plane>,
-        sockets: Vec<UdpSocket>,
+        sockets: Vec<Arc<UdpSocket>>,
         pinned: bool,
         clock: Clock,
         events: tokio::sync::mpsc::Sender<Event>,
@@ -180,7 +182,7 @@ const PORTS: u64 = 2;
 /// Where results of the plane go.
 struct Outlet {
     lane: u8,
-    socket: UdpSocket,
+    socket: Arc<UdpSocket>,
     egress: Egress,
     /// Few, and the one in use is found first.
     ports: Vec<Port>,
@@ -219,7 +221,7 @@ impl Outlet {
 
 impl Sink for Outlet {
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        if self.egress.is_pressing(to, len) {
+        if self.egress.is_pressing() && !self.egress.joins(to, len) {
             self.flush();
         }
         self.egress.reserve(to, len)
@@ -311,14 +313,13 @@ impl Worker {
     fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
         let mut batch = plane.batch();
-        let mut bytes = 0;
-        while bytes < BYTES {
+        for _ in 0..ROUNDS {
             let received = ingress.receive(&outlet.socket)?;
-            if received.is_empty() {
+            let last = received.is_last();
+            batch.from_net(received, clock.now(), outlet);
+            if last {
                 break;
             }
-            bytes += received.bytes();
-            batch.from_net(received, clock.now(), outlet);
         }
         outlet.flush();
         outlet.report(plane);

@@ -24,8 +24,8 @@ pub async fn change(mut host: Host, mut ops: UnboundedReceiver<(HostId, HostOp)>
 pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happenings: Sender<Happening>) {
     while let Some(event) = events.recv().await {
         let happening = match event {
-            HostEvent::Opened { port, capture } => {
-                hands.open(port, capture);
+            HostEvent::Opened { port, captures } => {
+                hands.open(port, captures);
                 continue;
             }
             HostEvent::Closed { port } => {

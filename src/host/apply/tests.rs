@@ -3,8 +3,10 @@
 //! Where the system forbids namespaces, each says `skipped:` and shows nothing.
 
 use super::*;
+use crate::io::capture::{CAPTURE_MAX, CaptureKind};
 use crate::io::netlink::Link;
 use crate::types::{HostAddress, Mac, NetId};
+use crate::wire::virtio::Offload;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::wait::WaitPidFlag;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -24,7 +26,7 @@ struct Bench {
 impl Bench {
     async fn new(kind: CaptureKind) -> Bench {
         let (sender, events) = unbounded_channel();
-        let host = Host::start(kind, sender).await.unwrap();
+        let host = Host::start(Options::plain(kind), sender).await.unwrap();
         let mut bench = Bench { host, events, before: Vec::new() };
         bench.before = bench.names().await;
         bench
@@ -51,8 +53,8 @@ impl Bench {
     async fn open(&mut self) -> Capture {
         self.host.apply(open()).await.unwrap();
         loop {
-            if let HostEvent::Opened { port: PortId(3), capture } = self.event().await {
-                return capture;
+            if let HostEvent::Opened { port: PortId(3), captures } = self.event().await {
+                return captures.into_iter().next().expect("a queue");
             }
         }
     }
@@ -136,12 +138,12 @@ fn sleeper(namespace: &Netns) -> Child {
 
 /// The next captured frame that `wanted` takes.
 async fn captured(capture: &mut Capture, wanted: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-    let mut buffer = vec![0; 65_535];
+    let mut buffer = vec![0; CAPTURE_MAX];
     let deadline = Instant::now() + PATIENCE;
     while Instant::now() < deadline {
         match capture.read(&mut buffer).unwrap() {
-            Some(length) if wanted(&buffer[..length]) => return buffer[..length].to_vec(),
-            Some(_) => {}
+            Some(Ok(captured)) if wanted(captured.frame) => return captured.frame.to_vec(),
+            Some(read) => assert_eq!(read.unwrap().offload, Offload::NONE),
             None => tokio::task::yield_now().await,
         }
     }
@@ -216,7 +218,7 @@ fn frames_travel_between_attachments_and_the_capture_port() {
             (first.mac, "10.2.1.1:5000".parse().unwrap()),
             b"from the mesh",
         );
-        capture.write(&frame).unwrap();
+        capture.write(&Offload::NONE, &[&frame]).unwrap();
         let (length, from) = at_web.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..length], from), (&b"from the mesh"[..], "10.2.1.9:7".parse().unwrap()));
     });
@@ -472,8 +474,8 @@ fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {
         // The answer to our own question makes the neighbour known inside.
         let mut arp = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1];
         arp.extend([2, 0, 0, 0, 0, 9, 10, 2, 1, 9, 0, 0, 0, 0, 0, 0, 10, 2, 1, 1]);
-        capture.write(&arp).unwrap();
-        capture.write(&frame).unwrap();
+        capture.write(&Offload::NONE, &[&arp]).unwrap();
+        capture.write(&Offload::NONE, &[&frame]).unwrap();
         let mut buffer = [0; 2048];
         assert_eq!(at_web.recv_from(&mut buffer).unwrap(), (13, "10.2.1.9:7".parse().unwrap()));
         at_web.send_to(b"to the mesh", "10.2.1.9:7").unwrap();
