@@ -8,6 +8,7 @@
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > (Sink) bridge
+//! offload       what kernels leave to do on a frame: super-frames cut and put together, checksums
 //! ```
 //!
 //! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
@@ -23,6 +24,7 @@ pub mod fragment;
 pub mod guard;
 pub mod macs;
 pub mod neighbours;
+pub mod offload;
 pub mod path;
 pub mod switch;
 #[cfg(test)]
