@@ -5,10 +5,7 @@
 
 use super::fib::{PathId, PortId};
 use super::macs::{Learned, Place};
-use super::offload::checksum;
-use super::offload::coalesce::{self, Coalescer};
-use super::offload::layout::Layout;
-use super::offload::segment::Segments;
+use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::path::{Path, Writer};
 use super::{Drop, Load, Sink, Way, fragment, guard, neighbours};
 use crate::types::{Mac, NetId};
@@ -189,8 +186,8 @@ impl<S: Sink> Way<'_, S> {
             checksum::complete(bytes, layout.partial()).map_err(|_| Drop::Malformed)?;
         }
         let bytes: &'d [u8] = bytes;
-        let way = coalesce::Way { port, origin: inner.origin };
-        if held.join(way, bytes, partial) {
+        let arrival = Arrival { way: offload::Way { port, origin: inner.origin }, frame: bytes, partial };
+        if held.join(arrival) {
             self.tally.to_bridge.add(bytes.len());
             return Ok(());
         }
@@ -209,9 +206,9 @@ impl<S: Sink> Way<'_, S> {
             self.learn(inner.network, frame.src(), Place::Peer(inner.origin));
         }
         self.tally.to_bridge.add(bytes.len());
-        let merge = coalesce::Merge { tcp: takes.tcp, udp: takes.udp };
+        let merge = Merge { tcp: takes.tcp, udp: takes.udp };
         let out = &mut *self.out;
-        held.begin(way, merge, bytes, partial, &mut |port, offload, parts| out.deliver(port, offload, parts));
+        held.begin(arrival, merge, &mut |port, offload, parts| out.deliver(port, offload, parts));
         Ok(())
     }
 

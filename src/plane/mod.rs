@@ -43,8 +43,7 @@ use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
-use offload::coalesce::Coalescer;
-use offload::segment::Segments;
+use offload::{Coalescer, Segments};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -224,7 +223,7 @@ impl Batch<'_> {
         now: Instant,
         out: &mut impl Sink,
     ) {
-        match offload::settle(frame, offload) {
+        match offload::settle(frame, offload.checksum) {
             Ok(partial) => self.captured(from, frame, (partial, offload.gso), now, out),
             Err(_) => self.tally.drop(Drop::Malformed),
         }
