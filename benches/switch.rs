@@ -22,17 +22,17 @@ fn capture(plane: &Plane, frame: &[u8], out: &mut Memory) {
     out.clear();
     // In place of the read from the capture port.
     let mut frame = frame.to_vec();
-    let mut batch = plane.batch();
+    let mut batch = plane.batch(NOW);
     for _ in 0..BURST {
-        batch.from_bridge(PORT, &mut frame, &Offload::NONE, NOW, out);
+        batch.from_bridge(PORT, &mut frame, &Offload::NONE, out);
     }
 }
 
 /// Takes in all that `burst` has for `at`.
 fn receive(plane: &Plane, at: u8, from: u8, burst: &mut Memory, out: &mut Memory) {
     out.clear();
-    let mut batch = plane.batch();
-    batch.from_net(burst.sent_to(address(at)).map(|datagram| (address(from), datagram)), NOW, out);
+    let mut batch = plane.batch(NOW);
+    batch.from_net(burst.sent_to(address(at)).map(|datagram| (address(from), datagram)), out);
 }
 
 fn verdict(c: &mut Criterion) {

@@ -51,14 +51,14 @@ fn burst(planes: &[Plane; 3], frames: &mut [Vec<u8>], now: Instant, memory: &mut
     let [first, relay, last] = planes;
     let [sent, relayed, end] = memory;
     [&mut *sent, &mut *relayed, &mut *end].into_iter().for_each(Memory::clear);
-    let mut batch = first.batch();
+    let mut batch = first.batch(now);
     for _ in 0..8 {
-        frames.iter_mut().for_each(|frame| batch.from_bridge(PORT, frame, &Offload::NONE, now, sent));
+        frames.iter_mut().for_each(|frame| batch.from_bridge(PORT, frame, &Offload::NONE, sent));
     }
-    let mut batch = relay.batch();
-    batch.from_net(sent.sent_to(address(2)).map(|datagram| (address(1), datagram)), now, relayed);
-    let mut batch = last.batch();
-    batch.from_net(relayed.sent_to(address(3)).map(|datagram| (address(2), datagram)), now, end);
+    let mut batch = relay.batch(now);
+    batch.from_net(sent.sent_to(address(2)).map(|datagram| (address(1), datagram)), relayed);
+    let mut batch = last.batch(now);
+    batch.from_net(relayed.sent_to(address(3)).map(|datagram| (address(2), datagram)), end);
     end.delivered
 }
 

@@ -22,10 +22,12 @@ use crate::io::capture::{CaptureKind, Options};
 use crate::io::clock::Clock;
 use crate::io::lock::Lock;
 use crate::io::store::{Loaded, Store};
+use crate::io::tap::Tap;
 use crate::io::udp::{Group, UdpSocket};
 use crate::io::{entropy, routes, tcp};
 use crate::ipam::Init;
 use crate::node::border::State;
+use crate::node::status::DatapathStatus;
 use crate::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
@@ -164,6 +166,9 @@ fn remove_if_bare(dir: &Path) {
     }
 }
 
+/// A device that exists for a moment: it goes with its descriptor, whatever happens.
+const PROBED_TAP: &str = "rntprobe";
+
 /// The mesh's port, taken.
 struct Sockets {
     tcp: TcpListener,
@@ -200,6 +205,31 @@ fn threads(config: &Config) -> usize {
     }
 }
 
+/// What there is to work with. Offloads are agreed with a device, so one is made for a moment; where that fails, opening the
+/// first network tells why.
+fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathStatus {
+    let probed = match capture.kind {
+        CaptureKind::Tap => Tap::create(PROBED_TAP, 1, capture.offload).ok(),
+        CaptureKind::Pcap => None,
+    };
+    let features = probed.and_then(|queues| queues.first().map(Tap::features)).unwrap_or_default();
+    let (udp_gso, udp_gro) = udp.sockets.first().map(UdpSocket::offloads).unwrap_or_default();
+    DatapathStatus {
+        capture: match capture.kind {
+            CaptureKind::Tap => "tap".to_string(),
+            CaptureKind::Pcap => "pcap".to_string(),
+        },
+        threads: udp.sockets.len(),
+        pinned: config.pin_threads,
+        checksum: features.checksum,
+        tcp_super_frames: features.tso,
+        udp_super_frames: features.uso,
+        udp_gso,
+        udp_gro,
+        separate_probes: udp.spare.is_some(),
+    }
+}
+
 /// Puts everything together, tells `ready`, and runs until the node has stopped.
 async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<(), Failure> {
     let fail = |why: &dyn std::fmt::Display| Failure::new("launch", why);
@@ -210,8 +240,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     require_capture(kind)?;
     let capture = Options { kind, queues: threads(&config), offload: config.offload };
     let (host_events, machine_events) = mpsc::unbounded_channel();
-    let host =
-        Host::start_in(Some(&config.run_dir), capture, host_events).await.map_err(|why| fail(&why))?;
+    let host = Host::start_in(Some(&config.run_dir), capture, host_events).await.map_err(|why| fail(&why))?;
     let swept = host.sweep().await.map_err(|why| fail(&why))?;
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;
@@ -221,7 +250,9 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     }
     let clock = Clock::start();
     let plane = Arc::new(Plane::new(Limits::default()));
-    let node = Node::new(node_config(&mut config, key, state)?, Arc::clone(&plane), clock.now());
+    let datapath_status = datapath_status(&config, &capture, &sockets.udp);
+    let node_config = NodeConfig { datapath: datapath_status, ..node_config(&mut config, key, state)? };
+    let node = Node::new(node_config, Arc::clone(&plane), clock.now());
     let name = node.name();
 
     let (events, probes) = mpsc::channel(EVENTS_MAX);
@@ -294,6 +325,7 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         allow: config.allow.clone(),
         connection_limit: config.connection_limit,
         mtu: config.mtu,
+        datapath: DatapathStatus::default(),
         addresses: AddressConfig {
             ranges: config.ranges.clone(),
             default_subnet: config.default_subnet,

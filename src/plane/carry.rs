@@ -84,7 +84,7 @@ impl<S: Sink> Way<'_, S> {
         }
     }
 
-    fn send_pieces(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
+    pub(super) fn send_pieces(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
         match load {
             Load::Frame(payload) => self.send_pieces_of(path, inner, payload),
             Load::Super(segments) => self.send_pieces_of_each(path, inner, segments),
@@ -114,24 +114,15 @@ impl<S: Sink> Way<'_, S> {
         Ok(())
     }
 
-    /// A captured frame does not fit: the sender is told, or it goes in pieces.
-    pub(super) fn too_big(
-        &mut self,
-        from: PortId,
-        frame: &Frame<'_>,
-        path: &Path,
-        inner: &Inner,
-        load: &Load<'_>,
-    ) -> Result<(), Drop> {
+    /// Tells the sender of a frame that does not fit how much would; false: it does not want to know, or may not be told.
+    pub(super) fn tell_too_big(&mut self, from: PortId, frame: &Frame<'_>, path: &Path) -> Result<bool, Drop> {
         let mut reply = [0; fragment::REPLY_MAX];
         let mtu = path.writer()?.room().saturating_sub(HEADER_LEN);
-        match fragment::too_big(frame, mtu, &mut reply).and_then(|length| reply.get(..length)) {
-            Some(reply) => {
-                self.deliver(from, reply);
-                Err(Drop::TooBig)
-            }
-            None => self.send_pieces(path, inner, load),
+        let told = fragment::too_big(frame, mtu, &mut reply).and_then(|length| reply.get(..length));
+        if let Some(reply) = told {
+            self.deliver(from, reply);
         }
+        Ok(told.is_some())
     }
 
     /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
@@ -151,8 +142,7 @@ impl<S: Sink> Way<'_, S> {
     pub(super) fn arrive<'d>(
         &mut self,
         port: PortId,
-        came: &Path,
-        inner: &Inner,
+        (came, inner): (&Path, &Inner),
         payload: &'d mut [u8],
         held: &mut Coalescer<'d>,
     ) -> Result<(), Drop> {

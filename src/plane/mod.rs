@@ -138,19 +138,19 @@ impl Plane {
         self.fib.load_full()
     }
 
-    /// Begins a batch: one snapshot for all its frames, counted when it is dropped. To be held for a burst, not longer.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch { plane: self, fib: self.fib.load(), tally: Tally::default() }
+    /// Begins a batch: one snapshot and one time for all its frames, counted when it is dropped. To be held for a burst, not longer.
+    pub fn batch(&self, now: Instant) -> Batch<'_> {
+        Batch { plane: self, fib: self.fib.load(), tally: Tally::default(), now }
     }
 
     /// A batch of one frame on which nothing is left to do; see [`Batch::from_bridge`].
     pub fn from_bridge(&self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
-        self.batch().captured(from, frame, (false, None), now, out);
+        self.batch(now).captured(from, frame, (false, None), out);
     }
 
     /// A batch of one datagram; see [`Batch::from_net`].
     pub fn from_net(&self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
-        self.batch().from_net(std::iter::once((from, datagram)), now, out);
+        self.batch(now).from_net(std::iter::once((from, datagram)), out);
     }
 
     /// Adds what the caller lost after the plane had handed it over: what the kernel did not take.
@@ -204,6 +204,7 @@ pub struct Batch<'p> {
     plane: &'p Plane,
     fib: Guard<Arc<Fib>>,
     tally: Tally,
+    now: Instant,
 }
 
 impl std::ops::Drop for Batch<'_> {
@@ -215,30 +216,15 @@ impl std::ops::Drop for Batch<'_> {
 impl Batch<'_> {
     /// A frame that was captured on `from`, and what the kernel left to do on it. A checksum that cannot travel unfinished is
     /// completed in place.
-    pub fn from_bridge(
-        &mut self,
-        from: PortId,
-        frame: &mut [u8],
-        offload: &Offload,
-        now: Instant,
-        out: &mut impl Sink,
-    ) {
+    pub fn from_bridge(&mut self, from: PortId, frame: &mut [u8], offload: &Offload, out: &mut impl Sink) {
         match offload::settle(frame, offload.checksum) {
-            Ok(partial) => self.captured(from, frame, (partial, offload.gso), now, out),
+            Ok(partial) => self.captured(from, frame, (partial, offload.gso), out),
             Err(_) => self.tally.drop(Drop::Malformed),
         }
     }
 
-    fn captured(
-        &mut self,
-        from: PortId,
-        frame: &[u8],
-        (partial, gso): (bool, Option<Gso>),
-        now: Instant,
-        out: &mut impl Sink,
-    ) {
-        let Batch { plane, fib, tally } = self;
-        let mut way = Way { plane, fib, tally, out, now };
+    fn captured(&mut self, from: PortId, frame: &[u8], (partial, gso): (bool, Option<Gso>), out: &mut impl Sink) {
+        let mut way = self.way(out);
         let passed = match gso.map(|gso| Segments::new(frame, &gso)).transpose() {
             Ok(None) => way.captured(from, frame, partial, &Load::Frame(frame)),
             Ok(Some(segments)) => way.captured(from, frame, true, &Load::Super(&segments)),
@@ -251,21 +237,19 @@ impl Batch<'_> {
 
     /// Datagrams as they came, from whom; each is opened in place. What is for the bridge of this host is coalesced over all of
     /// them and has been delivered when this returns.
-    pub fn from_net<'d>(
-        &mut self,
-        datagrams: impl Iterator<Item = (SocketAddr, &'d mut [u8])>,
-        now: Instant,
-        out: &mut impl Sink,
-    ) {
-        let Batch { plane, fib, tally } = self;
+    pub fn from_net<'d>(&mut self, datagrams: impl Iterator<Item = (SocketAddr, &'d mut [u8])>, out: &mut impl Sink) {
         let mut held = Coalescer::new();
+        let mut way = self.way(out);
         for (from, datagram) in datagrams {
-            let mut way = Way { plane, fib, tally, out, now };
             if let Err(reason) = way.received(from, datagram, &mut held) {
-                tally.drop(reason);
+                way.tally.drop(reason);
             }
         }
         held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
+    }
+
+    fn way<'a, S: Sink>(&'a mut self, out: &'a mut S) -> Way<'a, S> {
+        Way { plane: self.plane, fib: &self.fib, tally: &mut self.tally, out, now: self.now }
     }
 }
 
@@ -298,11 +282,13 @@ impl<S: Sink> Way<'_, S> {
             self.learn(network, frame.src(), Place::Port(from));
         }
         self.ask(from, network, &frame, checked)?;
-        let inner = |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
+        let inner =
+            |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
         match switch::from_bridge(fib, &self.plane.macs, network, frame.dst(), self.now) {
             Verdict::Drop(reason) => Err(reason),
             Verdict::Forward { to, path } => match self.send(path, &inner(to), load) {
-                Err(Drop::TooBig) => self.too_big(from, &frame, path, &inner(to), load),
+                Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
+                Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
                 sent => sent,
             },
             Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load, None) {
@@ -314,12 +300,7 @@ impl<S: Sink> Way<'_, S> {
         }
     }
 
-    fn received<'d>(
-        &mut self,
-        from: SocketAddr,
-        datagram: &'d mut [u8],
-        held: &mut Coalescer<'d>,
-    ) -> Result<(), Drop> {
+    fn received<'d>(&mut self, from: SocketAddr, datagram: &'d mut [u8], held: &mut Coalescer<'d>) -> Result<(), Drop> {
         let fib = self.fib;
         let outer = Outer::parse(datagram).map_err(|_| Drop::Malformed)?;
         let came = fib.by_index.get(&outer.index).ok_or(Drop::UnknownIndex)?;
@@ -338,14 +319,14 @@ impl<S: Sink> Way<'_, S> {
         match switch::from_net(fib, came.id(), &inner) {
             Verdict::Drop(reason) => Err(reason),
             Verdict::Forward { path, .. } => self.send_all(path, &onward, &Load::Frame(payload)),
-            Verdict::Deliver(port) => self.arrive(port, came, &inner, payload, held),
+            Verdict::Deliver(port) => self.arrive(port, (came, &inner), payload, held),
             Verdict::Flood => match self.flood(&onward, &Load::Frame(payload), Some(came.id())) {
                 0 => Err(Drop::NotOpen),
                 _ => Ok(()),
             },
             Verdict::DeliverAndFlood(port) => {
                 self.flood(&onward, &Load::Frame(payload), Some(came.id()));
-                self.arrive(port, came, &inner, payload, held)
+                self.arrive(port, (came, &inner), payload, held)
             }
         }
     }

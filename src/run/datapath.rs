@@ -312,11 +312,10 @@ impl Worker {
 
     fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
-        let mut batch = plane.batch();
         for _ in 0..ROUNDS {
             let received = ingress.receive(&outlet.socket)?;
             let last = received.is_last();
-            batch.from_net(received, clock.now(), outlet);
+            plane.batch(clock.now()).from_net(received, outlet);
             if last {
                 break;
             }
@@ -328,15 +327,14 @@ impl Worker {
 
     fn take_from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
         let Worker { plane, clock, readable, outlet, .. } = self;
-        let mut batch = plane.batch();
-        let now = clock.now();
+        let mut batch = plane.batch(clock.now());
         let mut bytes = 0;
         for _ in 0..BURST {
             let Some(port) = outlet.port(id) else { break };
             match port.capture.read(buffer) {
                 Ok(Some(Ok(captured))) => {
                     bytes += captured.frame.len();
-                    batch.from_bridge(id, captured.frame, &captured.offload, now, outlet);
+                    batch.from_bridge(id, captured.frame, &captured.offload, outlet);
                 }
                 Ok(Some(Err(_))) => outlet.lost.drop(Reason::Malformed),
                 Ok(None) => break,

@@ -13,14 +13,14 @@ mod traffic;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
 use super::command::{Attach, Command, Place, Reply};
-use super::status::{Connection, ConnectionState, Status};
+use super::status::{Connection, ConnectionState, DatapathStatus, Status};
 use super::{AddressConfig, Node, NodeConfig};
 use crate::crypto::keys::generate_key;
 use crate::ipam::Init;
 use crate::plane::fib::PortId;
 use crate::plane::{Event, Limits, Plane, Sink};
-use crate::wire::virtio::Offload;
 use crate::types::{Instant, Nickname, Psk, PublicKey, Target, Uid};
+use crate::wire::virtio::Offload;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -88,6 +88,7 @@ fn config(n: u8) -> NodeConfig {
         allow: None,
         connection_limit: 200,
         mtu: 1400,
+        datapath: DatapathStatus::default(),
         addresses: space("10.32.0.0/12"),
         state: State::default(),
         version: "test".to_string(),
