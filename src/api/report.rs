@@ -458,6 +458,7 @@ mod tests {
               AllowList: none
                    Port: 6783
                     MTU: 1398
+              Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso
                  Uptime: 1h01m
                 Targets: 2
             Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)
