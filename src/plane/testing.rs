@@ -3,7 +3,7 @@
 
 use super::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
 use super::path::{Epoch, Path};
-use super::{Event, Limits, Plane, Sink};
+use super::{Event, Limits, Plane, Sink, Takes};
 use crate::crypto::keys::{Ephemeral, EpochKeys};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
@@ -43,6 +43,9 @@ pub fn ethernet(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> 
 pub struct Memory {
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
     pub frames: Vec<(PortId, Vec<u8>)>,
+    /// What is left to do on each of `frames`.
+    pub offloads: Vec<Offload>,
+    pub takes: Takes,
     pub events: Vec<Event>,
     pub full: bool,
 }
@@ -57,8 +60,13 @@ impl Sink for Memory {
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
     }
 
-    fn deliver(&mut self, port: PortId, _: &Offload, parts: &[&[u8]]) {
+    fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]) {
         self.frames.push((port, parts.concat()));
+        self.offloads.push(*offload);
+    }
+
+    fn takes(&self, _: PortId) -> Takes {
+        self.takes
     }
 
     fn event(&mut self, event: Event) {
@@ -217,6 +225,21 @@ impl Mesh {
         let now = self.now;
         let here = self.host(host);
         here.plane.from_bridge(port, frame, now, &mut here.out);
+    }
+
+    /// A frame is captured at `host` on which work is left to do.
+    pub fn capture_offloaded(&mut self, host: usize, frame: &[u8], offload: &Offload) {
+        let now = self.now;
+        let here = self.host(host);
+        here.plane.batch(now).from_bridge(PORT, &mut frame.to_vec(), offload, &mut here.out);
+    }
+
+    /// Datagrams arrive at `host` in one batch.
+    pub fn receive_all(&mut self, host: usize, from: SocketAddr, datagrams: &mut [Vec<u8>]) {
+        let now = self.now;
+        let here = self.host(host);
+        let datagrams = datagrams.iter_mut().map(|datagram| (from, datagram.as_mut_slice()));
+        here.plane.batch(now).from_net(datagrams, &mut here.out);
     }
 
     /// A datagram arrives at `host`.

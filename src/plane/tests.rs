@@ -1,5 +1,7 @@
 //! Frames and datagrams through whole planes.
 
+mod super_frames;
+
 use super::testing::*;
 use super::*;
 use crate::types::Mac;
