@@ -169,7 +169,7 @@ fn steer(socket: &Socket, count: usize) -> io::Result<()> {
     ];
     let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
     let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
-    // SAFETY: the option takes a sock_fprog of this length; it and the steps that it points to outlive the call, which copies them.
+    // SAFETY: the option takes a sock_fprog of this length; it and its steps outlive the call, which copies them.
     let set = unsafe {
         let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
         libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const program).cast(), length)
