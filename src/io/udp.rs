@@ -27,6 +27,9 @@ const BUFFER: usize = 4 << 20;
 pub const QUEUE_AT: u32 = 1;
 
 /// Sockets of one port. See [`UdpSocket::bind_group`].
+///
+/// Traps: what the kernel joins on the way in (UDP_GRO) arrives together where its first datagram says, so the byte spreads
+/// load and must decide nothing. Drop them together: when one goes, the last one takes its number.
 pub struct Group {
     /// One for each that receives; datagrams with byte `q` at [`QUEUE_AT`] arrive at socket `q` modulo their number.
     pub sockets: Vec<UdpSocket>,
