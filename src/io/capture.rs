@@ -105,7 +105,7 @@ impl Capture {
     }
 
     /// Gives one frame, in at most [`PARTS_MAX`] parts, to the bridge. An error concerns this frame only: it is to be counted as
-    /// lost. `Unsupported`: with pcap nothing may be left to do. EINVAL: a TAP's kernel does not understand `offload`, or it does not fit the frame.
+    /// lost. `Unsupported`: with pcap nothing may be left to do. EINVAL: to a TAP's kernel `offload` does not fit the frame.
     pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
         match self {
             Capture::Tap(tap) => tap.write(offload, parts),

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! clock alarm entropy  time and random numbers, as the pure layers want them
-//! capture tap pcap     a network's capture port: one frame in, one frame out, never blocking
+//! capture tap pcap     a network's capture port: a frame and what is left to do on it, in or out, never blocking
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
 //! firewall routes      nftables: changed, listed, watched; where this machine sends what

@@ -8,12 +8,12 @@
 //! read, write   | virtio header, 10 | Ethernet frame, 14 to 65,549 |      one frame per call
 //! ```
 //!
-//! The header is always there (IFF_VNET_HDR); what it may say is agreed once for the device (TUNSETOFFLOAD). If nothing is agreed,
-//! the kernel completes checksums and cuts super-frames before they get here: four times the CPU per byte.
+//! The header is always there (IFF_VNET_HDR); what it may say is agreed once for the device (TUNSETOFFLOAD). If nothing is
+//! agreed, the kernel completes checksums and cuts super-frames before they get here: four times the CPU per byte.
 //!
 //! Traps: the header is in the machine's byte order. A second IFF_MULTI_QUEUE open of a name joins the device that is there,
-//! another router's too, so the first queue is made with IFF_TUN_EXCL. A UDP super-frame of more than 64 segments is refused
-//! by the kernel (EINVAL), and is lost whole.
+//! another router's too, so the first queue is made with IFF_TUN_EXCL. A UDP super-frame of more than 64 datagrams (128 since
+//! Linux 6.9) is refused by the kernel (EINVAL), and is lost whole; one of TCP that is not TCP is not refused.
 
 use super::capture::{Captured, PARTS_MAX};
 use crate::wire::Malformed;
@@ -153,3 +153,6 @@ fn open_queue(name: &str, flags: libc::c_int) -> io::Result<File> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,12 @@ struct Bench {
 
 impl Bench {
     async fn new(kind: CaptureKind) -> Bench {
+        Bench::with(Options::plain(kind)).await
+    }
+
+    async fn with(options: Options) -> Bench {
         let (sender, events) = unbounded_channel();
-        let host = Host::start(Options::plain(kind), sender).await.unwrap();
+        let host = Host::start(options, sender).await.unwrap();
         let mut bench = Bench { host, events, before: Vec::new() };
         bench.before = bench.names().await;
         bench
@@ -50,11 +54,17 @@ impl Bench {
         tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("an event").expect("a sender")
     }
 
+    /// The only queue.
     async fn open(&mut self) -> Capture {
+        let [capture] = <[Capture; 1]>::try_from(self.open_all().await).unwrap_or_else(|all| panic!("{}", all.len()));
+        capture
+    }
+
+    async fn open_all(&mut self) -> Vec<Capture> {
         self.host.apply(open()).await.unwrap();
         loop {
             if let HostEvent::Opened { port: PortId(3), captures } = self.event().await {
-                return captures.into_iter().next().expect("a queue");
+                return captures;
             }
         }
     }
@@ -190,6 +200,41 @@ fn a_network_is_a_bridge_with_its_tap_up_and_without_ipv6_of_the_host() {
     });
 }
 
+/// All that a TAP's kernel may leave to us, over two queues.
+const ALL: Options = Options { kind: CaptureKind::Tap, queues: 2, offload: true };
+
+#[test]
+fn a_tap_has_a_capture_for_each_queue_and_leaves_what_was_asked_for() {
+    in_fresh_namespace(async || {
+        let mut bench = Bench::with(ALL).await;
+        let mut captures = bench.open_all().await;
+        assert_eq!(captures.len(), 2);
+        assert!(captures.iter().all(|capture| capture.features().multi_queue && capture.features().tso));
+        assert!(bench.link("rnt8312a4").await.up);
+        let web = Netns::create().unwrap();
+        let own = interface("rnet0", 1, &["10.2.1.1/24"]);
+        bench.host.apply(plug("web", &place(&web), std::slice::from_ref(&own))).await.unwrap();
+        let at_web = udp_in(&web, "10.2.1.1:5000");
+        at_web.set_broadcast(true).unwrap();
+        at_web.send_to(b"to everybody", "10.2.1.255:9").unwrap();
+        let mut buffer = vec![0; CAPTURE_MAX];
+        let deadline = Instant::now() + PATIENCE;
+        let left = 'found: loop {
+            assert!(Instant::now() < deadline, "no such frame was captured");
+            for capture in &mut captures {
+                if let Some(Ok(captured)) = capture.read(&mut buffer).unwrap()
+                    && captured.frame.ends_with(b"to everybody")
+                {
+                    break 'found captured.offload;
+                }
+            }
+        };
+        assert!(left.checksum.is_some(), "the sender left the checksum to its device, and so do we");
+        bench.host.apply(close()).await.unwrap();
+        assert!(captures.iter_mut().all(|capture| capture.read(&mut buffer).is_err()));
+    });
+}
+
 #[test]
 fn frames_travel_between_attachments_and_the_capture_port() {
     in_fresh_namespace(async || {
@@ -276,19 +321,20 @@ fn unplugging_is_idempotent_and_takes_only_what_it_names() {
 
 #[test]
 fn whatever_step_fails_nothing_is_left() {
-    for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+    for options in [Options::plain(CaptureKind::Tap), ALL, Options::plain(CaptureKind::Pcap)] {
+        let kind = options.kind;
         if kind == CaptureKind::Pcap && !cfg!(feature = "pcap") {
             continue;
         }
         in_fresh_namespace(async || {
-            let mut bench = Bench::new(kind).await;
+            let mut bench = Bench::with(options).await;
             for step in 0..plan(&open(), kind).len() {
                 bench.host.fail_at = Some(step);
                 assert!(bench.host.apply(open()).await.unwrap_err().contains("injected"), "step {step}");
                 assert_eq!(bench.names().await, bench.before, "step {step}");
             }
             bench.host.fail_at = None;
-            let _capture = bench.open().await;
+            let _captures = bench.open_all().await;
             let (inside, opened) = (Netns::create().unwrap(), bench.names().await);
             let interfaces = [interface("rnet0", 1, &["10.2.1.1/24"]), interface("rnet1", 2, &["fd00:1::1/64"])];
             let op = plug("web", &place(&inside), &interfaces);
@@ -462,6 +508,8 @@ fn tells_once_that_the_network_changed_and_nothing_of_its_own_doing() {
 #[cfg(feature = "pcap")]
 #[test]
 fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {
+    use crate::io::capture::Features;
+    use crate::wire::virtio::Partial;
     in_fresh_namespace(async || {
         let mut bench = Bench::new(CaptureKind::Pcap).await;
         let mut capture = bench.open().await;
@@ -475,7 +523,13 @@ fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {
         let mut arp = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1];
         arp.extend([2, 0, 0, 0, 0, 9, 10, 2, 1, 9, 0, 0, 0, 0, 0, 0, 10, 2, 1, 1]);
         capture.write(&Offload::NONE, &[&arp]).unwrap();
-        capture.write(&Offload::NONE, &[&frame]).unwrap();
+        capture.write(&Offload::NONE, &[&frame[..42], &frame[42..50], &[], &frame[50..]]).unwrap();
+        // Nothing may be left to do on a frame.
+        let partial = Offload { checksum: Some(Partial { start: 34, offset: 6 }), gso: None };
+        assert_eq!(capture.features(), Features::default());
+        assert_eq!(capture.write(&partial, &[&frame]).unwrap_err().kind(), io::ErrorKind::Unsupported);
+        let long: &[u8] = &[0; 40_000];
+        assert_eq!(capture.write(&Offload::NONE, &[long, long]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let mut buffer = [0; 2048];
         assert_eq!(at_web.recv_from(&mut buffer).unwrap(), (13, "10.2.1.9:7".parse().unwrap()));
         at_web.send_to(b"to the mesh", "10.2.1.9:7").unwrap();
