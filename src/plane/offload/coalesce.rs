@@ -18,11 +18,12 @@
 //! the bytes, or, of a partial frame, the sum of the pseudo-header. That of the first frame is proved when a second one comes.
 //! At most one run of a flow is held, and what does not join it waits until it is delivered: frames of a flow stay in order.
 
-use super::checksum::{fold, length, network, pseudo, verify};
-use super::layout::{HEADERS_MAX, Layout, NETWORK, Protocol, TRANSPORT4, TRANSPORT6, Version, be16, be32, chunk, put};
+use super::checksum::{fold, length, network, pseudo, sum};
+use super::layout::{HEADERS_MAX, Layout, NETWORK, Protocol, TRANSPORT4, TRANSPORT6, Version};
+use super::layout::{be16, be32, chunk, gso_kind, low16, partial, put};
 use crate::plane::fib::PortId;
 use crate::types::ShortId;
-use crate::wire::virtio::{Gso, Offload};
+use crate::wire::virtio::{Gso, Offload, Partial};
 use smallvec::SmallVec;
 
 /// Runs that are held at a time; beyond, the one that waits longest for its next frame is delivered.
@@ -31,12 +32,18 @@ pub const RUNS_MAX: usize = 8;
 /// Frames in a run: the kernel refuses UDP super-frames of more (UDP_MAX_SEGMENTS before Linux 6.9).
 pub const SEGMENTS_MAX: usize = 64;
 
+/// Payloads that are held at a time, those of runs that have left not yet forgotten; beyond, all is delivered.
+const PAYLOADS_MAX: usize = 512;
+
 /// The most bytes of a packet, its IP header included.
 const PACKET_MAX: usize = 65_535;
 
 const ACK: u8 = 0x10;
 const PSH: u8 = 0x08;
 const DONT_FRAGMENT: u8 = 0x40;
+
+/// The sequence number in a [`tag`].
+const SEQUENCE: u64 = 0xffff_ffff;
 
 /// Where frames come from and go to. Those of different ways never mix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,33 +79,44 @@ pub struct Merge {
 pub struct Coalescer<'d> {
     /// What the next frame of each run has in its transport header, see [`tag`]: most frames are told apart by this.
     tags: [u64; RUNS_MAX],
-    runs: SmallVec<[Option<Run<'d>>; RUNS_MAX]>,
-    /// The payloads of each run but the first.
-    payloads: [SmallVec<[&'d [u8]; SEGMENTS_MAX]>; RUNS_MAX],
+    /// The flow of each run, see [`flow`]; 0 where none is held.
+    flows: [u64; RUNS_MAX],
+    /// What was counted when each run took its last frame; 0 where none is held.
+    used: [u64; RUNS_MAX],
+    /// Those that have left stay, closed, until another takes the place.
+    runs: SmallVec<[Run<'d>; RUNS_MAX]>,
+    /// The payloads of runs but for the first, each with the place of the next one of its run. Cleared when no run is held.
+    payloads: SmallVec<[(&'d [u8], usize); PAYLOADS_MAX]>,
     /// The run that took a frame last.
     recent: usize,
+    /// How many runs are held.
+    held: usize,
     /// Counts frames that were taken.
-    clock: u32,
+    clock: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Run<'d> {
     head: Arrival<'d>,
-    layout: Layout,
-    /// Identifies the flow; another flow may have the same by accident.
-    flow: u64,
-    /// What was counted when it began, and when it took its last frame.
-    began: u32,
-    used: u32,
-    /// Bytes of the packet so far.
-    packet: usize,
+    version: Version,
+    protocol: Protocol,
     /// It takes no more.
     closed: bool,
     /// The last frame had PSH.
     pushed: bool,
     /// The checksums of the head are right.
     proved: bool,
-    /// The identification that comes next, and how many there are between two.
+    /// Where the payload begins.
+    headers: usize,
+    /// Bytes of the packet so far.
+    packet: usize,
+    /// How many frames, and the places of the second one's payload and of the last one's.
+    count: usize,
+    second: usize,
+    last: usize,
+    /// What was counted when it began.
+    began: u64,
+    /// The identification of the last frame, and by how much it grows.
     identification: u16,
     step: u16,
     /// See `checksum`: what is the same for all frames. Known when proved.
@@ -118,9 +136,12 @@ impl<'d> Coalescer<'d> {
     pub fn new() -> Coalescer<'d> {
         Coalescer {
             tags: [0; RUNS_MAX],
-            runs: SmallVec::new_const(),
-            payloads: [const { SmallVec::new_const() }; RUNS_MAX],
+            flows: [0; RUNS_MAX],
+            used: [0; RUNS_MAX],
+            runs: SmallVec::new(),
+            payloads: SmallVec::new(),
             recent: 0,
+            held: 0,
             clock: 0,
         }
     }
@@ -129,15 +150,15 @@ impl<'d> Coalescer<'d> {
     /// run: who sends what to whom need not be looked at again.
     #[inline]
     pub fn join(&mut self, arrival: Arrival<'d>) -> bool {
-        if self.runs.is_empty() {
+        if self.held == 0 {
             return false;
         }
         let Some(tag) = tag(arrival.frame) else { return false };
         if self.tags.get(self.recent) == Some(&tag) && self.extend(self.recent, &arrival) {
             return true;
         }
-        for slot in 0..RUNS_MAX {
-            if self.tags.get(slot) == Some(&tag) && self.extend(slot, &arrival) {
+        for slot in 0..self.runs.len() {
+            if self.tags.get(slot) == Some(&tag) && slot != self.recent && self.extend(slot, &arrival) {
                 self.recent = slot;
                 return true;
             }
@@ -153,71 +174,83 @@ impl<'d> Coalescer<'d> {
             deliver(arrival.way.port, &Offload::NONE, &[arrival.frame]);
             return;
         };
-        let flow = flow(&arrival, &layout);
-        let held = self.runs.iter().position(|run| run.as_ref().is_some_and(|run| run.flow == flow));
-        if let Some(slot) = held {
-            self.release(slot, deliver);
-        }
         let allowed = if layout.protocol == Protocol::Tcp { merge.tcp } else { merge.udp };
-        let run = if allowed { Run::begin(arrival, layout, flow) } else { None };
-        match run {
-            Some(run) => self.hold(run, deliver),
-            None => deliver_one(&arrival, &layout, deliver),
+        let begins = allowed && may_begin(arrival.frame, &layout);
+        if self.held != 0 || begins {
+            let flow = flow(&arrival, &layout);
+            if let Some(slot) = self.flows.iter().position(|held| *held == flow) {
+                self.release(slot, deliver);
+            }
+            if begins {
+                self.hold(Run::new(arrival, &layout), flow, deliver);
+                return;
+            }
         }
+        deliver_one(&arrival, layout.partial(), deliver);
     }
 
     /// Delivers all that is held, in the order in which the runs began.
     pub fn flush(&mut self, deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
-        while let Some(slot) = self.least(|run| run.began) {
+        while self.held != 0 {
+            let held = self.runs.iter().enumerate().zip(self.used).filter(|(_, used)| *used != 0);
+            let Some(((slot, _), _)) = held.min_by_key(|((_, run), _)| run.began) else { return };
             self.release(slot, deliver);
         }
-        self.runs.clear();
-        self.recent = 0;
     }
 
-    /// The slot whose run has the least of `key`.
-    fn least(&self, key: impl Fn(&Run<'_>) -> u32) -> Option<usize> {
-        let held = self.runs.iter().enumerate().filter_map(|(slot, run)| Some((slot, key(run.as_ref()?))));
-        held.min_by_key(|(_, key)| *key).map(|(slot, _)| slot)
-    }
-
+    #[inline]
     fn extend(&mut self, slot: usize, arrival: &Arrival<'d>) -> bool {
-        let (Some(Some(run)), Some(payloads), Some(tag)) =
-            (self.runs.get_mut(slot), self.payloads.get_mut(slot), self.tags.get_mut(slot))
+        let (Some(run), Some(tag), Some(used)) =
+            (self.runs.get_mut(slot), self.tags.get_mut(slot), self.used.get_mut(slot))
         else {
             return false;
         };
+        let place = self.payloads.len();
+        if place == PAYLOADS_MAX {
+            return false;
+        }
         let Some(payload) = run.take(arrival) else { return false };
-        payloads.push(payload);
-        run.closed |= payloads.len() + 1 == SEGMENTS_MAX;
-        self.clock = self.clock.wrapping_add(1);
-        run.used = self.clock;
-        *tag = run.next_tag();
+        if run.count == 1 {
+            run.second = place;
+        } else if let Some((_, next)) = self.payloads.get_mut(run.last) {
+            *next = place;
+        }
+        run.last = place;
+        run.count += 1;
+        run.closed |= run.count == SEGMENTS_MAX;
+        self.payloads.push((payload, place));
+        self.clock += 1;
+        *used = self.clock;
+        if run.protocol == Protocol::Tcp {
+            *tag = advance(*tag, payload.len());
+        }
         true
     }
 
-    fn hold(&mut self, mut run: Run<'d>, deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
-        self.clock = self.clock.wrapping_add(1);
-        (run.began, run.used) = (self.clock, self.clock);
-        let tag = run.next_tag();
-        let free = self.runs.iter().position(Option::is_none);
-        let slot = match free {
-            Some(slot) => slot,
-            None if self.runs.len() < RUNS_MAX => {
-                self.runs.push(None);
-                self.runs.len() - 1
-            }
-            None => {
-                let slot = self.least(|run| run.used).unwrap_or(0);
-                self.release(slot, deliver);
-                slot
-            }
-        };
-        if let (Some(place), Some(known)) = (self.runs.get_mut(slot), self.tags.get_mut(slot)) {
-            *place = Some(run);
-            *known = tag;
-            self.recent = slot;
+    fn hold(&mut self, mut run: Run<'d>, flow: u64, deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
+        if self.payloads.len() == PAYLOADS_MAX {
+            self.flush(deliver);
         }
+        // A free place is one that was never used.
+        let least = self.used.iter().enumerate().min_by_key(|(_, used)| **used);
+        let slot = least.map_or(0, |(slot, _)| slot);
+        self.release(slot, deliver);
+        self.clock += 1;
+        run.began = self.clock;
+        let first = tag(run.head.frame).unwrap_or(0);
+        let size = run.head.frame.len() - run.headers;
+        let next = if run.protocol == Protocol::Tcp { advance(first, size) } else { first };
+        match self.runs.get_mut(slot) {
+            Some(place) => *place = run,
+            None => self.runs.push(run),
+        }
+        if let (Some(tag), Some(place), Some(used)) =
+            (self.tags.get_mut(slot), self.flows.get_mut(slot), self.used.get_mut(slot))
+        {
+            (*tag, *place, *used) = (next, flow, self.clock);
+        }
+        self.recent = slot;
+        self.held += 1;
     }
 
     /// Delivers the runs that a frame without a layout may belong to: a fragment has no ports.
@@ -225,140 +258,177 @@ impl<'d> Coalescer<'d> {
         let ethernet: Option<[u8; NETWORK]> = chunk(arrival.frame, 0);
         let alike = |run: &Run<'_>| run.head.way == arrival.way && chunk(run.head.frame, 0) == ethernet;
         for slot in 0..self.runs.len() {
-            if self.runs.get(slot).is_some_and(|run| run.as_ref().is_some_and(alike)) {
+            if self.runs.get(slot).is_some_and(alike) {
                 self.release(slot, deliver);
             }
         }
     }
 
+    /// Delivers the run of this place, if one is held there.
     fn release(&mut self, slot: usize, deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
-        let (Some(run), Some(payloads)) = (self.runs.get_mut(slot).and_then(Option::take), self.payloads.get_mut(slot))
+        let (Some(run), Some(flow), Some(used)) =
+            (self.runs.get_mut(slot), self.flows.get_mut(slot), self.used.get_mut(slot))
         else {
             return;
         };
-        if payloads.is_empty() {
-            deliver_one(&run.head, &run.layout, deliver);
+        if *used == 0 {
+            return;
+        }
+        (*flow, *used, run.closed) = (0, 0, true);
+        if run.count == 1 {
+            deliver_one(&run.head, run.partial(), deliver);
         } else {
-            run.deliver(payloads, deliver);
-            payloads.clear();
+            run.deliver(&self.payloads, deliver);
+        }
+        self.held -= 1;
+        if self.held == 0 {
+            self.payloads.clear();
         }
     }
 }
 
-fn deliver_one(arrival: &Arrival<'_>, layout: &Layout, deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
-    let offload = Offload { checksum: arrival.partial.then(|| layout.partial()), gso: None };
+fn deliver_one(arrival: &Arrival<'_>, partial: Partial, deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
+    let offload = Offload { checksum: arrival.partial.then_some(partial), gso: None };
     deliver(arrival.way.port, &offload, &[arrival.frame]);
 }
 
+/// Whether a frame with this layout can be continued.
+fn may_begin(frame: &[u8], layout: &Layout) -> bool {
+    let plain = match layout.protocol {
+        Protocol::Tcp => chunk(frame, layout.transport + 13) == Some([ACK]),
+        Protocol::Udp => true,
+    };
+    plain && layout.payload < layout.end && layout.end == frame.len()
+}
+
 impl<'d> Run<'d> {
-    /// A run of this frame, if it can be continued.
-    fn begin(head: Arrival<'d>, layout: Layout, flow: u64) -> Option<Run<'d>> {
-        let frame = head.frame;
-        let plain = match layout.protocol {
-            Protocol::Tcp => chunk(frame, layout.transport + 13) == Some([ACK]),
-            Protocol::Udp => true,
-        };
-        if !plain || layout.payload == layout.end || layout.end != frame.len() {
-            return None;
-        }
-        Some(Run {
+    /// A run of this frame, which may begin one.
+    fn new(head: Arrival<'d>, layout: &Layout) -> Run<'d> {
+        Run {
             head,
-            layout,
-            flow,
-            began: 0,
-            used: 0,
-            packet: layout.end - NETWORK,
+            version: layout.version,
+            protocol: layout.protocol,
             closed: false,
             pushed: false,
             proved: false,
-            identification: be16(frame, NETWORK + 4).wrapping_add(1),
+            headers: layout.payload,
+            packet: layout.end - NETWORK,
+            count: 1,
+            second: 0,
+            last: 0,
+            began: 0,
+            identification: be16(head.frame, NETWORK + 4),
             step: 1,
             network: 0,
             pseudo: 0,
-        })
-    }
-
-    /// See [`tag`].
-    fn next_tag(&self) -> u64 {
-        let Some(tag) = tag(self.head.frame) else { return 0 };
-        if self.layout.protocol == Protocol::Udp {
-            return tag;
         }
-        let sent = self.packet + NETWORK - self.layout.payload;
-        let sequence = be32(self.head.frame, self.layout.transport + 4).wrapping_add(u32::try_from(sent).unwrap_or(0));
-        (tag & !0xffff_ffff) | u64::from(sequence)
     }
 
-    /// The payload of a frame that continues this run.
+    fn partial(&self) -> Partial {
+        partial(self.version, self.protocol)
+    }
+
+    /// The payload of a frame that continues this run; its tag is known to be the next.
+    #[inline]
     fn take(&mut self, arrival: &Arrival<'d>) -> Option<&'d [u8]> {
-        if self.closed || arrival.way != self.head.way {
-            return None;
+        match self.version {
+            Version::V4 => self.take_at::<TRANSPORT4>(arrival),
+            Version::V6 => self.take_at::<TRANSPORT6>(arrival),
         }
+    }
+
+    #[inline(always)]
+    fn take_at<const AT: usize>(&mut self, arrival: &Arrival<'d>) -> Option<&'d [u8]> {
         let (head, frame) = (self.head.frame, arrival.frame);
-        let layout = Layout::of(frame)?;
-        if (layout.version, layout.protocol, layout.payload, frame.len())
-            != (self.layout.version, self.layout.protocol, self.layout.payload, layout.end)
-            || !same_headers(head, frame, &layout)
-        {
+        let payload = frame.get(self.headers..)?;
+        let size = head.len() - self.headers;
+        let fits = !payload.is_empty() && payload.len() <= size && self.packet + payload.len() <= PACKET_MAX;
+        if !fits || self.closed || arrival.way != self.head.way {
             return None;
         }
-        let payload = frame.get(layout.payload..)?;
-        let size = head.len() - layout.payload;
-        if payload.is_empty() || payload.len() > size || self.packet + payload.len() > PACKET_MAX {
+        let (head_ip, head) = head.split_first_chunk::<AT>()?;
+        let (ip, transport) = frame.split_first_chunk::<AT>()?;
+        let v4 = AT == TRANSPORT4;
+        let (differ, announced) = if v4 {
+            (differ4(head_ip, ip), usize::from(be16(ip, NETWORK + 2)) + NETWORK)
+        } else {
+            (differ6(head_ip, ip), usize::from(be16(ip, NETWORK + 4)) + AT)
+        };
+        if differ != 0 || announced != frame.len() {
             return None;
         }
+        let (checksum, pushed) = match self.protocol {
+            Protocol::Tcp => {
+                let (head, head_options) = head.split_first_chunk::<20>()?;
+                let (tcp, options) = transport.split_first_chunk::<20>()?;
+                let length = self.headers - AT - 20;
+                if differ_tcp(head, tcp) != 0 || !same_options(head_options.get(..length)?, options.get(..length)?) {
+                    return None;
+                }
+                (be16(tcp, 16), be16(tcp, 12) & u16::from(PSH) != 0)
+            }
+            Protocol::Udp => {
+                let udp = transport.first_chunk::<8>()?;
+                if usize::from(be16(udp, 4)) != transport.len() {
+                    return None;
+                }
+                (be16(udp, 6), false)
+            }
+        };
         if !self.proved && !self.prove() {
             self.closed = true;
             return None;
         }
-        let mut step = self.step;
-        if layout.version == Version::V4 {
-            let identification = be16(frame, NETWORK + 4);
-            let first = self.packet == head.len() - NETWORK;
-            if first && identification == be16(head, NETWORK + 4) && may_repeat(head) {
+        let (mut identification, mut step) = (0, self.step);
+        if v4 {
+            identification = be16(ip, NETWORK + 4);
+            if identification != self.identification.wrapping_add(step) {
+                let repeats = self.count == 1 && identification == self.identification;
+                if !repeats || ip.get(NETWORK + 6) != Some(&DONT_FRAGMENT) {
+                    return None;
+                }
                 step = 0;
-            } else if identification != self.identification {
-                return None;
             }
-            let sum = self.network + length(layout.end - NETWORK) + u32::from(identification);
-            if !fold(sum) != be16(frame, NETWORK + 10) {
+            let sum = self.network + length(frame.len() - NETWORK) + u32::from(identification);
+            if !fold(sum) != be16(ip, NETWORK + 10) {
                 return None;
             }
         }
-        if !checksum_is_right(arrival, &layout, self.pseudo) {
+        let sum = self.pseudo + length(transport.len());
+        if !is_right(arrival.partial, sum, checksum, transport, self.protocol) {
             return None;
         }
-        if layout.version == Version::V4 {
-            self.step = step;
-            self.identification = be16(frame, NETWORK + 4).wrapping_add(step);
-        }
+        (self.identification, self.step) = (identification, step);
         self.packet += payload.len();
-        self.pushed = layout.protocol == Protocol::Tcp && be16(frame, layout.transport + 12) & u16::from(PSH) != 0;
-        self.closed = self.pushed || payload.len() < size;
+        self.pushed = pushed;
+        self.closed = pushed || payload.len() < size;
         Some(payload)
     }
-
     /// Whether the checksums of the head are right. Done when a second frame comes: most heads of small packets stay alone.
     #[cold]
     fn prove(&mut self) -> bool {
         let frame = self.head.frame;
+        let Some(layout) = Layout::of(frame) else { return false };
         self.network = network(frame);
-        self.pseudo = pseudo(frame, &self.layout);
-        let sum = self.network + length(self.layout.end - NETWORK) + u32::from(be16(frame, NETWORK + 4));
-        let header = self.layout.version == Version::V6 || !fold(sum) == be16(frame, NETWORK + 10);
-        self.proved = header && checksum_is_right(&self.head, &self.layout, self.pseudo);
+        self.pseudo = pseudo(frame, &layout);
+        let sum = self.network + length(self.packet) + u32::from(self.identification);
+        let header = self.version == Version::V6 || !fold(sum) == be16(frame, NETWORK + 10);
+        let Some(transport) = frame.get(layout.transport..) else { return false };
+        let sum = self.pseudo + length(transport.len());
+        let checksum = be16(transport, layout.partial().offset.into());
+        self.proved = header && is_right(self.head.partial, sum, checksum, transport, self.protocol);
         self.proved
     }
 
     /// Delivers it as a super-frame.
-    fn deliver(&self, payloads: &[&[u8]], deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
-        let layout = &self.layout;
-        let Some((head, first)) = self.head.frame.split_at_checked(layout.payload) else { return };
+    fn deliver(&self, held: &[(&[u8], usize)], deliver: &mut impl FnMut(PortId, &Offload, &[&[u8]])) {
+        let Some((head, first)) = self.head.frame.split_at_checked(self.headers) else { return };
         let mut memory = [0; HEADERS_MAX];
-        let Some(headers) = memory.get_mut(..layout.payload) else { return };
+        let Some(headers) = memory.get_mut(..self.headers) else { return };
         headers.copy_from_slice(head);
-        let transport = self.packet + NETWORK - layout.transport;
-        match layout.version {
+        let at = if self.version == Version::V4 { TRANSPORT4 } else { TRANSPORT6 };
+        let transport = self.packet + NETWORK - at;
+        match self.version {
             Version::V4 => {
                 let sum = self.network + length(self.packet) + u32::from(be16(head, NETWORK + 4));
                 put(headers, NETWORK + 2, low16(self.packet));
@@ -367,28 +437,44 @@ impl<'d> Run<'d> {
             Version::V6 => put(headers, NETWORK + 4, low16(transport)),
         }
         let sum = fold(self.pseudo + length(transport)).to_be_bytes();
-        match layout.protocol {
+        match self.protocol {
             Protocol::Tcp => {
-                put(headers, layout.transport + 13, [if self.pushed { ACK | PSH } else { ACK }]);
-                put(headers, layout.transport + 16, sum);
+                put(headers, at + 13, [if self.pushed { ACK | PSH } else { ACK }]);
+                put(headers, at + 16, sum);
             }
             Protocol::Udp => {
-                put(headers, layout.transport + 4, low16(transport));
-                put(headers, layout.transport + 6, sum);
+                put(headers, at + 4, low16(transport));
+                put(headers, at + 6, sum);
             }
         }
         let mut parts: SmallVec<[&[u8]; SEGMENTS_MAX + 1]> = SmallVec::new();
         parts.push(headers);
         parts.push(first);
-        parts.extend_from_slice(payloads);
+        let mut place = self.second;
+        while parts.len() <= self.count
+            && let Some((payload, next)) = held.get(place)
+        {
+            parts.push(payload);
+            place = *next;
+        }
         let gso = Gso {
-            kind: layout.gso_kind(),
+            kind: gso_kind(self.version, self.protocol),
             ecn: false,
             size: u16::from_be_bytes(low16(first.len())),
-            headers: u16::from_be_bytes(low16(layout.payload)),
+            headers: u16::from_be_bytes(low16(self.headers)),
         };
-        deliver(self.head.way.port, &Offload { checksum: Some(layout.partial()), gso: Some(gso) }, &parts);
+        deliver(self.head.way.port, &Offload { checksum: Some(self.partial()), gso: Some(gso) }, &parts);
     }
+}
+
+/// Whether a transport checksum is right. `sum` is that of the pseudo-header, length included.
+#[inline(always)]
+fn is_right(partial: bool, pseudo: u32, checksum: u16, transport: &[u8], protocol: Protocol) -> bool {
+    if partial {
+        return checksum == fold(pseudo);
+    }
+    let none = protocol == Protocol::Udp && checksum == 0;
+    !none && fold(pseudo + u32::from(sum(transport))) == 0xffff
 }
 
 /// The ports and, for TCP, the sequence number. None for what cannot continue any run.
@@ -402,60 +488,76 @@ fn tag(frame: &[u8]) -> Option<u64> {
     let tag = u64::from_be_bytes(chunk(frame, transport)?);
     match protocol? {
         6 => Some(tag),
-        17 => Some(tag & !0xffff_ffff),
+        17 => Some(tag & !SEQUENCE),
         _ => None,
     }
 }
 
-fn same_headers(head: &[u8], frame: &[u8], layout: &Layout) -> bool {
-    let ignored: &[usize] = match (layout.version, layout.protocol) {
-        (Version::V4, Protocol::Tcp) => &[16, 17, 18, 19, 24, 25, 38, 39, 40, 41, 47, 50, 51],
-        (Version::V4, Protocol::Udp) => &[16, 17, 18, 19, 24, 25, 38, 39, 40, 41],
-        (Version::V6, Protocol::Tcp) => &[18, 19, 58, 59, 60, 61, 67, 70, 71],
-        (Version::V6, Protocol::Udp) => &[18, 19, 58, 59, 60, 61],
-    };
-    let same =
-        head.iter().zip(frame).take(layout.payload).enumerate().all(|(at, (a, b))| a == b || ignored.contains(&at));
-    let flags = chunk::<1>(frame, layout.transport + 13).map(|[flags]| flags & !PSH);
-    same && (layout.protocol == Protocol::Udp || flags == Some(ACK))
+/// The tag after `bytes` more.
+#[inline(always)]
+fn advance(tag: u64, bytes: usize) -> u64 {
+    let next = (tag & SEQUENCE) + u64::try_from(bytes).unwrap_or(0);
+    (tag & !SEQUENCE) | (next & SEQUENCE)
 }
 
-fn may_repeat(frame: &[u8]) -> bool {
-    frame.get(NETWORK + 6).is_some_and(|flags| flags & DONT_FRAGMENT != 0)
+/// What differs up to the end of the IPv4 header, but for total length, identification and checksum.
+#[inline(always)]
+fn differ4<const N: usize>(a: &[u8; N], b: &[u8; N]) -> u64 {
+    const COMPARED: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    let differ = |at: usize| word(a, at) ^ word(b, at);
+    differ(0) | differ(8) | (differ(16) & COMPARED) | differ(26)
 }
 
-fn checksum_is_right(arrival: &Arrival<'_>, layout: &Layout, pseudo: u32) -> bool {
-    if !arrival.partial {
-        return verify(arrival.frame, layout, pseudo);
-    }
-    let partial = layout.partial();
-    let at = usize::from(partial.start + partial.offset);
-    be16(arrival.frame, at) == fold(pseudo + length(layout.end - layout.transport))
+/// What differs up to the end of the IPv6 header, but for the payload length.
+#[inline(always)]
+fn differ6<const N: usize>(a: &[u8; N], b: &[u8; N]) -> u64 {
+    const COMPARED: u64 = u64::from_ne_bytes([0xff, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+    let differ = |at: usize| word(a, at) ^ word(b, at);
+    differ(0) | differ(8) | (differ(16) & COMPARED) | differ(24) | differ(32) | differ(40) | differ(46)
 }
 
-/// A number of the flow: way, Ethernet, addresses, protocol and ports. Of two flows with one number one is only delivered earlier.
+/// What differs in a TCP header but for what is in the tag, PSH and the checksum.
+#[inline(always)]
+fn differ_tcp(a: &[u8; 20], b: &[u8; 20]) -> u64 {
+    const COMPARED: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, !PSH, 0xff, 0xff]);
+    const URGENT: u64 = u64::from_ne_bytes([0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+    ((word(a, 8) ^ word(b, 8)) & COMPARED) | ((word(a, 12) ^ word(b, 12)) & URGENT)
+}
+
+#[inline(always)]
+fn word<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
+    chunk(bytes, at).map_or(0, u64::from_ne_bytes)
+}
+
+/// Whether options are the same; there are whole words of them.
+#[inline(always)]
+fn same_options(a: &[u8], b: &[u8]) -> bool {
+    let words = a.as_chunks::<4>().0.iter().zip(b.as_chunks::<4>().0);
+    words.fold(0, |differ, (a, b)| differ | (u32::from_ne_bytes(*a) ^ u32::from_ne_bytes(*b))) == 0
+}
+
+/// A number of the flow, not 0: way, Ethernet, addresses, protocol and ports. Of two flows with one number one is only delivered earlier.
 fn flow(arrival: &Arrival<'_>, layout: &Layout) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let frame = arrival.frame;
-    let addresses = match layout.version {
-        Version::V4 => frame.get(NETWORK + 12..TRANSPORT4 + 4),
-        Version::V6 => frame.get(NETWORK + 8..TRANSPORT6 + 4),
-    };
-    let way = u64::from(arrival.way.port.0) << 32 | u64::from(arrival.way.origin.0) << 8;
-    let mut number = way | if layout.protocol == Protocol::Tcp { 6 } else { 17 };
-    let ethernet = frame.get(..NETWORK).unwrap_or_default();
-    for bytes in ethernet.chunks(8).chain(addresses.unwrap_or_default().chunks(8)) {
-        let mut word = [0; 8];
-        for (place, byte) in word.iter_mut().zip(bytes) {
-            *place = *byte;
+    // Odd numbers without pattern.
+    const FACTORS: [u64; 8] = [
+        0x9e37_79b9_7f4a_7c15,
+        0xbf58_476d_1ce4_e5b9,
+        0x94d0_49bb_1331_11eb,
+        0xd6e8_feb8_6659_fd93,
+        0xa076_1d64_78bd_642f,
+        0xe703_7ed1_a0b4_28db,
+        0x8ebc_6af0_9c88_c6e3,
+        0x5896_5cc7_5374_cc63,
+    ];
+    let at = |at: usize| chunk(arrival.frame, at).map_or(0, u64::from_ne_bytes);
+    let way = u64::from(arrival.way.port.0) << 32 | u64::from(arrival.way.origin.0);
+    let protocol = if layout.protocol == Protocol::Tcp { 6 } else { 17 };
+    let ports = u64::from(be32(arrival.frame, layout.transport)) << 8 | protocol;
+    let words = match layout.version {
+        Version::V4 => [way, at(0), at(6), ports, at(NETWORK + 12), 0, 0, 0],
+        Version::V6 => {
+            [way, at(0), at(6), ports, at(NETWORK + 8), at(NETWORK + 16), at(NETWORK + 24), at(NETWORK + 32)]
         }
-        number = (number ^ u64::from_ne_bytes(word)).wrapping_mul(ODD).rotate_left(29);
-    }
-    number
-}
-
-/// The low 16 bits, big-endian.
-fn low16(number: usize) -> [u8; 2] {
-    let [.., high, low] = number.to_be_bytes();
-    [high, low]
+    };
+    words.iter().zip(FACTORS).fold(0u64, |sum, (word, factor)| sum.wrapping_add(word.wrapping_mul(factor))) | 1
 }

@@ -103,18 +103,30 @@ impl Layout {
     /// Where its checksum is.
     #[inline]
     pub fn partial(&self) -> Partial {
-        let start = if self.version == Version::V4 { 34 } else { 54 };
-        Partial { start, offset: if self.protocol == Protocol::Tcp { 16 } else { 6 } }
+        partial(self.version, self.protocol)
     }
 
     /// What a super-frame of this layout is called.
     #[inline]
     pub fn gso_kind(&self) -> GsoKind {
-        match (self.protocol, self.version) {
-            (Protocol::Tcp, Version::V4) => GsoKind::Tcp4,
-            (Protocol::Tcp, Version::V6) => GsoKind::Tcp6,
-            (Protocol::Udp, _) => GsoKind::Udp,
-        }
+        gso_kind(self.version, self.protocol)
+    }
+}
+
+/// See [`Layout::partial`].
+#[inline]
+pub(super) fn partial(version: Version, protocol: Protocol) -> Partial {
+    let start = if version == Version::V4 { 34 } else { 54 };
+    Partial { start, offset: if protocol == Protocol::Tcp { 16 } else { 6 } }
+}
+
+/// See [`Layout::gso_kind`].
+#[inline]
+pub(super) fn gso_kind(version: Version, protocol: Protocol) -> GsoKind {
+    match (protocol, version) {
+        (Protocol::Tcp, Version::V4) => GsoKind::Tcp4,
+        (Protocol::Tcp, Version::V6) => GsoKind::Tcp6,
+        (Protocol::Udp, _) => GsoKind::Udp,
     }
 }
 
@@ -150,4 +162,11 @@ pub(super) fn put<const N: usize>(bytes: &mut [u8], at: usize, field: [u8; N]) {
     if let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
         *place = field;
     }
+}
+
+/// The low 16 bits, big-endian.
+#[inline(always)]
+pub(super) fn low16(number: usize) -> [u8; 2] {
+    let [.., high, low] = number.to_be_bytes();
+    [high, low]
 }

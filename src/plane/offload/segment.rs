@@ -14,7 +14,7 @@
 //! What the kernel says of the headers' length is a hint and not looked at (virtio 1.2, section 5.1.6.2).
 
 use super::checksum::{fold, length, network, pseudo};
-use super::layout::{HEADERS_MAX, Layout, NETWORK, Protocol, TRANSPORT4, TRANSPORT6, Version, be16, be32, put};
+use super::layout::{HEADERS_MAX, Layout, NETWORK, Protocol, TRANSPORT4, TRANSPORT6, Version, be16, be32, low16, put};
 use crate::wire::Malformed;
 use crate::wire::virtio::{Gso, Partial};
 
@@ -185,13 +185,6 @@ impl<'f> Segments<'f> {
             }
         }
     }
-}
-
-/// The low 16 bits, big-endian.
-#[inline(always)]
-fn low16(number: usize) -> [u8; 2] {
-    let [.., high, low] = number.to_be_bytes();
-    [high, low]
 }
 
 /// Both have the same length, or nothing is copied.
