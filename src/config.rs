@@ -31,6 +31,9 @@ pub const DEFAULT_MTU: u16 = low_half(1500 - 40 - OVERHEAD);
 pub const MAX_MTU: u16 = low_half(65_535 - 20 - OVERHEAD);
 /// Smallest attachment MTU: IPv6 requires it (RFC 8200 section 5).
 pub const MIN_MTU: u16 = 1280;
+
+/// Most data path threads: each has a queue of every capture port and a socket.
+pub const THREADS_MAX: usize = 64;
 /// TCP and UDP port of a mesh, unless told otherwise (Weave's).
 pub const DEFAULT_PORT: u16 = 6783;
 /// Links at most, unless told otherwise (Weave's since 2.6).
@@ -81,7 +84,7 @@ const fn spec(name: &'static str, env: &'static str, form: Form) -> Spec {
 }
 
 /// Every option of `launch`, for all three layers. `peers` stands on the command line without a name.
-pub const OPTIONS: [Spec; 23] = [
+pub const OPTIONS: [Spec; 26] = [
     spec("peers", "RNET_PEERS", Form::List),
     spec("port", "RNET_PORT", Form::Value),
     spec("host", "RNET_HOST", Form::Value),
@@ -100,6 +103,9 @@ pub const OPTIONS: [Spec; 23] = [
     spec("ipalloc-reclaim", "RNET_IPALLOC_RECLAIM", Form::Value),
     spec("mtu", "RNET_MTU", Form::Value),
     spec("capture", "RNET_CAPTURE", Form::Value),
+    spec("offload", "RNET_OFFLOAD", Form::Value),
+    spec("threads", "RNET_THREADS", Form::Value),
+    spec("pin-threads", "RNET_PIN_THREADS", Form::Flag),
     spec("no-guard", "RNET_NO_GUARD", Form::Flag),
     spec("log-level", "RNET_LOG_LEVEL", Form::Value),
     spec("foreground", "RNET_FOREGROUND", Form::Flag),
@@ -226,6 +232,12 @@ pub struct Config {
     pub mtu: u16,
     /// How frames are captured.
     pub capture: CaptureKind,
+    /// Whether the kernel is asked to leave checksums and the cutting of super-frames to us.
+    pub offload: bool,
+    /// Data path threads; nothing: as many as suit the machine.
+    pub threads: Option<usize>,
+    /// Each data path thread stays on one core.
+    pub pin_threads: bool,
     /// Attachments may send only from the addresses given to them.
     pub guard: bool,
     /// How much is logged.
@@ -282,6 +294,9 @@ impl Config {
                 .and_then(|n| n.try_into().ok())
                 .unwrap_or(DEFAULT_MTU),
             capture: reader.choice("capture", CAPTURES).unwrap_or(CaptureKind::Tap),
+            offload: reader.choice("offload", OFFLOADS).unwrap_or(true),
+            threads: reader.value("threads", threads).unwrap_or(None),
+            pin_threads: reader.flag("pin-threads"),
             guard: !reader.flag("no-guard"),
             log_level: reader.choice("log-level", LEVELS).unwrap_or(LogLevel::Info),
             foreground: reader.flag("foreground"),
@@ -293,6 +308,7 @@ impl Config {
 }
 
 const CAPTURES: &[(&str, CaptureKind)] = &[("tap", CaptureKind::Tap), ("pcap", CaptureKind::Pcap)];
+const OFFLOADS: &[(&str, bool)] = &[("auto", true), ("off", false)];
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),
     ("warning", LogLevel::Warn),
@@ -348,6 +364,14 @@ fn reclaim(text: &str) -> Result<Option<Duration>, String> {
     let number: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
     let seconds = number.checked_mul(factor).filter(|seconds| (1..=315_360_000).contains(seconds));
     seconds.map(|seconds| Some(Duration::from_secs(seconds))).ok_or_else(wrong)
+}
+
+fn threads(text: &str) -> Result<Option<usize>, String> {
+    if text == "auto" {
+        return Ok(None);
+    }
+    let count = text.parse().ok().filter(|count| (1..=THREADS_MAX).contains(count));
+    count.map(Some).ok_or_else(|| expected(text, &format!("a number from 1 to {THREADS_MAX}, or auto")))
 }
 
 fn expected(given: &str, what: &str) -> String {

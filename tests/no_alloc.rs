@@ -6,6 +6,7 @@ mod planes;
 use planes::{Memory, PORT, address, chain, frame, mac};
 use rnet::plane::Plane;
 use rnet::types::{Instant, Mac};
+use rnet::wire::virtio::Offload;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
@@ -46,18 +47,18 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 /// A burst of each kind: flood and unicast from host 1, through the relay, to host 3, whole and in pieces.
-fn burst(planes: &[Plane; 3], frames: &[Vec<u8>], now: Instant, memory: &mut [Memory; 3]) -> usize {
+fn burst(planes: &[Plane; 3], frames: &mut [Vec<u8>], now: Instant, memory: &mut [Memory; 3]) -> usize {
     let [first, relay, last] = planes;
     let [sent, relayed, end] = memory;
     [&mut *sent, &mut *relayed, &mut *end].into_iter().for_each(Memory::clear);
-    let mut batch = first.batch();
+    let mut batch = first.batch(now);
     for _ in 0..8 {
-        frames.iter().for_each(|frame| batch.from_bridge(PORT, frame, now, sent));
+        frames.iter_mut().for_each(|frame| batch.from_bridge(PORT, frame, &Offload::NONE, sent));
     }
-    let mut batch = relay.batch();
-    sent.each_sent_to(address(2), |datagram| batch.from_net(address(1), datagram, now, relayed));
-    let mut batch = last.batch();
-    relayed.each_sent_to(address(3), |datagram| batch.from_net(address(2), datagram, now, end));
+    let mut batch = relay.batch(now);
+    batch.from_net(sent.sent_to(address(2)).map(|datagram| (address(1), datagram)), relayed);
+    let mut batch = last.batch(now);
+    batch.from_net(relayed.sent_to(address(3)).map(|datagram| (address(2), datagram)), end);
     end.delivered
 }
 
@@ -69,19 +70,19 @@ fn a_frame_costs_no_allocation_anywhere_on_its_way() {
     // Host 3 speaks once, so that host 1 knows where it is.
     let [sent, relayed, end] = &mut memory;
     planes[2].from_bridge(PORT, &frame(3, Mac::BROADCAST, 60), now, sent);
-    sent.each_sent_to(address(2), |datagram| planes[1].from_net(address(3), datagram, now, relayed));
-    relayed.each_sent_to(address(1), |datagram| planes[0].from_net(address(2), datagram, now, end));
+    sent.sent_to(address(2)).for_each(|datagram| planes[1].from_net(address(3), datagram, now, relayed));
+    relayed.sent_to(address(1)).for_each(|datagram| planes[0].from_net(address(2), datagram, now, end));
     assert_eq!(end.delivered, 1);
 
     let flood = frame(1, Mac::BROADCAST, 300);
-    let frames = [flood, frame(1, mac(3), 1400), frame(1, mac(9), 4000), frame(1, mac(9), 60)];
-    assert_eq!(burst(&planes, &frames, now, &mut memory), 8 * frames.len());
+    let mut frames = [flood, frame(1, mac(3), 1400), frame(1, mac(9), 4000), frame(1, mac(9), 60)];
+    assert_eq!(burst(&planes, &mut frames, now, &mut memory), 8 * frames.len());
     let before = ALLOCATIONS.get();
     let mut delivered = 0;
     for round in 0..50 {
         // A second a round: "last seen" is refreshed too.
         let now = Instant::from_nanos(round * 1_000_000_000);
-        delivered += burst(&planes, &frames, now, &mut memory);
+        delivered += burst(&planes, &mut frames, now, &mut memory);
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert_eq!(delivered, 50 * 8 * frames.len());

@@ -9,6 +9,7 @@ use rnet::plane::neighbours::Known;
 use rnet::plane::path::{Epoch, Path};
 use rnet::plane::{Event, Limits, Place, Plane, Sink};
 use rnet::types::{Mac, NetId, ShortId};
+use rnet::wire::virtio::Offload;
 use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -53,10 +54,15 @@ impl Memory {
     }
 
     /// The datagrams for `to`, to be opened in place.
-    pub fn each_sent_to(&mut self, to: SocketAddr, mut visit: impl FnMut(&mut [u8])) {
-        for (_, range) in self.sent.iter().filter(|sent| sent.0 == to) {
-            visit(&mut self.bytes[range.clone()]);
-        }
+    pub fn sent_to(&mut self, to: SocketAddr) -> impl Iterator<Item = &mut [u8]> {
+        let mut rest = self.bytes.as_mut_slice();
+        let mut begin = 0;
+        self.sent.iter().filter_map(move |(whom, range)| {
+            let (_, from) = std::mem::take(&mut rest).split_at_mut(range.start - begin);
+            let (datagram, after) = from.split_at_mut(range.len());
+            (rest, begin) = (after, range.end);
+            (*whom == to).then_some(datagram)
+        })
     }
 }
 
@@ -69,8 +75,8 @@ impl Sink for Memory {
         Some(memory)
     }
 
-    fn deliver(&mut self, _: PortId, frame: &[u8]) {
-        self.delivered += usize::from(!frame.is_empty());
+    fn deliver(&mut self, _: PortId, _: &Offload, parts: &[&[u8]]) {
+        self.delivered += usize::from(!parts.is_empty());
     }
 
     fn event(&mut self, _: Event) {}

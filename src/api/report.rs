@@ -8,7 +8,7 @@
 mod addresses;
 
 use crate::node::command::Attachment;
-use crate::node::status::{Connection, ConnectionState, Count, Peer, Status};
+use crate::node::status::{Connection, ConnectionState, Count, DatapathStatus, Peer, Status};
 use crate::types::{NetId, Nickname, PeerName, PortMap};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -122,6 +122,7 @@ fn summary(status: &Status) -> String {
     row("AllowList", status.allowed.map_or_else(|| "none".to_string(), |keys| counted(keys, "key")));
     row("Port", status.port.to_string());
     row("MTU", status.mtu.to_string());
+    row("Data path", datapath(&status.datapath));
     row("Uptime", duration(status.uptime));
     row("Targets", status.targets.len().to_string());
     row("Connections", states(&status.connections));
@@ -139,6 +140,20 @@ fn summary(status: &Status) -> String {
     addresses::summary(status, &mut text);
     if !status.encrypted {
         let _ = writeln!(text, "\n{}", open_mesh(status.port, status.allowed.is_some()));
+    }
+    text
+}
+
+/// `tap, 2 threads, offloads: checksum tso gso gro, without: uso`.
+fn datapath(status: &DatapathStatus) -> String {
+    let pinned = if status.pinned { " pinned" } else { "" };
+    let mut text = format!("{}, {}{pinned}", status.capture, counted(status.threads, "thread"));
+    for (label, wanted) in [("offloads", true), ("without", false)] {
+        let names: Vec<&str> =
+            status.offloads().into_iter().filter(|(_, on)| *on == wanted).map(|(name, _)| name).collect();
+        if !names.is_empty() {
+            let _ = write!(text, ", {label}: {}", names.join(" "));
+        }
     }
     text
 }
@@ -391,6 +406,16 @@ mod tests {
             discovery: true,
             allowed: None,
             mtu: 1398,
+            datapath: DatapathStatus {
+                capture: "tap".into(),
+                threads: 2,
+                checksum: true,
+                tcp_super_frames: true,
+                udp_gso: true,
+                udp_gro: true,
+                separate_probes: true,
+                ..DatapathStatus::default()
+            },
             uptime: 3700,
             targets: vec!["192.168.48.15".parse().unwrap(), "host9".parse().unwrap()],
             connections: sample_connections(),
@@ -433,6 +458,7 @@ mod tests {
               AllowList: none
                    Port: 6783
                     MTU: 1398
+              Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso
                  Uptime: 1h01m
                 Targets: 2
             Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)

@@ -246,6 +246,16 @@ pub struct Launch {
     /// How frames are captured: tap, or pcap where /dev/net/tun is missing [default: tap] [env: RNET_CAPTURE]
     #[arg(long, value_name = "HOW")]
     pub capture: Option<String>,
+    /// Super-frames and unfinished checksums between the kernel and rnet: auto takes what the kernel has, off does
+    /// without (slower; to find a fault) [default: auto] [env: RNET_OFFLOAD]
+    #[arg(long, value_name = "HOW")]
+    pub offload: Option<String>,
+    /// Threads that move frames: a number, or auto for half of the cores, at most 4 [default: auto] [env: RNET_THREADS]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<String>,
+    /// Keep each of these threads on one core [env: RNET_PIN_THREADS]
+    #[arg(long)]
+    pub pin_threads: bool,
     /// Let what is attached send from any address, not only from its own [env: RNET_NO_GUARD]
     #[arg(long)]
     pub no_guard: bool,

@@ -22,14 +22,16 @@ use crate::io::capture::{CaptureKind, Options};
 use crate::io::clock::Clock;
 use crate::io::lock::Lock;
 use crate::io::store::{Loaded, Store};
-use crate::io::udp::UdpSocket;
+use crate::io::tap::Tap;
+use crate::io::udp::{Group, UdpSocket};
 use crate::io::{entropy, routes, tcp};
 use crate::ipam::Init;
 use crate::node::border::State;
+use crate::node::status::DatapathStatus;
 use crate::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
-use crate::run::datapath::{Datapath, EVENTS_MAX};
+use crate::run::datapath::{self, Datapath, EVENTS_MAX};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
 use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
@@ -164,10 +166,13 @@ fn remove_if_bare(dir: &Path) {
     }
 }
 
+/// A device that exists for a moment: it goes with its descriptor, whatever happens.
+const PROBED_TAP: &str = "rntprobe";
+
 /// The mesh's port, taken.
 struct Sockets {
     tcp: TcpListener,
-    udp: UdpSocket,
+    udp: Group,
 }
 
 impl Sockets {
@@ -183,8 +188,45 @@ impl Sockets {
         };
         let address = config.host.map(|ip: IpAddr| SocketAddr::new(ip, config.port));
         let tcp = address.map_or_else(|| tcp::listen(config.port), tcp::listen_at).map_err(|why| failed("TCP", why))?;
-        let udp = address.map_or_else(|| UdpSocket::bind(config.port), UdpSocket::bind_to);
+        let threads = threads(config);
+        let udp = match address {
+            None => UdpSocket::bind_group(config.port, threads, true),
+            Some(address) => UdpSocket::bind_group_to(address, threads, true),
+        };
         Ok(Sockets { tcp, udp: udp.map_err(|why| failed("UDP", why))? })
+    }
+}
+
+/// Data path threads: each needs a queue of its own at every capture port, and pcap has one.
+fn threads(config: &Config) -> usize {
+    match config.capture {
+        config::CaptureKind::Tap => config.threads.unwrap_or_else(datapath::default_threads),
+        config::CaptureKind::Pcap => 1,
+    }
+}
+
+/// What there is to work with. Offloads are agreed with a device, so one is made for a moment; where that fails, opening the
+/// first network tells why.
+fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathStatus {
+    let probed = match capture.kind {
+        CaptureKind::Tap => Tap::create(PROBED_TAP, 1, capture.offload).ok(),
+        CaptureKind::Pcap => None,
+    };
+    let features = probed.and_then(|queues| queues.first().map(Tap::features)).unwrap_or_default();
+    let (udp_gso, udp_gro) = udp.sockets.first().map(UdpSocket::offloads).unwrap_or_default();
+    DatapathStatus {
+        capture: match capture.kind {
+            CaptureKind::Tap => "tap".to_string(),
+            CaptureKind::Pcap => "pcap".to_string(),
+        },
+        threads: udp.sockets.len(),
+        pinned: config.pin_threads,
+        checksum: features.checksum,
+        tcp_super_frames: features.tso,
+        udp_super_frames: features.uso,
+        udp_gso,
+        udp_gro,
+        separate_probes: udp.spare.is_some(),
     }
 }
 
@@ -196,9 +238,9 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
         config::CaptureKind::Pcap => CaptureKind::Pcap,
     };
     require_capture(kind)?;
+    let capture = Options { kind, queues: threads(&config), offload: config.offload };
     let (host_events, machine_events) = mpsc::unbounded_channel();
-    let host =
-        Host::start_in(Some(&config.run_dir), Options::plain(kind), host_events).await.map_err(|why| fail(&why))?;
+    let host = Host::start_in(Some(&config.run_dir), capture, host_events).await.map_err(|why| fail(&why))?;
     let swept = host.sweep().await.map_err(|why| fail(&why))?;
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;
@@ -208,12 +250,17 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     }
     let clock = Clock::start();
     let plane = Arc::new(Plane::new(Limits::default()));
-    let node = Node::new(node_config(&mut config, key, state)?, Arc::clone(&plane), clock.now());
+    let datapath_status = datapath_status(&config, &capture, &sockets.udp);
+    let node_config = NodeConfig { datapath: datapath_status, ..node_config(&mut config, key, state)? };
+    let node = Node::new(node_config, Arc::clone(&plane), clock.now());
     let name = node.name();
 
-    let udp = Arc::new(sockets.udp);
     let (events, probes) = mpsc::channel(EVENTS_MAX);
-    let datapath = Datapath::start(plane, Arc::clone(&udp), clock, events).map_err(|why| fail(&why))?;
+    let udp: Vec<_> = sockets.udp.sockets.into_iter().map(Arc::new).collect();
+    // Probes must not wait behind data; where there is no other socket they do.
+    let prober = sockets.udp.spare.map(Arc::new).or_else(|| udp.first().cloned());
+    let prober = prober.ok_or_else(|| fail(&"no UDP socket"))?;
+    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events).map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
     let save = move |state: &State| store.save(STATE, state).map_err(|why| why.to_string());
     let stored = happenings.clone();
@@ -231,7 +278,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (end, ended) = oneshot::channel::<()>();
     let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
     let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
-    let outlets = Outlets { links: Links::new(happenings), socket: udp, hands: datapath.hands(), machine, keeper };
+    let outlets = Outlets { links: Links::new(happenings), socket: prober, hands: datapath.hands(), machine, keeper };
     let control = Control::new(node, clock, outlets);
     let alarm = Alarm::new().map_err(|why| fail(&why))?;
 
@@ -278,6 +325,7 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         allow: config.allow.clone(),
         connection_limit: config.connection_limit,
         mtu: config.mtu,
+        datapath: DatapathStatus::default(),
         addresses: AddressConfig {
             ranges: config.ranges.clone(),
             default_subnet: config.default_subnet,

@@ -81,10 +81,13 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     add("conn-limit", &launch.conn_limit);
     add("mtu", &launch.mtu);
     add("capture", &launch.capture);
+    add("offload", &launch.offload);
+    add("threads", &launch.threads);
     add("log-level", &launch.log_level);
     let flags = [
         ("no-discovery", launch.no_discovery),
         ("no-guard", launch.no_guard),
+        ("pin-threads", launch.pin_threads),
         ("foreground", launch.foreground),
         ("resume", launch.resume),
     ];

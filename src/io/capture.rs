@@ -62,10 +62,10 @@ impl Options {
 }
 
 /// A frame from the bridge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Captured<'b> {
     /// The whole Ethernet frame, in the buffer that was read into.
-    pub frame: &'b [u8],
+    pub frame: &'b mut [u8],
     /// What the kernel left to do on it. Not checked against the frame.
     pub offload: Offload,
 }
@@ -98,7 +98,7 @@ impl Capture {
             #[cfg(feature = "pcap")]
             Capture::Pcap(pcap) => {
                 let Some(length) = pcap.read(buffer)? else { return Ok(None) };
-                let frame = buffer.get(..length).unwrap_or_default();
+                let frame = buffer.get_mut(..length).unwrap_or_default();
                 Ok(Some(Ok(Captured { frame, offload: Offload::NONE })))
             }
         }

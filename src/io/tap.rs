@@ -90,7 +90,9 @@ impl Tap {
             }
             Err(e) => return Err(e),
         };
-        let Some((header, frame)) = buffer.get(..length).and_then(|read| read.split_first_chunk::<VIRTIO_LEN>()) else {
+        let Some((header, frame)) =
+            buffer.get_mut(..length).and_then(|read| read.split_first_chunk_mut::<VIRTIO_LEN>())
+        else {
             return Ok(Some(Err(Malformed::Truncated)));
         };
         Ok(Some(Offload::parse(header).map(|offload| Captured { frame, offload })))

@@ -120,6 +120,11 @@ impl UdpSocket {
         self.v6
     }
 
+    /// Whether the kernel takes many datagrams by one call (UDP_SEGMENT), and gives many (UDP_GRO).
+    pub fn offloads(&self) -> (bool, bool) {
+        (self.state.max_gso_segments() > 1, self.state.gro_segments() > 1)
+    }
+
     /// Sends one datagram now (control's probes). The error says why this one did not leave: `WouldBlock` for a full
     /// buffer, EMSGSIZE for one larger than the interface's MTU.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {

@@ -63,6 +63,7 @@ use neighbours::Neighbourhood;
 use publish::Published;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use status::DatapathStatus;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -93,6 +94,8 @@ pub struct NodeConfig {
     pub connection_limit: usize,
     /// MTU of attachments' interfaces, bytes.
     pub mtu: u16,
+    /// What moves frames, for `Status`.
+    pub datapath: DatapathStatus,
     /// How addresses are handed out.
     pub addresses: AddressConfig,
     /// What survived the last run.

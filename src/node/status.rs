@@ -28,6 +28,9 @@ pub struct Status {
     pub allowed: Option<usize>,
     /// Attachments' interface MTU, bytes.
     pub mtu: u16,
+    /// What moves frames.
+    #[serde(default)]
+    pub datapath: DatapathStatus,
     /// Seconds since start.
     pub uptime: u64,
     /// As the user gave them.
@@ -55,6 +58,43 @@ pub struct Status {
     pub drops: Vec<(String, u64)>,
     /// Frames and bytes in the four directions.
     pub traffic: Traffic,
+}
+
+/// What the data path has to work with on this machine; what is false is done without, at a price.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DatapathStatus {
+    /// `tap` or `pcap`.
+    pub capture: String,
+    /// Threads that move frames, each with a queue of every capture port and a socket of its own.
+    pub threads: usize,
+    /// Each of them stays on one core.
+    pub pinned: bool,
+    /// Capture ports leave checksums to whoever needs them.
+    pub checksum: bool,
+    /// Capture ports give and take super-frames of TCP (TSO).
+    pub tcp_super_frames: bool,
+    /// The same for datagrams of UDP (USO, Linux 6.2).
+    pub udp_super_frames: bool,
+    /// Many datagrams leave by one system call (UDP_SEGMENT, Linux 4.18).
+    pub udp_gso: bool,
+    /// Many datagrams arrive by one (UDP_GRO, Linux 5.0).
+    pub udp_gro: bool,
+    /// Probes have a socket of their own, so that data cannot hold them up.
+    pub separate_probes: bool,
+}
+
+impl DatapathStatus {
+    /// The offloads by their names, and whether each is on.
+    pub fn offloads(&self) -> [(&'static str, bool); 5] {
+        [
+            ("checksum", self.checksum),
+            ("tso", self.tcp_super_frames),
+            ("uso", self.udp_super_frames),
+            ("gso", self.udp_gso),
+            ("gro", self.udp_gro),
+        ]
+    }
 }
 
 /// State of a connection, in the order of a connection's life.

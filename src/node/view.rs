@@ -30,6 +30,7 @@ impl Node {
             discovery: self.config.discovery,
             allowed: self.config.allow.as_ref().map(Vec::len),
             mtu: self.config.mtu,
+            datapath: self.config.datapath.clone(),
             uptime: (self.now - self.started).as_secs(),
             targets: self.dialer.given().cloned().collect(),
             connections: self.connections(),

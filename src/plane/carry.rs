@@ -5,12 +5,14 @@
 
 use super::fib::{PathId, PortId};
 use super::macs::{Learned, Place};
-use super::path::Path;
-use super::{Drop, Sink, Way, fragment, guard, neighbours};
+use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
+use super::path::{Path, Writer};
+use super::{Drop, Load, Sink, Way, fragment, guard, neighbours};
 use crate::types::{Mac, NetId};
 use crate::wire::datagram::{Fragment, Inner};
-use crate::wire::frame::{Frame, HEADER_LEN};
+use crate::wire::frame::{Frame, HEADER_LEN, SUPER_FRAME_MAX};
 use crate::wire::neighbour::{self, Question};
+use crate::wire::virtio::Offload;
 
 impl<S: Sink> Way<'_, S> {
     pub(super) fn learn(&mut self, network: NetId, mac: Mac, place: Place) {
@@ -42,55 +44,94 @@ impl<S: Sink> Way<'_, S> {
         checked.and(Err(Drop::Suppressed))
     }
 
-    /// Writes one datagram.
-    pub(super) fn send(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        path.write(inner, payload, self.out)?;
+    /// Writes one datagram, or one for each segment. `TooBig`: nothing was written.
+    pub(super) fn send(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
+        let writer = path.writer()?;
+        match load {
+            Load::Frame(payload) => self.write(&writer, inner, payload),
+            Load::Super(segments) if segments.longest() <= writer.room() => self.cut(&writer, inner, segments),
+            // A sender of TCP does not see how its bytes are cut: smaller is as good.
+            Load::Super(segments) => {
+                let narrowed = segments.narrowed(writer.room()).ok_or(Drop::TooBig)?;
+                self.cut(&writer, inner, &narrowed)
+            }
+        }
+    }
+
+    fn write(&mut self, writer: &Writer, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
+        writer.write(inner, payload.len(), self.out, |into| into.copy_from_slice(payload))?;
         self.tally.to_net.add(payload.len());
         Ok(())
     }
 
-    /// Writes as many datagrams as it takes.
-    pub(super) fn send_all(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        match self.send(path, inner, payload) {
-            Err(Drop::TooBig) => self.send_pieces(path, inner, payload),
-            sent => sent,
-        }
-    }
-
-    fn send_pieces(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        let whole = || Fragment { id: self.plane.fragment_id(self.fib.me), offset: 0, more: false };
-        let of = inner.fragment.unwrap_or_else(whole);
-        for (fragment, range) in fragment::pieces(of, payload.len(), path.fragment_room())? {
-            let piece = payload.get(range).ok_or(Drop::BadFragment)?;
-            // The MTU may have shrunk since `room` was asked: once more is no better, so the frame is lost.
-            self.send(path, &Inner { fragment: Some(fragment), ..*inner }, piece).map_err(|reason| match reason {
-                Drop::TooBig => Drop::NoRoom,
-                reason => reason,
-            })?;
+    /// Each segment becomes a datagram where it is sent from; what the batch has no room for is lost alone.
+    fn cut(&mut self, writer: &Writer, inner: &Inner, segments: &Segments<'_>) -> Result<(), Drop> {
+        for n in 0..segments.count() {
+            let len = segments.len_of(n);
+            match writer.write(inner, len, self.out, |into| segments.write(n, into)) {
+                Ok(()) => self.tally.to_net.add(len),
+                Err(reason) => self.tally.drop(reason),
+            }
         }
         Ok(())
     }
 
-    /// A captured frame does not fit: the sender is told, or it goes in pieces.
-    pub(super) fn too_big(&mut self, from: PortId, frame: &Frame<'_>, path: &Path, inner: &Inner) -> Result<(), Drop> {
-        let mut reply = [0; fragment::REPLY_MAX];
-        let mtu = path.room().saturating_sub(HEADER_LEN);
-        match fragment::too_big(frame, mtu, &mut reply).and_then(|length| reply.get(..length)) {
-            Some(reply) => {
-                self.deliver(from, reply);
-                Err(Drop::TooBig)
-            }
-            None => self.send_pieces(path, inner, frame.bytes()),
+    /// Writes as many datagrams as it takes.
+    pub(super) fn send_all(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
+        match self.send(path, inner, load) {
+            Err(Drop::TooBig) => self.send_pieces(path, inner, load),
+            sent => sent,
         }
+    }
+
+    pub(super) fn send_pieces(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
+        match load {
+            Load::Frame(payload) => self.send_pieces_of(path, inner, payload),
+            Load::Super(segments) => self.send_pieces_of_each(path, inner, segments),
+        }
+    }
+
+    /// Datagrams of UDP keep their bounds, so each is a frame that is sent in pieces.
+    #[cold]
+    fn send_pieces_of_each(&mut self, path: &Path, inner: &Inner, segments: &Segments<'_>) -> Result<(), Drop> {
+        let mut memory = [0; SUPER_FRAME_MAX];
+        for n in 0..segments.count() {
+            let Some(frame) = memory.get_mut(..segments.len_of(n)) else { return Err(Drop::Malformed) };
+            segments.write(n, frame);
+            self.send_pieces_of(path, inner, frame)?;
+        }
+        Ok(())
+    }
+
+    fn send_pieces_of(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
+        let writer = path.writer()?;
+        let whole = || Fragment { id: self.plane.fragment_id(self.fib.me), offset: 0, more: false };
+        let of = inner.fragment.unwrap_or_else(whole);
+        for (fragment, range) in fragment::pieces(of, payload.len(), writer.fragment_room())? {
+            let piece = payload.get(range).ok_or(Drop::BadFragment)?;
+            self.write(&writer, &Inner { fragment: Some(fragment), ..*inner }, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the sender of a frame that does not fit how much would; false: it does not want to know, or may not be told.
+    pub(super) fn tell_too_big(&mut self, from: PortId, frame: &Frame<'_>, path: &Path) -> Result<bool, Drop> {
+        let mut reply = [0; fragment::REPLY_MAX];
+        let mtu = path.writer()?.room().saturating_sub(HEADER_LEN);
+        let told = fragment::too_big(frame, mtu, &mut reply).and_then(|length| reply.get(..length));
+        if let Some(reply) = told {
+            self.deliver(from, reply);
+        }
+        Ok(told.is_some())
     }
 
     /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
     /// there are to have it; what does not get through to one of them is counted and does not keep it from the others.
-    pub(super) fn flood(&mut self, inner: &Inner, payload: &[u8], came: Option<PathId>) -> usize {
+    pub(super) fn flood(&mut self, inner: &Inner, load: &Load<'_>, came: Option<PathId>) -> usize {
         let mut hops = self.fib.floods.next_hops(inner.origin, inner.network);
         hops.retain(|path| Some(path.id()) != came);
         for path in &hops {
-            if let Err(reason) = self.send_all(path, inner, payload) {
+            if let Err(reason) = self.send_all(path, inner, load) {
                 self.tally.drop(reason);
             }
         }
@@ -98,20 +139,51 @@ impl<S: Sink> Way<'_, S> {
     }
 
     /// A frame, or a piece of one, is at its destination.
-    pub(super) fn arrive(&mut self, port: PortId, came: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
+    pub(super) fn arrive<'d>(
+        &mut self,
+        port: PortId,
+        (came, inner): (&Path, &Inner),
+        payload: &'d mut [u8],
+        held: &mut Coalescer<'d>,
+    ) -> Result<(), Drop> {
         let Some(fragment) = inner.fragment else {
-            return self.accept(port, inner, payload);
+            return self.accept(port, inner, payload, held);
         };
         let now = self.now;
         let mut accepted = Ok(());
-        let (piece, lost) =
-            came.reassemble((inner, fragment, payload), now, |frame| accepted = self.accept(port, inner, frame));
+        let (piece, lost) = came.reassemble((inner, fragment, payload), now, |frame| {
+            // Its memory is the path's: it cannot be held, so it goes by itself.
+            let mut alone = Coalescer::new();
+            accepted = self.accept(port, inner, frame, &mut alone);
+            self.flush(&mut alone);
+        });
         self.tally.drops_of(Drop::FragmentLost, lost);
         piece.and(accepted)
     }
 
-    /// A whole frame is at its destination.
-    fn accept(&mut self, port: PortId, inner: &Inner, bytes: &[u8]) -> Result<(), Drop> {
+    /// A whole frame is at its destination. One that continues a run was looked at when the run began.
+    fn accept<'d>(
+        &mut self,
+        port: PortId,
+        inner: &Inner,
+        bytes: &'d mut [u8],
+        held: &mut Coalescer<'d>,
+    ) -> Result<(), Drop> {
+        let takes = self.out.takes(port);
+        let partial = inner.partial && takes.checksum;
+        if inner.partial && !takes.checksum {
+            let layout = Layout::of(bytes).ok_or(Drop::Malformed)?;
+            checksum::complete(bytes, layout.partial()).map_err(|_| Drop::Malformed)?;
+        }
+        let bytes: &'d [u8] = bytes;
+        let arrival = Arrival { way: offload::Way { port, origin: inner.origin }, frame: bytes, partial };
+        if held.join(arrival) {
+            self.tally.to_bridge.add(bytes.len());
+            return Ok(());
+        }
+        if partial && Layout::of(bytes).is_none() {
+            return Err(Drop::Malformed);
+        }
         let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
         let entry = self.fib.networks.get(&inner.network).ok_or(Drop::NotOpen)?;
         if frame.dst().is_link_local() {
@@ -123,12 +195,41 @@ impl<S: Sink> Way<'_, S> {
         if self.fib.next_hops.contains_key(&inner.origin) {
             self.learn(inner.network, frame.src(), Place::Peer(inner.origin));
         }
-        self.deliver(port, bytes);
+        self.tally.to_bridge.add(bytes.len());
+        let merge = Merge { tcp: takes.tcp, udp: takes.udp };
+        let out = &mut *self.out;
+        held.begin(arrival, merge, &mut |port, offload, parts| out.deliver(port, offload, parts));
         Ok(())
     }
 
+    fn flush(&mut self, held: &mut Coalescer<'_>) {
+        held.flush(&mut |port, offload, parts| self.out.deliver(port, offload, parts));
+    }
+
+    /// A frame of our own.
     pub(super) fn deliver(&mut self, port: PortId, frame: &[u8]) {
         self.tally.to_bridge.add(frame.len());
-        self.out.deliver(port, frame);
+        self.out.deliver(port, &Offload::NONE, &[frame]);
+    }
+}
+
+impl Load<'_> {
+    /// Frames, as they will be on a wire.
+    pub(super) fn frames(&self) -> usize {
+        match self {
+            Load::Frame(_) => 1,
+            Load::Super(segments) => segments.count(),
+        }
+    }
+
+    /// Their bytes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Load::Frame(frame) => frame.len(),
+            Load::Super(segments) => match segments.count() {
+                0 => 0,
+                count => (count - 1) * segments.longest() + segments.len_of(count - 1),
+            },
+        }
     }
 }

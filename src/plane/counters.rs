@@ -120,7 +120,12 @@ pub struct Count {
 impl Count {
     /// Counts one frame of `bytes` bytes.
     pub fn add(&mut self, bytes: usize) {
-        self.frames += 1;
+        self.add_all(1, bytes);
+    }
+
+    /// Counts frames of so many bytes together.
+    pub fn add_all(&mut self, frames: usize, bytes: usize) {
+        self.frames += frames as u64;
         self.bytes += bytes as u64;
     }
 }

@@ -226,7 +226,7 @@ pub struct Reassembly {
 
 impl Reassembly {
     /// Takes a piece. Returns the frame when this was the last that lacked; it stays valid until the next call.
-    pub fn accept(&mut self, key: Key, at: Fragment, piece: &[u8], now: Instant) -> Result<Option<&[u8]>, Drop> {
+    pub fn accept(&mut self, key: Key, at: Fragment, piece: &[u8], now: Instant) -> Result<Option<&mut [u8]>, Drop> {
         let start = usize::from(at.offset);
         let range = start..start + piece.len();
         if piece.is_empty()
@@ -245,7 +245,7 @@ impl Reassembly {
             Ok(false) => Ok(None),
             Ok(true) => {
                 slot.key = None;
-                Ok(Some(&slot.bytes))
+                Ok(Some(&mut slot.bytes))
             }
             Err(reason) => {
                 slot.key = None;
@@ -379,7 +379,7 @@ mod tests {
             for i in last {
                 let (id, at, part) = &sent[i];
                 let whole = table.accept(key(*id), *at, part, Instant::ZERO).unwrap();
-                prop_assert_eq!(whole, Some(&frames[*id as usize][..]));
+                prop_assert_eq!(whole.as_deref(), Some(&frames[*id as usize][..]));
             }
         }
 
@@ -458,7 +458,7 @@ mod tests {
         }
         for (salt, key) in (1..).zip(keys) {
             let whole = table.accept(key, piece(1, 8, false), &[salt; 3], Instant::ZERO).unwrap();
-            assert_eq!(whole, Some(&[salt; 11][..]));
+            assert_eq!(whole.as_deref(), Some(&[salt; 11][..]));
         }
     }
 
@@ -481,7 +481,7 @@ mod tests {
             assert_eq!(table.accept(key(id), piece(id, 0, true), &[1; 8], at(id.into())), Ok(None));
         }
         assert_eq!((table.slots.len(), table.take_lost()), (PARTIALS_MAX, 1));
-        assert_eq!(table.accept(key(1), piece(1, 8, false), &[1], at(65)).unwrap().map(<[u8]>::len), Some(9));
+        assert_eq!(table.accept(key(1), piece(1, 8, false), &[1], at(65)).unwrap().map(|frame| frame.len()), Some(9));
         assert_eq!(table.accept(key(0), piece(0, 8, false), &[1], at(65)), Ok(None), "0 was the oldest");
     }
 

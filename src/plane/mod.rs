@@ -5,9 +5,10 @@
 //!
 //! ```text
 //! from_bridge   frame > guard > macs learn > switch > path write > (Sink)            too big: fragment
+//!                                          > offload: a super-frame is cut, segment by segment into datagrams > (Sink)
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
-//!                                             > fragment > macs learn > (Sink) bridge
+//!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
 //! ```
 //!
 //! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
@@ -23,6 +24,7 @@ pub mod fragment;
 pub mod guard;
 pub mod macs;
 pub mod neighbours;
+pub mod offload;
 pub mod path;
 pub mod switch;
 #[cfg(test)]
@@ -36,10 +38,12 @@ pub use macs::{Place, Seen};
 use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
 use crate::wire::frame::Frame;
+use crate::wire::virtio::{Gso, Offload};
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
+use offload::{Coalescer, Segments};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -47,13 +51,34 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use switch::Verdict;
 
+/// What work the kernel behind a capture port does on frames that it is given. The default is none: whole frames only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Takes {
+    /// Transport checksums that are not completed.
+    pub checksum: bool,
+    /// Super-frames of TCP.
+    pub tcp: bool,
+    /// Super-frames of UDP datagrams.
+    pub udp: bool,
+}
+
 /// Memory that belongs to the caller's batch: where a frame's outcome goes.
 pub trait Sink {
     /// `len` bytes (at most 65,507) of a datagram for `to`, to be written whole before the next call. Consecutive calls
     /// with equal `to` and `len` ride one GSO send. Nothing if the batch cannot take more: the datagram is dropped and counted.
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]>;
-    /// A frame for the bridge behind `port`.
-    fn deliver(&mut self, port: PortId, frame: &[u8]);
+    /// A frame for the bridge behind `port`, in parts that lie one behind the other, and the work that is left to do on it: no
+    /// more than the port `takes`.
+    fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]);
+    /// What the kernel behind `port` takes.
+    fn takes(&self, port: PortId) -> Takes {
+        let _ = port;
+        Takes::default()
+    }
+    /// The number of the thread, which goes into every datagram that it writes.
+    fn lane(&self) -> u8 {
+        0
+    }
     /// A small event for control. Never blocks; a full queue drops and counts.
     fn event(&mut self, event: Event);
 }
@@ -113,19 +138,19 @@ impl Plane {
         self.fib.load_full()
     }
 
-    /// Begins a batch: one snapshot for all its frames, counted when it is dropped. To be held for a burst, not longer.
-    pub fn batch(&self) -> Batch<'_> {
-        Batch { plane: self, fib: self.fib.load(), tally: Tally::default() }
+    /// Begins a batch: one snapshot and one time for all its frames, counted when it is dropped. To be held for a burst, not longer.
+    pub fn batch(&self, now: Instant) -> Batch<'_> {
+        Batch { plane: self, fib: self.fib.load(), tally: Tally::default(), now }
     }
 
-    /// A batch of one frame; see [`Batch::from_bridge`].
+    /// A batch of one frame on which nothing is left to do; see [`Batch::from_bridge`].
     pub fn from_bridge(&self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
-        self.batch().from_bridge(from, frame, now, out);
+        self.batch(now).captured(from, frame, (false, None), out);
     }
 
     /// A batch of one datagram; see [`Batch::from_net`].
     pub fn from_net(&self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
-        self.batch().from_net(from, datagram, now, out);
+        self.batch(now).from_net(std::iter::once((from, datagram)), out);
     }
 
     /// Adds what the caller lost after the plane had handed it over: what the kernel did not take.
@@ -179,6 +204,7 @@ pub struct Batch<'p> {
     plane: &'p Plane,
     fib: Guard<Arc<Fib>>,
     tally: Tally,
+    now: Instant,
 }
 
 impl std::ops::Drop for Batch<'_> {
@@ -188,23 +214,51 @@ impl std::ops::Drop for Batch<'_> {
 }
 
 impl Batch<'_> {
-    /// A frame that was captured on `from`.
-    pub fn from_bridge(&mut self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
-        let Batch { plane, fib, tally } = self;
-        let mut way = Way { plane, fib, tally, out, now };
-        if let Err(reason) = way.captured(from, frame) {
+    /// A frame that was captured on `from`, and what the kernel left to do on it. A checksum that cannot travel unfinished is
+    /// completed in place.
+    pub fn from_bridge(&mut self, from: PortId, frame: &mut [u8], offload: &Offload, out: &mut impl Sink) {
+        match offload::settle(frame, offload.checksum) {
+            Ok(partial) => self.captured(from, frame, (partial, offload.gso), out),
+            Err(_) => self.tally.drop(Drop::Malformed),
+        }
+    }
+
+    fn captured(&mut self, from: PortId, frame: &[u8], (partial, gso): (bool, Option<Gso>), out: &mut impl Sink) {
+        let mut way = self.way(out);
+        let passed = match gso.map(|gso| Segments::new(frame, &gso)).transpose() {
+            Ok(None) => way.captured(from, frame, partial, &Load::Frame(frame)),
+            Ok(Some(segments)) => way.captured(from, frame, true, &Load::Super(&segments)),
+            Err(_) => Err(Drop::Malformed),
+        };
+        if let Err(reason) = passed {
             self.tally.drop(reason);
         }
     }
 
-    /// A datagram that came from `from`; it is opened in place.
-    pub fn from_net(&mut self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
-        let Batch { plane, fib, tally } = self;
-        let mut way = Way { plane, fib, tally, out, now };
-        if let Err(reason) = way.received(from, datagram) {
-            self.tally.drop(reason);
+    /// Datagrams as they came, from whom; each is opened in place. What is for the bridge of this host is coalesced over all of
+    /// them and has been delivered when this returns.
+    pub fn from_net<'d>(&mut self, datagrams: impl Iterator<Item = (SocketAddr, &'d mut [u8])>, out: &mut impl Sink) {
+        let mut held = Coalescer::new();
+        let mut way = self.way(out);
+        for (from, datagram) in datagrams {
+            if let Err(reason) = way.received(from, datagram, &mut held) {
+                way.tally.drop(reason);
+            }
         }
+        held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
     }
+
+    fn way<'a, S: Sink>(&'a mut self, out: &'a mut S) -> Way<'a, S> {
+        Way { plane: self.plane, fib: &self.fib, tally: &mut self.tally, out, now: self.now }
+    }
+}
+
+/// What is to be sent.
+enum Load<'f> {
+    /// A frame, or a piece of one.
+    Frame(&'f [u8]),
+    /// Many segments under one header.
+    Super(&'f Segments<'f>),
 }
 
 /// One frame's way, and what it needs.
@@ -217,41 +271,36 @@ struct Way<'a, S> {
 }
 
 impl<S: Sink> Way<'_, S> {
-    fn captured(&mut self, from: PortId, bytes: &[u8]) -> Result<(), Drop> {
+    fn captured(&mut self, from: PortId, bytes: &[u8], partial: bool, load: &Load<'_>) -> Result<(), Drop> {
         let fib = self.fib;
         let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
         let network = *fib.ports.get(&from).ok_or(Drop::UnknownPort)?;
         let entry = fib.networks.get(&network).ok_or(Drop::UnknownPort)?;
-        self.tally.from_bridge.add(bytes.len());
+        self.tally.from_bridge.add_all(load.frames(), load.bytes());
         let checked = guard::check(entry, &frame);
         if checked.is_ok() {
             self.learn(network, frame.src(), Place::Port(from));
         }
         self.ask(from, network, &frame, checked)?;
-        let inner = |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, fragment: None };
+        let inner =
+            |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
         match switch::from_bridge(fib, &self.plane.macs, network, frame.dst(), self.now) {
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Forward { to, path } => match self.send(path, &inner(to), bytes) {
-                Err(Drop::TooBig) => self.too_big(from, &frame, path, &inner(to)),
+            Verdict::Forward { to, path } => match self.send(path, &inner(to), load) {
+                Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
+                Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
                 sent => sent,
             },
-            Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), bytes, None) {
+            Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load, None) {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
-            Verdict::Deliver(port) => {
-                self.deliver(port, bytes);
-                Ok(())
-            }
-            Verdict::DeliverAndFlood(port) => {
-                self.deliver(port, bytes);
-                self.flood(&inner(ShortId::FLOOD), bytes, None);
-                Ok(())
-            }
+            // There is one port to a network: the bridge has done this already.
+            Verdict::Deliver(_) | Verdict::DeliverAndFlood(_) => Err(Drop::Local),
         }
     }
 
-    fn received(&mut self, from: SocketAddr, datagram: &mut [u8]) -> Result<(), Drop> {
+    fn received<'d>(&mut self, from: SocketAddr, datagram: &'d mut [u8], held: &mut Coalescer<'d>) -> Result<(), Drop> {
         let fib = self.fib;
         let outer = Outer::parse(datagram).map_err(|_| Drop::Malformed)?;
         let came = fib.by_index.get(&outer.index).ok_or(Drop::UnknownIndex)?;
@@ -264,20 +313,20 @@ impl<S: Sink> Way<'_, S> {
             return Ok(());
         }
         let (inner, header) = Inner::parse(body).map_err(|_| Drop::Malformed)?;
-        let payload = body.get(header..).ok_or(Drop::Malformed)?;
+        let payload = body.get_mut(header..).ok_or(Drop::Malformed)?;
         self.tally.from_net.add(payload.len());
         let onward = Inner { hops: inner.hops.saturating_sub(1), ..inner };
         match switch::from_net(fib, came.id(), &inner) {
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Forward { path, .. } => self.send_all(path, &onward, payload),
-            Verdict::Deliver(port) => self.arrive(port, came, &inner, payload),
-            Verdict::Flood => match self.flood(&onward, payload, Some(came.id())) {
+            Verdict::Forward { path, .. } => self.send_all(path, &onward, &Load::Frame(payload)),
+            Verdict::Deliver(port) => self.arrive(port, (came, &inner), payload, held),
+            Verdict::Flood => match self.flood(&onward, &Load::Frame(payload), Some(came.id())) {
                 0 => Err(Drop::NotOpen),
                 _ => Ok(()),
             },
             Verdict::DeliverAndFlood(port) => {
-                self.flood(&onward, payload, Some(came.id()));
-                self.arrive(port, came, &inner, payload)
+                self.flood(&onward, &Load::Frame(payload), Some(came.id()));
+                self.arrive(port, (came, &inner), payload, held)
             }
         }
     }

@@ -25,7 +25,7 @@ use crate::crypto::replay::Window;
 use crate::crypto::seal::{Cipher, Opener, Sealer};
 use crate::types::{Instant, ShortId};
 use crate::wire::datagram::{FRAGMENT_LEN, Fragment, INNER_LEN, Inner, Kind, OUTER_LEN, Outer, TAG_LEN};
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -223,7 +223,7 @@ impl Path {
             return false;
         };
         datagram.resize(OUTER_LEN + body.len() + TAG_LEN, 0);
-        let written = keys.emit(Kind::Probe, counter, datagram, |into| into.copy_from_slice(body));
+        let written = keys.emit(Kind::Probe, (counter, 0), datagram, |into| into.copy_from_slice(body));
         if written.is_none() {
             datagram.clear();
         }
@@ -233,38 +233,13 @@ impl Path {
 
 /// The data path's side.
 impl Path {
-    /// The most bytes of a frame that one datagram takes; of a piece of a frame, 6 fewer.
-    pub fn room(&self) -> usize {
+    /// What is needed to write a few datagrams, under one consistent state. `NotReady` without key, address or proof.
+    pub fn writer(&self) -> Result<Writer, Drop> {
         let state = self.state.load();
-        usize::from(state.mtu).saturating_sub(OUTER_LEN + INNER_LEN + state.tag_len())
-    }
-
-    /// The most bytes of a piece of a frame that one datagram takes.
-    pub fn fragment_room(&self) -> usize {
-        self.room().saturating_sub(FRAGMENT_LEN)
-    }
-
-    /// Writes a frame, or a piece of one, as a datagram into memory of `out`. `TooBig`: it does not fit the MTU.
-    pub fn write(&self, inner: &Inner, payload: &[u8], out: &mut impl Sink) -> Result<(), Drop> {
-        let state = self.state.load();
-        let (Some(to), Some(keys), true) = (state.endpoint, &state.active, state.ready) else {
-            return Err(Drop::NotReady);
-        };
-        let header = inner.len();
-        let length = OUTER_LEN + header + payload.len() + state.tag_len();
-        if length > usize::from(state.mtu) {
-            return Err(Drop::TooBig);
+        match (state.endpoint, &state.active, state.ready) {
+            (Some(to), Some(_), true) => Ok(Writer { state, to }),
+            _ => Err(Drop::NotReady),
         }
-        let counter = keys.take_counter()?;
-        let datagram = out.datagram(to, length).ok_or(Drop::SinkFull)?;
-        let kind = if state.sealed { Kind::Sealed } else { Kind::Plain };
-        let written = keys.emit(kind, counter, datagram, |body| {
-            inner.emit(body);
-            if let Some(rest) = body.get_mut(header..) {
-                rest.copy_from_slice(payload);
-            }
-        });
-        written.ok_or(Drop::SinkFull)
     }
 
     /// Checks a datagram of this path that came from `from`, and opens it in place: the inner header and the frame, or the body of
@@ -294,7 +269,7 @@ impl Path {
         &self,
         piece: (&Inner, Fragment, &[u8]),
         now: Instant,
-        done: impl FnOnce(&[u8]),
+        done: impl FnOnce(&mut [u8]),
     ) -> (Result<(), Drop>, u64) {
         let (inner, fragment, bytes) = piece;
         let key = Key { origin: inner.origin, network: inner.network, id: fragment.id };
@@ -308,6 +283,53 @@ impl Path {
         let mut partials = self.partials.lock().unwrap_or_else(PoisonError::into_inner);
         partials.expire(now);
         partials.take_lost()
+    }
+}
+
+/// A path's state for a burst of datagrams: key, address and MTU do not change between them. To be held for a burst, not longer.
+pub struct Writer {
+    state: Guard<Arc<State>>,
+    to: SocketAddr,
+}
+
+impl Writer {
+    /// The most bytes of a frame that one datagram takes; of a piece of a frame, 6 fewer.
+    pub fn room(&self) -> usize {
+        usize::from(self.state.mtu).saturating_sub(OUTER_LEN + INNER_LEN + self.state.tag_len())
+    }
+
+    /// The most bytes of a piece of a frame that one datagram takes.
+    pub fn fragment_room(&self) -> usize {
+        self.room().saturating_sub(FRAGMENT_LEN)
+    }
+
+    /// Writes `len` bytes of a frame, or of a piece of one, as a datagram into memory of `out`; `fill` is given just that room.
+    /// `TooBig`: it does not fit the MTU.
+    #[inline]
+    pub fn write(
+        &self,
+        inner: &Inner,
+        len: usize,
+        out: &mut impl Sink,
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Result<(), Drop> {
+        let state = &self.state;
+        let header = inner.len();
+        let length = OUTER_LEN + header + len + state.tag_len();
+        if length > usize::from(state.mtu) {
+            return Err(Drop::TooBig);
+        }
+        let keys = state.active.as_ref().ok_or(Drop::NotReady)?;
+        let (counter, lane) = (keys.take_counter()?, out.lane());
+        let datagram = out.datagram(self.to, length).ok_or(Drop::SinkFull)?;
+        let kind = if state.sealed { Kind::Sealed } else { Kind::Plain };
+        let written = keys.emit(kind, (counter, lane), datagram, |body| {
+            inner.emit(body);
+            if let Some(rest) = body.get_mut(header..) {
+                fill(rest);
+            }
+        });
+        written.ok_or(Drop::SinkFull)
     }
 }
 
@@ -340,9 +362,16 @@ impl Keys {
     }
 
     /// Fills `datagram`: header, the body that `fill` writes, and the tag unless it is plain. None if it is too short for those.
-    fn emit(&self, kind: Kind, counter: u64, datagram: &mut [u8], fill: impl FnOnce(&mut [u8])) -> Option<()> {
+    #[inline]
+    fn emit(
+        &self,
+        kind: Kind,
+        (counter, lane): (u64, u8),
+        datagram: &mut [u8],
+        fill: impl FnOnce(&mut [u8]),
+    ) -> Option<()> {
         let (header, rest) = datagram.split_first_chunk_mut::<OUTER_LEN>()?;
-        Outer { kind, epoch: self.number, index: self.their_index, counter }.emit(header);
+        Outer { kind, lane, epoch: self.number, index: self.their_index, counter }.emit(header);
         if kind == Kind::Plain {
             fill(rest);
             return Some(());
@@ -378,12 +407,19 @@ mod tests {
     use crate::wire::datagram::HOPS_MAX;
 
     fn inner() -> Inner {
-        Inner { origin: short(1), destination: short(2), network: net(7), hops: HOPS_MAX, fragment: None }
+        Inner {
+            origin: short(1),
+            destination: short(2),
+            network: net(7),
+            hops: HOPS_MAX,
+            partial: false,
+            fragment: None,
+        }
     }
 
     fn written(path: &Path, payload: &[u8]) -> Result<Vec<u8>, Drop> {
         let mut out = Memory::default();
-        path.write(&inner(), payload, &mut out)?;
+        path.writer()?.write(&inner(), payload.len(), &mut out, |into| into.copy_from_slice(payload))?;
         Ok(out.datagrams.remove(0).1)
     }
 
@@ -518,11 +554,11 @@ mod tests {
         for (sealed, mtu) in [(true, 0), (false, 0), (true, 1280), (false, 9000)] {
             a.set_sealed(sealed);
             a.set_mtu(mtu);
-            assert!(written(&a, &vec![0; a.room()]).is_ok());
-            assert_eq!(written(&a, &vec![0; a.room() + 1]), Err(Drop::TooBig));
+            assert!(written(&a, &vec![0; a.writer().unwrap().room()]).is_ok());
+            assert_eq!(written(&a, &vec![0; a.writer().unwrap().room() + 1]), Err(Drop::TooBig));
         }
         a.set_mtu(1);
-        assert_eq!(a.room(), 0);
+        assert_eq!(a.writer().unwrap().room(), 0);
     }
 
     #[test]

@@ -188,7 +188,7 @@ mod tests {
             ("a flood at its last hop, not for us", FAR, all, 9, ABOVE, 0, Verdict::Drop(Drop::HopLimit)),
         ];
         for (fact, origin, destination, network, came, hops, verdict) in facts {
-            let inner = Inner { origin, destination, network: net(network), hops, fragment: None };
+            let inner = Inner { origin, destination, network: net(network), hops, partial: false, fragment: None };
             assert_eq!(from_net(&fib, came, &inner), verdict, "{fact}");
         }
     }

@@ -3,11 +3,13 @@
 
 use super::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
 use super::path::{Epoch, Path};
-use super::{Event, Limits, Plane, Sink};
+use super::{Event, Limits, Plane, Sink, Takes};
 use crate::crypto::keys::{Ephemeral, EpochKeys};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
 use crate::types::{Instant, Mac, NetId, ShortId};
+use crate::wire::datagram::Inner;
+use crate::wire::virtio::Offload;
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -41,6 +43,9 @@ pub fn ethernet(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> 
 pub struct Memory {
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
     pub frames: Vec<(PortId, Vec<u8>)>,
+    /// What is left to do on each of `frames`.
+    pub offloads: Vec<Offload>,
+    pub takes: Takes,
     pub events: Vec<Event>,
     pub full: bool,
 }
@@ -55,8 +60,13 @@ impl Sink for Memory {
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
     }
 
-    fn deliver(&mut self, port: PortId, frame: &[u8]) {
-        self.frames.push((port, frame.to_vec()));
+    fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]) {
+        self.frames.push((port, parts.concat()));
+        self.offloads.push(*offload);
+    }
+
+    fn takes(&self, _: PortId) -> Takes {
+        self.takes
     }
 
     fn event(&mut self, event: Event) {
@@ -82,6 +92,11 @@ pub fn rekey(a: &Path, b: &Path, number: u16) {
     b.install(Epoch { number, cipher, keys: listener, our_index: index(b), their_index: index(a) });
     a.activate(number);
     b.activate(number);
+}
+
+/// Writes a frame as one datagram of `path`.
+pub fn write(path: &Path, inner: &Inner, frame: &[u8], out: &mut Memory) {
+    path.writer().unwrap().write(inner, frame.len(), out, |into| into.copy_from_slice(frame)).unwrap();
 }
 
 /// Two ends of a ready path between hosts 1 and 2, with epoch 1.
@@ -210,6 +225,21 @@ impl Mesh {
         let now = self.now;
         let here = self.host(host);
         here.plane.from_bridge(port, frame, now, &mut here.out);
+    }
+
+    /// A frame is captured at `host` on which work is left to do.
+    pub fn capture_offloaded(&mut self, host: usize, frame: &[u8], offload: &Offload) {
+        let now = self.now;
+        let here = self.host(host);
+        here.plane.batch(now).from_bridge(PORT, &mut frame.to_vec(), offload, &mut here.out);
+    }
+
+    /// Datagrams arrive at `host` in one batch.
+    pub fn receive_all(&mut self, host: usize, from: SocketAddr, datagrams: &mut [Vec<u8>]) {
+        let now = self.now;
+        let here = self.host(host);
+        let datagrams = datagrams.iter_mut().map(|datagram| (from, datagram.as_mut_slice()));
+        here.plane.batch(now).from_net(datagrams, &mut here.out);
     }
 
     /// A datagram arrives at `host`.

@@ -1,14 +1,17 @@
-//! The thread that moves frames: capture ports and the UDP socket on one side, the pure `Plane` on the other.
+//! The threads that move frames: capture ports and UDP sockets on one side, the pure `Plane` on the other.
 //!
 //! ```text
-//! epoll(7) over: wake-up, UDP socket, capture ports
-//!   capture readable   up to BURST frames > plane.from_bridge > (Outlet) > flush
-//!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > flush
+//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port
+//!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
+//!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
 //!   wake-up            orders of control: a port is open, a port is closed, a frame for a bridge, end
 //! ```
 //!
-//! No frame touches an async runtime, no memory is allocated for one, and the thread sleeps while there is nothing to
-//! do. What cannot be delivered is counted and gone: nothing waits for anybody.
+//! Threads share the plane and nothing else: a flow stays on one of them, because the kernel keeps it on one queue of the TAP, and the
+//! number of the thread that wrote a datagram picks the socket that takes it (`io::udp`). No frame touches an async runtime,
+//! no memory is allocated for one, and a thread sleeps while there is nothing to do: no spinning, which costs more than it
+//! brings wherever cores are shared. Turns are short, so that no port waits long for another: what is left is still readable.
+//! What cannot be delivered is counted and gone: nothing waits for anybody.
 
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
@@ -16,10 +19,12 @@ use crate::io::egress::Egress;
 use crate::io::ingress::Ingress;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
-use crate::plane::{Drop as Reason, Event, Plane, Sink, Tally};
+use crate::plane::{Drop as Reason, Event, Plane, Sink, Takes, Tally};
 use crate::wire::virtio::Offload;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::unistd::Pid;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
@@ -27,12 +32,21 @@ use std::thread::JoinHandle;
 
 /// Frames read of one port before the others have their turn.
 const BURST: usize = 64;
+/// Bytes read of one port before the others have their turn: at 10 Gbit/s, 0.2 ms.
+const BYTES: usize = 256 << 10;
 /// Receive calls before the ports have their turn; each brings up to 8 x 64 KiB.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 2;
 /// Events that may wait for control; more are dropped, and the prober sees a lost probe.
 pub const EVENTS_MAX: usize = 1024;
 
-/// What control tells the thread.
+/// Threads by default: half of the cores, for the other half belongs to whoever sends and receives; at most 4, which is more than
+/// a 25 Gbit/s link needs.
+pub fn default_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).clamp(1, 4)
+}
+
+/// What control tells a thread.
 enum Order {
     Open(PortId, Capture),
     Close(PortId),
@@ -40,37 +54,45 @@ enum Order {
     End,
 }
 
-/// Control's hold on the thread. Dropping it ends the thread and closes its ports.
+/// Control's hold on the threads. Dropping it ends them and closes their ports.
 pub struct Datapath {
     hands: Hands,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-/// Gives orders to the thread; cheap to clone.
+/// Gives orders to the threads; cheap to clone.
 #[derive(Clone)]
 pub struct Hands {
+    threads: Arc<[Hand]>,
+}
+
+struct Hand {
     orders: mpsc::Sender<Order>,
     wake: Arc<EventFd>,
 }
 
 impl Hands {
-    /// Frames captured here come in on `port` from now on. Of several queues only the first is read yet.
-    pub fn open(&self, port: PortId, captures: Vec<Capture>) {
-        if let Some(capture) = captures.into_iter().next() {
-            self.order(Order::Open(port, capture));
+    /// Frames captured here come in on `port` from now on: one queue for each thread.
+    pub fn open(&self, port: PortId, queues: Vec<Capture>) {
+        for (hand, queue) in self.threads.iter().zip(queues) {
+            hand.order(Order::Open(port, queue));
         }
     }
 
-    /// The port is closed and its capture with it.
+    /// The port is closed and its queues with it.
     pub fn close(&self, port: PortId) {
-        self.order(Order::Close(port));
+        self.threads.iter().for_each(|hand| hand.order(Order::Close(port)));
     }
 
     /// Writes a frame to the bridge behind `port`; it is gone if that is closed.
     pub fn deliver(&self, port: PortId, frame: Vec<u8>) {
-        self.order(Order::Deliver(port, frame));
+        if let Some(hand) = self.threads.first() {
+            hand.order(Order::Deliver(port, frame));
+        }
     }
+}
 
+impl Hand {
     fn order(&self, order: Order) {
         // A thread that has ended needs no orders.
         if self.orders.send(order).is_ok() {
@@ -80,23 +102,45 @@ impl Hands {
 }
 
 impl Datapath {
-    /// Starts the thread. Events go to `events`, which is never waited for.
+    /// Starts a thread for each of `sockets`, which share one port; `pinned`: each stays on the core of its number. Events go to
+    /// `events`, which is never waited for.
     pub fn start(
         plane: Arc<Plane>,
-        socket: Arc<UdpSocket>,
+        sockets: Vec<Arc<UdpSocket>>,
+        pinned: bool,
         clock: Clock,
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> io::Result<Datapath> {
-        let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        let (orders, waiting) = mpsc::channel();
-        let hands = Hands { orders, wake: Arc::clone(&wake) };
-        let outlet = Outlet { egress: Egress::new(), ports: Vec::new(), events, lost: Tally::default() };
-        let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        readable.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-        readable.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
-        let mut worker = Worker { plane, socket, clock, waiting, wake, readable, outlet };
-        let thread = std::thread::Builder::new().name("rnet-data".to_string()).spawn(move || worker.work())?;
-        Ok(Datapath { hands, thread: Some(thread) })
+        let (mut hands, mut workers) = (Vec::new(), Vec::new());
+        for (lane, socket) in (0..=u8::MAX).zip(sockets) {
+            let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
+            let (orders, waiting) = mpsc::channel();
+            let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+            readable.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+            readable.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
+            hands.push(Hand { orders, wake: Arc::clone(&wake) });
+            let outlet = Outlet {
+                lane,
+                socket,
+                egress: Egress::new(),
+                ports: Vec::new(),
+                events: events.clone(),
+                lost: Tally::default(),
+            };
+            workers.push(Worker { plane: Arc::clone(&plane), clock, waiting, wake, readable, outlet });
+        }
+        let mut datapath = Datapath { hands: Hands { threads: hands.into() }, threads: Vec::new() };
+        for mut worker in workers {
+            let lane = worker.outlet.lane;
+            let thread = std::thread::Builder::new().name(format!("rnet-data-{lane}"));
+            datapath.threads.push(thread.spawn(move || {
+                if pinned {
+                    pin(lane.into());
+                }
+                worker.work();
+            })?);
+        }
+        Ok(datapath)
     }
 
     /// A hold for the task that opens ports.
@@ -107,15 +151,26 @@ impl Datapath {
 
 impl Drop for Datapath {
     fn drop(&mut self) {
-        self.hands.order(Order::End);
-        if let Some(thread) = self.thread.take() {
+        self.hands.threads.iter().for_each(|hand| hand.order(Order::End));
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
 }
 
+/// Keeps the calling thread on one core.
+fn pin(lane: usize) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut set = CpuSet::new();
+    let pinned = set.set(lane % cores).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(why) = pinned {
+        tracing::warn!("data path: thread {lane} cannot be pinned: {why}");
+    }
+}
+
 struct Port {
     id: PortId,
+    takes: Takes,
     capture: Capture,
 }
 
@@ -126,7 +181,10 @@ const PORTS: u64 = 2;
 
 /// Where results of the plane go.
 struct Outlet {
+    lane: u8,
+    socket: Arc<UdpSocket>,
     egress: Egress,
+    /// Few, and the one in use is found first.
     ports: Vec<Port>,
     events: tokio::sync::mpsc::Sender<Event>,
     /// What the kernel or control did not take since the last report to the plane.
@@ -135,8 +193,8 @@ struct Outlet {
 
 impl Outlet {
     /// Sends what was collected.
-    fn flush(&mut self, socket: &UdpSocket) {
-        let sent = self.egress.flush(socket);
+    fn flush(&mut self) {
+        let sent = self.egress.flush(&self.socket);
         let lost = [
             (Reason::SendFull, sent.full),
             (Reason::SendTooBig, sent.too_big),
@@ -155,23 +213,35 @@ impl Outlet {
             self.lost = Tally::default();
         }
     }
+
+    fn port(&mut self, id: PortId) -> Option<&mut Port> {
+        self.ports.iter_mut().find(|port| port.id == id)
+    }
 }
 
 impl Sink for Outlet {
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        if self.egress.is_pressing() && !self.egress.joins(to, len) {
+            self.flush();
+        }
         self.egress.reserve(to, len)
     }
 
-    fn deliver(&mut self, port: PortId, frame: &[u8]) {
+    fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]) {
         // An error concerns this frame only: the device's queue is full, or it is about to go.
-        let written = self
-            .ports
-            .iter_mut()
-            .find(|candidate| candidate.id == port)
-            .map(|port| port.capture.write(&Offload::NONE, &[frame]));
+        let written = self.port(port).map(|port| port.capture.write(offload, parts));
         if !matches!(written, Some(Ok(()))) {
-            self.lost.drop(Reason::BridgeFull);
+            let frames = if offload.gso.is_some() { parts.len().saturating_sub(1) } else { 1 };
+            self.lost.drops_of(Reason::BridgeFull, frames as u64);
         }
+    }
+
+    fn takes(&self, port: PortId) -> Takes {
+        self.ports.iter().find(|candidate| candidate.id == port).map(|port| port.takes).unwrap_or_default()
+    }
+
+    fn lane(&self) -> u8 {
+        self.lane
     }
 
     fn event(&mut self, event: Event) {
@@ -183,7 +253,6 @@ impl Sink for Outlet {
 
 struct Worker {
     plane: Arc<Plane>,
-    socket: Arc<UdpSocket>,
     clock: Clock,
     waiting: mpsc::Receiver<Order>,
     wake: Arc<EventFd>,
@@ -222,8 +291,8 @@ impl Worker {
         let _ = self.wake.read();
         loop {
             match self.waiting.try_recv() {
-                Ok(Order::Open(id, capture)) => self.open(Port { id, capture }),
-                Ok(Order::Deliver(id, frame)) => self.outlet.deliver(id, &frame),
+                Ok(Order::Open(id, capture)) => self.open(id, capture),
+                Ok(Order::Deliver(id, frame)) => self.outlet.deliver(id, &Offload::NONE, &[&frame]),
                 Ok(Order::Close(id)) => self.outlet.ports.retain(|port| port.id != id),
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Ok(Order::End) | Err(mpsc::TryRecvError::Disconnected) => return false,
@@ -231,48 +300,43 @@ impl Worker {
         }
     }
 
-    fn open(&mut self, port: Port) {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, PORTS + u64::from(port.id.0));
-        match self.readable.add(&port.capture, event) {
-            Ok(()) => self.outlet.ports.push(port),
-            Err(why) => tracing::error!("data path: port {}: {why}", port.id.0),
+    fn open(&mut self, id: PortId, capture: Capture) {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, PORTS + u64::from(id.0));
+        let features = capture.features();
+        let takes = Takes { checksum: features.checksum, tcp: features.tso, udp: features.uso };
+        match self.readable.add(&capture, event) {
+            Ok(()) => self.outlet.ports.push(Port { id, takes, capture }),
+            Err(why) => tracing::error!("data path: port {}: {why}", id.0),
         }
     }
 
     fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
-        let Worker { plane, socket, clock, outlet, .. } = self;
-        let mut batch = plane.batch();
+        let Worker { plane, clock, outlet, .. } = self;
         for _ in 0..ROUNDS {
-            let now = clock.now();
-            let received = ingress.receive(socket)?;
+            let received = ingress.receive(&outlet.socket)?;
             let last = received.is_last();
-            for (from, datagram) in received {
-                batch.from_net(from, datagram, now, outlet);
-                if outlet.egress.is_pressing() {
-                    outlet.flush(socket);
-                }
-            }
+            plane.batch(clock.now()).from_net(received, outlet);
             if last {
                 break;
             }
         }
-        outlet.flush(socket);
+        outlet.flush();
         outlet.report(plane);
         Ok(())
     }
 
     fn take_from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
-        let Worker { plane, socket, clock, readable, outlet, .. } = self;
-        let mut batch = plane.batch();
-        let now = clock.now();
+        let Worker { plane, clock, readable, outlet, .. } = self;
+        let mut batch = plane.batch(clock.now());
+        let mut bytes = 0;
         for _ in 0..BURST {
-            let Some(port) = outlet.ports.iter_mut().find(|port| port.id == id) else { break };
+            let Some(port) = outlet.port(id) else { break };
             match port.capture.read(buffer) {
-                // Until super-frames are cut here: captures are opened without offload, so that no such frame comes.
-                Ok(Some(Ok(captured))) if captured.offload == Offload::NONE => {
-                    batch.from_bridge(id, captured.frame, now, outlet);
+                Ok(Some(Ok(captured))) => {
+                    bytes += captured.frame.len();
+                    batch.from_bridge(id, captured.frame, &captured.offload, outlet);
                 }
-                Ok(Some(_)) => outlet.lost.drop(Reason::Malformed),
+                Ok(Some(Err(_))) => outlet.lost.drop(Reason::Malformed),
                 Ok(None) => break,
                 // Its device is gone or down: not waited for any more, control will close it.
                 Err(why) => {
@@ -281,11 +345,11 @@ impl Worker {
                     break;
                 }
             }
-            if outlet.egress.is_pressing() {
-                outlet.flush(socket);
+            if bytes >= BYTES {
+                break;
             }
         }
-        outlet.flush(socket);
+        outlet.flush();
         outlet.report(plane);
     }
 }

@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! outer, 16 bytes, always in clear, authenticated with the body where there is a seal:
-//!   0      version (high 4 bits) = 1, kind (low 4 bits): 1 sealed, 2 plain, 3 probe (sealed)
-//!   1      zero
+//!   0      version (high 4 bits) = 2, kind (low 4 bits): 1 sealed, 2 plain, 3 probe (sealed)
+//!   1      lane: any number; a receiver with several threads spreads datagrams by it
 //!   2..4   key epoch
 //!   4..8   receiver index: random, chosen by the receiver, per path and epoch
 //!   8..16  counter: never twice under one key
@@ -14,17 +14,20 @@
 //!   0..2   short id of the origin, not 0
 //!   2..4   short id of the destination, 0 = flood along the origin's tree
 //!   4..7   network id, not 0
-//!   7      bit 0 fragment, bit 1 zero, bits 2 to 7 how often it may still be handed on
+//!   7      bit 0 fragment, bit 1 partial, bits 2 to 7 how often it may still be handed on
 //!   8..12  fragment: id, chosen by the peer that cut the frame
 //!  12..14  fragment: bit 13 more follow, bits 0 to 12 offset in units of 8 bytes, the others zero
 //! then the frame; then, where sealed, the tag of 16 bytes
 //! ```
+//!
+//! Partial: the frame's TCP or UDP checksum holds only the sum of its pseudo-header. The tag, or the checksum of the outer
+//! UDP, proves the bytes, so the sender did not sum them up; whoever takes the frame to where neither holds completes it.
 
 use super::Malformed;
 use crate::types::{NetId, ShortId};
 
 /// Version of this framing.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// Bytes of the outer header.
 pub const OUTER_LEN: usize = 16;
 /// Bytes of the inner header of a whole frame.
@@ -39,8 +42,8 @@ pub const TAG_LEN: usize = 16;
 pub const HOPS_MAX: u8 = 63;
 
 const FLAG_FRAGMENT: u8 = 1;
+const FLAG_PARTIAL: u8 = 2;
 const HOPS_SHIFT: u32 = 2;
-const FLAGS_KNOWN: u8 = FLAG_FRAGMENT | (HOPS_MAX << HOPS_SHIFT);
 const MORE: u16 = 1 << 13;
 const OFFSET: u16 = MORE - 1;
 
@@ -60,6 +63,8 @@ pub enum Kind {
 pub struct Outer {
     /// What follows.
     pub kind: Kind,
+    /// Which of the sender's threads wrote it: what one of them sends shall meet one thread of the receiver.
+    pub lane: u8,
     /// Which of the path's keys.
     pub epoch: u16,
     /// Which of the receiver's paths.
@@ -72,7 +77,7 @@ impl Outer {
     /// Reads the first 16 bytes of `datagram`; what follows is not looked at.
     #[inline]
     pub fn parse(datagram: &[u8]) -> Result<Outer, Malformed> {
-        let Some(&[first, zero, e0, e1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7]) =
+        let Some(&[first, lane, e0, e1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7]) =
             datagram.first_chunk::<OUTER_LEN>()
         else {
             return Err(Malformed::Truncated);
@@ -86,11 +91,9 @@ impl Outer {
             3 => Kind::Probe,
             _ => return Err(Malformed::Kind),
         };
-        if zero != 0 {
-            return Err(Malformed::Field);
-        }
         Ok(Outer {
             kind,
+            lane,
             epoch: u16::from_be_bytes([e0, e1]),
             index: u32::from_be_bytes([i0, i1, i2, i3]),
             counter: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
@@ -104,7 +107,7 @@ impl Outer {
         let [i0, i1, i2, i3] = self.index.to_be_bytes();
         let [c0, c1, c2, c3, c4, c5, c6, c7] = self.counter.to_be_bytes();
         let first = (VERSION << 4) | self.kind as u8;
-        *into = [first, 0, e0, e1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7];
+        *into = [first, self.lane, e0, e1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7];
     }
 }
 
@@ -130,6 +133,8 @@ pub struct Inner {
     pub network: NetId,
     /// How often it may still be handed on, at most [`HOPS_MAX`]; each relay takes one.
     pub hops: u8,
+    /// The frame's transport checksum is not completed; see the head of this file.
+    pub partial: bool,
     /// Set if what follows is a part of a frame.
     pub fragment: Option<Fragment>,
 }
@@ -143,7 +148,7 @@ impl Inner {
         };
         let origin = ShortId(u16::from_be_bytes([o0, o1]));
         let network = NetId::new(u32::from_be_bytes([0, n0, n1, n2])).ok_or(Malformed::Field)?;
-        if origin.0 == 0 || flags & !FLAGS_KNOWN != 0 {
+        if origin.0 == 0 {
             return Err(Malformed::Field);
         }
         let fragment = if flags & FLAG_FRAGMENT == 0 { None } else { Some(Fragment::parse(bytes)?) };
@@ -152,6 +157,7 @@ impl Inner {
             destination: ShortId(u16::from_be_bytes([d0, d1])),
             network,
             hops: flags >> HOPS_SHIFT,
+            partial: flags & FLAG_PARTIAL != 0,
             fragment,
         };
         Ok((inner, inner.len()))
@@ -170,7 +176,8 @@ impl Inner {
         let [d0, d1] = self.destination.0.to_be_bytes();
         let [_, n0, n1, n2] = self.network.value().to_be_bytes();
         let fragment = if self.fragment.is_some() { FLAG_FRAGMENT } else { 0 };
-        *header = [o0, o1, d0, d1, n0, n1, n2, (self.hops.min(HOPS_MAX) << HOPS_SHIFT) | fragment];
+        let partial = if self.partial { FLAG_PARTIAL } else { 0 };
+        *header = [o0, o1, d0, d1, n0, n1, n2, (self.hops.min(HOPS_MAX) << HOPS_SHIFT) | partial | fragment];
         if let (Some(fragment), Some(rest)) = (self.fragment, rest.first_chunk_mut::<FRAGMENT_LEN>()) {
             fragment.emit(rest);
         }
@@ -216,9 +223,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const OUTER: [u8; 16] = [0x11, 0, 0x01, 0x02, 0xa1, 0xa2, 0xa3, 0xa4, 0, 0, 0, 0, 0, 0, 0x03, 0x04];
+    const OUTER: [u8; 16] = [0x21, 3, 0x01, 0x02, 0xa1, 0xa2, 0xa3, 0xa4, 0, 0, 0, 0, 0, 0, 0x03, 0x04];
     const WHOLE: [u8; 8] = [0x00, 0x07, 0x00, 0x09, 0x83, 0x12, 0xa4, 0xfc];
-    const PART: [u8; 14] = [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 0x25, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
+    const PART: [u8; 14] = [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 0x27, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
 
     fn whole() -> Inner {
         Inner {
@@ -226,23 +233,24 @@ mod tests {
             destination: ShortId(9),
             network: NetId::new(0x83_12a4).unwrap(),
             hops: HOPS_MAX,
+            partial: false,
             fragment: None,
         }
     }
 
     fn part() -> Inner {
         let fragment = Fragment { id: 0xdead_beef, offset: 1456, more: true };
-        Inner { destination: ShortId::FLOOD, hops: 9, fragment: Some(fragment), ..whole() }
+        Inner { destination: ShortId::FLOOD, hops: 9, partial: true, fragment: Some(fragment), ..whole() }
     }
 
     #[test]
     fn outer_header_is_these_bytes() {
-        let outer = Outer { kind: Kind::Sealed, epoch: 0x0102, index: 0xa1a2_a3a4, counter: 0x0304 };
+        let outer = Outer { kind: Kind::Sealed, lane: 3, epoch: 0x0102, index: 0xa1a2_a3a4, counter: 0x0304 };
         let mut bytes = [0; OUTER_LEN];
         outer.emit(&mut bytes);
         assert_eq!(bytes, OUTER);
         assert_eq!(Outer::parse(&OUTER), Ok(outer));
-        for (first, kind) in [(0x12, Kind::Plain), (0x13, Kind::Probe)] {
+        for (first, kind) in [(0x22, Kind::Plain), (0x23, Kind::Probe)] {
             bytes[0] = first;
             assert_eq!(Outer::parse(&bytes), Ok(Outer { kind, ..outer }));
         }
@@ -266,18 +274,16 @@ mod tests {
             bytes[at] = value;
             Outer::parse(&bytes)
         };
-        assert_eq!(outer(0, 0x21), Err(Malformed::Version));
-        assert_eq!(outer(0, 0x01), Err(Malformed::Version));
-        assert_eq!(outer(0, 0x10), Err(Malformed::Kind));
-        assert_eq!(outer(0, 0x14), Err(Malformed::Kind));
-        assert_eq!(outer(1, 1), Err(Malformed::Field));
+        assert_eq!(outer(0, 0x31), Err(Malformed::Version));
+        assert_eq!(outer(0, 0x11), Err(Malformed::Version));
+        assert_eq!(outer(0, 0x20), Err(Malformed::Kind));
+        assert_eq!(outer(0, 0x24), Err(Malformed::Kind));
         let inner = |at: usize, value: u8| {
             let mut bytes = PART;
             bytes[at] = value;
             Inner::parse(&bytes).map(|_| ())
         };
         assert_eq!(inner(1, 0), Err(Malformed::Field), "an origin of 0");
-        assert_eq!(inner(7, 0x27), Err(Malformed::Field), "an unknown flag");
         assert_eq!(inner(12, 0x60), Err(Malformed::Field), "an unknown bit");
         assert_eq!(Inner::parse(&[0, 7, 0, 9, 0, 0, 0, 0]), Err(Malformed::Field), "network 0");
     }
@@ -314,9 +320,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn outer_reads_what_it_wrote(kind in 1u8..=3, epoch: u16, index: u32, counter: u64) {
+        fn outer_reads_what_it_wrote(kind in 1u8..=3, lane: u8, epoch: u16, index: u32, counter: u64) {
             let kind = [Kind::Sealed, Kind::Plain, Kind::Probe][usize::from(kind) - 1];
-            let outer = Outer { kind, epoch, index, counter };
+            let outer = Outer { kind, lane, epoch, index, counter };
             let mut bytes = [0xff; OUTER_LEN];
             outer.emit(&mut bytes);
             prop_assert_eq!(Outer::parse(&bytes), Ok(outer));
@@ -324,12 +330,12 @@ mod tests {
 
         #[test]
         fn inner_reads_what_it_wrote(
-            origin in 1u16.., destination: u16, network in 1u32..1 << 24, hops in 0..=HOPS_MAX,
+            origin in 1u16.., destination: u16, network in 1u32..1 << 24, hops in 0..=HOPS_MAX, partial: bool,
             fragment in prop::option::of((any::<u32>(), 0u16..8192, any::<bool>())),
         ) {
             let fragment = fragment.map(|(id, eighths, more)| Fragment { id, offset: eighths * 8, more });
             let network = NetId::new(network).unwrap();
-            let inner = Inner { origin: ShortId(origin), destination: ShortId(destination), network, hops, fragment };
+            let inner = Inner { origin: ShortId(origin), destination: ShortId(destination), network, hops, partial, fragment };
             let mut bytes = [0xff; 14];
             let length = inner.emit(&mut bytes);
             prop_assert_eq!(Inner::parse(&bytes[..length]), Ok((inner, length)));

@@ -12,6 +12,7 @@ use rnet::node::command::{Interface, Reply};
 use rnet::plane::fib::PortId;
 use rnet::plane::{Event as PlaneEvent, Plane, Sink};
 use rnet::types::{Instant, Mac, NetId, PublicKey, StaticKey, Uid};
+use rnet::wire::virtio::Offload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -162,8 +163,8 @@ impl Sink for Outcome {
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
     }
 
-    fn deliver(&mut self, port: PortId, frame: &[u8]) {
-        self.delivered.push((port, frame.to_vec()));
+    fn deliver(&mut self, port: PortId, _: &Offload, parts: &[&[u8]]) {
+        self.delivered.push((port, parts.concat()));
     }
 
     fn event(&mut self, event: PlaneEvent) {

@@ -8,7 +8,7 @@ use rand::{RngExt, SeedableRng};
 use rnet::crypto::keys::{generate_key, public_key};
 use rnet::node::border::{DialId, HostAnswer, HostId, Input, Level, Output, RequestId, State};
 use rnet::node::command::{Attach, Command, Place, Reply};
-use rnet::node::status::{ConnectionState, Status};
+use rnet::node::status::{ConnectionState, DatapathStatus, Status};
 use rnet::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use rnet::plane::{Event as PlaneEvent, Limits, Plane};
 use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
@@ -208,6 +208,7 @@ impl World {
             allow: options.allow,
             connection_limit: options.limit,
             mtu: 1376,
+            datapath: DatapathStatus::default(),
             addresses: AddressConfig {
                 ranges: options.range.split_whitespace().map(|range| range.parse().unwrap()).collect(),
                 default_subnet: None,

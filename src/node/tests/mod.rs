@@ -13,13 +13,14 @@ mod traffic;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
 use super::command::{Attach, Command, Place, Reply};
-use super::status::{Connection, ConnectionState, Status};
+use super::status::{Connection, ConnectionState, DatapathStatus, Status};
 use super::{AddressConfig, Node, NodeConfig};
 use crate::crypto::keys::generate_key;
 use crate::ipam::Init;
 use crate::plane::fib::PortId;
 use crate::plane::{Event, Limits, Plane, Sink};
 use crate::types::{Instant, Nickname, Psk, PublicKey, Target, Uid};
+use crate::wire::virtio::Offload;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -87,6 +88,7 @@ fn config(n: u8) -> NodeConfig {
         allow: None,
         connection_limit: 200,
         mtu: 1400,
+        datapath: DatapathStatus::default(),
         addresses: space("10.32.0.0/12"),
         state: State::default(),
         version: "test".to_string(),
@@ -418,8 +420,8 @@ impl Sink for Collected {
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
     }
 
-    fn deliver(&mut self, port: PortId, frame: &[u8]) {
-        self.delivered.push((port, frame.to_vec()));
+    fn deliver(&mut self, port: PortId, _: &Offload, parts: &[&[u8]]) {
+        self.delivered.push((port, parts.concat()));
     }
 
     fn event(&mut self, event: Event) {
