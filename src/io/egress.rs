@@ -107,6 +107,8 @@ pub struct Egress {
     buffer: Box<[u8]>,
     used: usize,
     groups: Vec<Group>,
+    /// The group that the last datagram joined or began.
+    latest: usize,
     stretches: Vec<Stretch>,
     /// Where a group that lies apart is copied together.
     together: Box<[u8]>,
@@ -126,15 +128,16 @@ impl Egress {
             buffer: vec![0; CAPACITY].into_boxed_slice(),
             used: 0,
             groups: Vec::with_capacity(GROUPS_MAX),
+            latest: 0,
             stretches: Vec::with_capacity(STRETCHES_MAX),
             together: vec![0; DATAGRAM_MAX].into_boxed_slice(),
             overflow: 0,
         }
     }
 
-    /// Whether a datagram of `len` bytes for `to` would ride a send that is begun: then it costs next to nothing.
-    pub fn rides(&self, to: SocketAddr, len: usize) -> bool {
-        self.groups.iter().rev().take(TURNS).find(|group| group.to == to).is_some_and(|group| group.takes(len))
+    /// Whether a datagram of `len` bytes for `to` would ride the send that the last one rides.
+    pub fn joins(&self, to: SocketAddr, len: usize) -> bool {
+        self.groups.get(self.latest).is_some_and(|group| group.to == to && group.takes(len))
     }
 
     /// Room for a datagram of `len` bytes (1 to 65,507) for `to`, to be written whole before the next call. Nothing if the
@@ -151,9 +154,10 @@ impl Egress {
         }
         let (start, end) = (self.used, self.used + len);
         // Only the last group of a destination: an earlier one would overtake it.
-        let group = self.groups.iter_mut().rev().take(TURNS).find(|group| group.to == to);
-        match group.filter(|group| group.takes(len)) {
-            Some(group) => {
+        let group = self.groups.iter_mut().enumerate().rev().take(TURNS).find(|(_, group)| group.to == to);
+        match group.filter(|(_, group)| group.takes(len)) {
+            Some((number, group)) => {
+                self.latest = number;
                 group.count += 1;
                 group.bytes += len;
                 if self.stretches[group.last].end == start {
@@ -165,6 +169,7 @@ impl Egress {
                 }
             }
             None => {
+                self.latest = self.groups.len();
                 let stretch = self.stretches.len();
                 self.stretches.push(Stretch { start, end, next: None });
                 self.groups.push(Group { to, first: stretch, last: stretch, segment: len, count: 1, bytes: len });
@@ -187,7 +192,7 @@ impl Egress {
     /// Sends everything and starts anew. Never fails: see [`Sent`]. A full socket loses what is left group by group: what is for
     /// others is tried all the same, since their devices may have taken what was in the way.
     pub fn flush(&mut self, socket: &UdpSocket) -> Sent {
-        let Egress { buffer, used, groups, stretches, together, overflow } = self;
+        let Egress { buffer, used, groups, stretches, together, overflow, .. } = self;
         let mut sent = Sent { overflow: std::mem::take(overflow), ..Sent::default() };
         for group in groups.drain(..) {
             let Stretch { start, end, next } = stretches[group.first];
@@ -378,6 +383,25 @@ mod tests {
         assert!(egress.is_pressing());
         egress.flush(&client);
         assert!(!egress.is_pressing());
+    }
+
+    #[test]
+    fn what_joins_rides_the_send_of_the_datagram_before_it() {
+        let (client, _server, to) = pair();
+        let (_, _, other) = pair();
+        let mut egress = Egress::new();
+        assert!(!egress.joins(to, 100), "there is none yet");
+        put(&mut egress, to, 100, 0);
+        assert!(egress.joins(to, 100) && egress.joins(to, 60) && !egress.joins(to, 101) && !egress.joins(other, 100));
+        put(&mut egress, other, 100, 0);
+        assert!(
+            egress.joins(other, 100) && !egress.joins(to, 100),
+            "an older group is not the one that is being filled"
+        );
+        put(&mut egress, to, 60, 0);
+        assert!(!egress.joins(to, 60) && !egress.joins(other, 100));
+        egress.flush(&client);
+        assert!(!egress.joins(to, 60));
     }
 
     #[test]

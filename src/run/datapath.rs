@@ -221,7 +221,7 @@ impl Outlet {
 
 impl Sink for Outlet {
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        if self.egress.is_pressing() && !self.egress.rides(to, len) {
+        if self.egress.is_pressing() && !self.egress.joins(to, len) {
             self.flush();
         }
         self.egress.reserve(to, len)
