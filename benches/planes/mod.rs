@@ -113,9 +113,9 @@ struct Chain {
 }
 
 impl Floods for Chain {
-    fn next_hops(&self, origin: ShortId, _: NetId) -> SmallVec<[Arc<Path>; 8]> {
+    fn each_next_hop(&self, origin: ShortId, _: NetId, visit: &mut dyn FnMut(&Path)) {
         let beyond = |path: &&Arc<Path>| origin == self.me || (path.peer() > self.me) == (origin < self.me);
-        self.paths.iter().filter(beyond).cloned().collect()
+        self.paths.iter().filter(beyond).for_each(|path| visit(path));
     }
 }
 
