@@ -34,6 +34,7 @@ pub fn frame(from: u8, dst: Mac, len: usize) -> Vec<u8> {
     frame
 }
 
+#[allow(dead_code)] // not every bench has a use for it
 /// A super-frame of TCP with `len` bytes of payload, as a kernel hands it over: cut into frames of 1,402 bytes.
 pub fn super_frame(from: u8, dst: Mac, len: usize) -> (Vec<u8>, Offload) {
     const HEADERS: u16 = 14 + 20 + 20;
