@@ -1,6 +1,7 @@
 //! Frames and datagrams through whole planes.
 
 mod super_frames;
+mod tunnels;
 
 use super::testing::*;
 use super::*;

@@ -1,11 +1,12 @@
 use super::naive::{self, Ip, Packet, Transport, ipv4, ipv6, payload, tcp, udp};
 use crate::plane::fib::PortId;
+use crate::plane::macs::Place;
 use crate::plane::offload::coalesce::{RUNS_MAX, SEGMENTS_MAX};
 use crate::plane::offload::{Arrival, Coalescer, Layout, Merge, Way, checksum};
 use crate::types::ShortId;
 use crate::wire::virtio::{Gso, GsoKind, Offload};
 
-const WAY: Way = Way { port: PortId(1), origin: ShortId(7) };
+const WAY: Way = Way { port: PortId(1), origin: Place::Peer(ShortId(7)) };
 const BOTH: Merge = Merge { tcp: true, udp: true };
 
 /// What was delivered, in order.
@@ -428,7 +429,7 @@ fn repair(frame: &mut [u8], layout: &Layout, partial: bool) {
 #[test]
 fn ways_never_mix() {
     let frames = bytes(&train(&kinds()[0], &[700; 4]));
-    let ways = [WAY, Way { port: PortId(2), ..WAY }, Way { origin: ShortId(8), ..WAY }];
+    let ways = [WAY, Way { port: PortId(2), ..WAY }, Way { origin: Place::Peer(ShortId(8)), ..WAY }];
     for other in &ways[1..] {
         let mixed = frames.iter().enumerate().map(|(n, frame)| {
             let way = if n == 1 || n == 2 { *other } else { WAY };
