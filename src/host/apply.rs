@@ -13,6 +13,7 @@
 
 use super::announce::announcements;
 use super::changes::{Devices, Verdict};
+use super::doors::Doors;
 use super::fence::{self, Fences};
 use super::firewall::{self, Firewall};
 use super::guard;
@@ -22,6 +23,7 @@ use crate::io::capture::{Capture, Options};
 use crate::io::netlink::{Netlink, Veth};
 use crate::io::netns::{Netns, set_sysctl};
 use crate::io::pidfd::{Pidfd, started};
+use crate::io::udp::UdpSocket;
 use crate::io::watch::Watch;
 use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
@@ -29,6 +31,7 @@ use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +59,12 @@ pub enum HostEvent {
     AttachmentGone { key: String },
     /// An address, a route or a device of this machine changed.
     NetworkChanged,
+    /// Datagrams of VTEPs come to this UDP port, one socket per queue: for the data path.
+    DoorOpened { door: u16, sockets: Vec<UdpSocket> },
+    /// Close the sockets of this UDP port.
+    DoorClosed { door: u16 },
+    /// What the route to the VTEP behind this port takes, bytes of IP packet.
+    RouteMtu { port: PortId, mtu: u16 },
 }
 
 struct Task(JoinHandle<()>);
@@ -87,8 +96,9 @@ pub struct Host {
     shared: Arc<Shared>,
     firewall: Firewall,
     fences: Fences,
+    doors: Doors,
     _watch: Task,
-    _keep: [Task; 2],
+    _keep: [Task; 3],
     /// Tests make the step of this number fail.
     #[cfg(test)]
     fail_at: Option<usize>,
@@ -108,29 +118,36 @@ impl Host {
     ///
     /// Errors: no netlink. That privilege is missing shows at the first change.
     pub async fn start(capture: Options, events: UnboundedSender<HostEvent>) -> Result<Host, String> {
-        Host::start_in(None, capture, events).await
+        Host::start_in(None, None, capture, events).await
     }
 
-    /// The same; settings of the kernel that it switches on are remembered in this run directory.
+    /// The same; settings of the kernel that it switches on are remembered in this run directory, and doors are only at this address.
     pub async fn start_in(
         run_dir: Option<&Path>,
+        at: Option<IpAddr>,
         capture: Options,
         events: UnboundedSender<HostEvent>,
     ) -> Result<Host, String> {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
+        let doors = Doors::new(at, capture.queues, events.clone());
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
         let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
         let fences = Fences::default();
-        let keep = [Task(tokio::spawn(firewall.clone().keep())), Task(tokio::spawn(fences.clone().keep()))];
+        let keep = [
+            Task(tokio::spawn(firewall.clone().keep())),
+            Task(tokio::spawn(fences.clone().keep())),
+            Task(tokio::spawn(doors.clone().keep())),
+        ];
         Ok(Host {
             capture,
             own,
             shared,
             firewall,
             fences,
+            doors,
             _watch: watch,
             _keep: keep,
             #[cfg(test)]
@@ -155,6 +172,8 @@ impl Host {
                 self.firewall.bridge(names::bridge(id), false).await;
             }
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
+            HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
+            HostOp::CloseTunnel { port, .. } => self.doors.close(port),
             HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
                 self.check_overlap(&interfaces).await?;
                 self.run(steps, None).await?;

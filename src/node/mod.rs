@@ -12,6 +12,7 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
+//! vteps    tunnel ends that are not rnet, on networks here
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -39,6 +40,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod view;
+mod vteps;
 
 use crate::crypto::keys::public_key;
 use crate::ipam::IpamConfig;
@@ -202,6 +204,7 @@ impl Node {
         node.addresses.nicknames = state.nicknames;
         node.restore_addresses(&state.attachments);
         node.restore(state.attachments);
+        node.restore_vteps(state.vteps);
         node
     }
 
@@ -227,6 +230,7 @@ impl Node {
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
             Input::NetworkChanged => self.dialer.network_changed(self.now),
+            Input::RouteMtu { port, mtu } => self.route_mtu(port, mtu),
             Input::Tick => {}
         }
     }
@@ -288,6 +292,7 @@ impl Node {
         self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
         self.collect();
         self.hear_of_others();
+        self.retry_vteps();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
     }

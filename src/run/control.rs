@@ -145,6 +145,7 @@ impl Control {
             Happening::Machine(host, result) => self.handle(Input::HostDone { host, result }),
             Happening::Gone(key) => self.handle(Input::AttachmentGone { key }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
+            Happening::RouteMtu(port, mtu) => self.handle(Input::RouteMtu { port, mtu }),
             Happening::Slow(link) => {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
             }

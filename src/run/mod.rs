@@ -14,6 +14,7 @@
 pub mod control;
 pub mod datapath;
 mod desk;
+mod door;
 pub mod journal;
 pub mod keeper;
 pub mod links;
@@ -22,6 +23,7 @@ pub mod machine;
 pub use desk::{Desk, Question};
 
 use crate::node::border::{DialId, HostAnswer, HostId, LinkId};
+use crate::plane::fib::PortId;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
@@ -53,6 +55,8 @@ pub enum Happening {
     Gone(String),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
+    /// What the route to the VTEP behind a port takes.
+    RouteMtu(PortId, u16),
     /// The state of this number is on the disk.
     Stored(u64),
     /// SIGTERM or SIGINT.

@@ -133,7 +133,7 @@ impl Host {
                 let gone: BTreeSet<Mac> = interfaces.iter().map(|interface| interface.mac).collect();
                 self.nics.retain(|nic| nic.key != key || !gone.contains(&nic.mac));
             }
-            HostOp::Filter(_) => {}
+            HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => {}
         }
         Ok(HostAnswer::Done)
     }

@@ -18,7 +18,7 @@ pub(super) fn why(reply: Reply) -> String {
     }
 }
 
-fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
+pub(super) fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
     std::mem::take(&mut world.hosts[at].ops)
         .iter()
         .map(|op| match op {
@@ -27,6 +27,8 @@ fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
             HostOp::Plug { .. } => "plug",
             HostOp::Unplug { .. } => "unplug",
             HostOp::Filter(_) => "filter",
+            HostOp::OpenTunnel { .. } => "tunnel",
+            HostOp::CloseTunnel { .. } => "untunnel",
         })
         .collect()
 }

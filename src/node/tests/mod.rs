@@ -10,6 +10,7 @@ mod edge;
 mod linking;
 mod neighbours;
 mod traffic;
+mod vteps;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
 use super::command::{Attach, Command, Place, Reply};
