@@ -207,7 +207,7 @@ impl<S: Sink> Way<'_, S> {
         Ok(())
     }
 
-    fn flush(&mut self, held: &mut Coalescer<'_>) {
+    pub(super) fn flush(&mut self, held: &mut Coalescer<'_>) {
         held.flush(&mut |port, offload, parts| self.out.deliver(port, offload, parts));
     }
 

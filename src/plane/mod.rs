@@ -9,7 +9,7 @@
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
-//! from_vteps    datagram > encap: whose > guard > macs learn > switch > as from_net, or as from_bridge
+//! from_vteps    datagram > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
 //! ```
 //!
 //! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
@@ -20,6 +20,7 @@
 
 mod carry;
 pub mod counters;
+mod decap;
 mod encap;
 pub mod fib;
 pub mod fragment;
@@ -44,7 +45,8 @@ use crate::wire::frame::Frame;
 use crate::wire::virtio::{Gso, Offload};
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
-use encap::{Back, Recent};
+use decap::Recent;
+use encap::Back;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
 use offload::{Coalescer, Segments};

@@ -37,6 +37,7 @@ mod neighbours;
 mod refusals;
 mod room;
 mod scenario;
+mod vteps;
 mod wait;
 
 use libtest_mimic::{Arguments, Trial};
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         neighbours::facts(),
         leftovers::facts(),
         demo::facts(),
+        vteps::facts(),
         limits::facts(),
     ]
     .into_iter()

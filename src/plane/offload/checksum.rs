@@ -89,6 +89,14 @@ pub fn is_right(frame: &[u8], layout: &Layout) -> bool {
     verify(frame, layout, pseudo(frame, layout))
 }
 
+/// Whether the TCP or UDP checksum of `frame`, which has this layout, looks unfinished: it is the sum of the pseudo-header. One of
+/// 65,536 that are complete looks so too; completing that changes nothing.
+#[inline]
+pub fn is_partial(frame: &[u8], layout: &Layout) -> bool {
+    let bytes = layout.end.saturating_sub(layout.transport);
+    be16(frame, layout.transport + usize::from(layout.partial().offset)) == fold(pseudo(frame, layout) + length(bytes))
+}
+
 /// As [`is_right`] with the sum of the pseudo-header known.
 #[inline]
 pub(super) fn verify(frame: &[u8], layout: &Layout, pseudo: u32) -> bool {

@@ -327,6 +327,63 @@ fn unfinished_checksums_are_completed_for_a_vtep_wherever_they_come_from() {
     assert!(mesh.delivered().iter().all(|(host, _, frame)| *host == 1 && is_right(frame)));
 }
 
+/// As a kernel leaves it that computes no checksums.
+fn unfinished(frame: &[u8]) -> Vec<u8> {
+    let (layout, mut frame) = (offload::Layout::of(frame).unwrap(), frame.to_vec());
+    let sum = offload::checksum::pseudo(&frame, &layout) + u32::try_from(layout.end - layout.transport).unwrap();
+    frame[50..52].copy_from_slice(&offload::checksum::fold(sum).to_be_bytes());
+    frame
+}
+
+#[test]
+fn what_the_kernel_of_a_vtep_left_undone_is_done_where_it_has_to_be() {
+    let mut mesh = Mesh::new(2, EDGE, &[7]);
+    join(&mut mesh, 1, EDGE, &[5], |fib| fib.networks.get_mut(&net(7)).unwrap().mtu = Some(1400));
+    mesh.send(1, PORT, &hello(Mac::BROADCAST, mac(1)));
+    mesh.send(2, PORT, &hello(Mac::BROADCAST, mac(2)));
+    let long = |to: u8| super_frame(50, to, 30_000, 1).0;
+    let bodies = |frames: &[(usize, PortId, Vec<u8>)]| -> Vec<u8> {
+        frames.iter().flat_map(|(_, _, frame)| frame[54..].to_vec()).collect()
+    };
+    for takes in [Takes { checksum: true, tcp: true, udp: true }, Takes::default()] {
+        mesh.host(1).out.takes = takes;
+        // A super-frame for the bridge here.
+        mesh.host(1).out.offloads.clear();
+        speak(&mut mesh, 1, 5, &unfinished(&long(1)));
+        let delivered = mesh.delivered();
+        assert!(bodies(&delivered) == long(1)[54..]);
+        if takes.tcp {
+            let offload = mesh.host(1).out.offloads[0];
+            assert_eq!((delivered.len(), offload.gso.map(|gso| gso.size)), (1, Some(1360)));
+        } else {
+            assert!(delivered.iter().all(|(_, _, frame)| frame.len() <= 1414 && is_right(frame)));
+        }
+        // A single frame.
+        mesh.host(1).out.offloads.clear();
+        let (frame, _) = super_frame(50, 1, 900, 1);
+        speak(&mut mesh, 1, 5, &unfinished(&frame));
+        let (delivered, left) = (mesh.delivered().remove(0).2, mesh.host(1).out.offloads[0].checksum.is_some());
+        assert_eq!((is_right(&delivered), left), (!takes.checksum, takes.checksum));
+        // For a peer, and for everybody.
+        speak(&mut mesh, 1, 5, &unfinished(&long(2)));
+        mesh.carry();
+        let delivered = mesh.delivered();
+        assert!(delivered.iter().all(|(host, _, frame)| *host == 2 && is_right(frame)));
+        assert!(bodies(&delivered) == long(2)[54..]);
+        speak(&mut mesh, 1, 5, &unfinished(&long(99)));
+        mesh.carry();
+        let delivered = mesh.delivered();
+        for host in [1, 2] {
+            let here: Vec<_> = delivered.iter().filter(|delivered| delivered.0 == host).cloned().collect();
+            assert!(bodies(&here) == long(99)[54..]);
+        }
+    }
+    // With a checksum that is complete it is no super-frame, but too big.
+    speak(&mut mesh, 1, 5, &long(1));
+    assert_eq!(mesh.delivered().len(), 0);
+    assert_eq!(dropped(&mut mesh, 1), [(Drop::TooBig, 1)]);
+}
+
 /// UDP of `len` bytes of packet.
 fn packet(from: u8, to: u8, len: usize, df: bool) -> Vec<u8> {
     let mut frame = Vec::new();
