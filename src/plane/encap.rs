@@ -70,13 +70,13 @@ impl<'a, S: Sink> Way<'a, S> {
             self.hold(Arrival { way, frame: bytes, partial: false }, Merge::default(), held);
         }
         let back = Back::Peer(inner.network, inner.origin);
-        self.to_tunnels(ports.tunnels, (back, &frame), &Load::Frame(bytes), false);
+        self.send_to_tunnels(ports.tunnels, (back, &frame), &Load::Frame(bytes), false);
         Ok(())
     }
 
     /// Sends a frame to VTEPs; what does not get through to one of them is counted and does not keep it from
     /// the others.
-    pub(super) fn to_tunnels(
+    pub(super) fn send_to_tunnels(
         &mut self,
         tunnels: &[Arc<Tunnel>],
         (back, frame): (Back, &Frame<'_>),
@@ -84,7 +84,7 @@ impl<'a, S: Sink> Way<'a, S> {
         partial: bool,
     ) {
         for tunnel in tunnels {
-            let sent = match self.to_tunnel(tunnel, load, partial) {
+            let sent = match self.send_to_tunnel(tunnel, load, partial) {
                 Err(Drop::TooBig) if !self.tell_mtu(back, frame, tunnel.mtu()) => Err(Drop::VtepTooBig),
                 sent => sent,
             };
@@ -95,7 +95,7 @@ impl<'a, S: Sink> Way<'a, S> {
     }
 
     /// Writes one datagram, or one for each segment. `TooBig`: nothing was written.
-    fn to_tunnel(&mut self, tunnel: &Tunnel, load: &Load<'_>, partial: bool) -> Result<(), Drop> {
+    fn send_to_tunnel(&mut self, tunnel: &Tunnel, load: &Load<'_>, partial: bool) -> Result<(), Drop> {
         let room = tunnel.room();
         let mut sent = Count::default();
         match load {
@@ -141,7 +141,7 @@ impl<'a, S: Sink> Way<'a, S> {
 
     /// A frame of our own.
     pub(super) fn deliver_to_tunnel(&mut self, tunnel: &Tunnel, frame: &[u8]) {
-        if let Err(reason) = self.to_tunnel(tunnel, &Load::Frame(frame), false) {
+        if let Err(reason) = self.send_to_tunnel(tunnel, &Load::Frame(frame), false) {
             self.tally.drop(reason);
         }
     }

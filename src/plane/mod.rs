@@ -285,7 +285,7 @@ impl Batch<'_> {
     }
 
     /// A frame of our own for whatever is behind `port`.
-    pub fn to_port(&mut self, port: PortId, frame: &[u8], out: &mut impl Sink) {
+    pub fn deliver_to(&mut self, port: PortId, frame: &[u8], out: &mut impl Sink) {
         self.way(out).deliver(port, frame);
     }
 
@@ -338,11 +338,11 @@ impl<S: Sink> Way<'_, S> {
                 _ => Ok(()),
             },
             Verdict::Deliver(ports) => {
-                self.to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
                 Ok(())
             }
             Verdict::DeliverAndFlood(ports) => {
-                self.to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
                 self.flood(&inner(ShortId::FLOOD), load, None);
                 Ok(())
             }

@@ -378,7 +378,7 @@ impl Worker {
                 Ok(Order::Open(id, capture)) => self.open(id, capture),
                 Ok(Order::Deliver(id, frame)) => {
                     let Worker { plane, clock, outlet, .. } = self;
-                    plane.batch(clock.now()).to_port(id, &frame, outlet);
+                    plane.batch(clock.now()).deliver_to(id, &frame, outlet);
                     outlet.flush();
                 }
                 Ok(Order::OpenDoor(door, socket)) => self.open_door(door, socket),

@@ -468,8 +468,8 @@ fn a_frame_of_a_vtep_that_does_not_fit_a_path_arrives_in_pieces_or_is_told() {
 fn a_frame_of_our_own_goes_to_a_vtep_too() {
     let mut mesh = mesh();
     let here = mesh.host(1);
-    here.plane.batch(Instant::ZERO).to_port(PortId(106), &hello(Mac::BROADCAST, mac(9)), &mut here.out);
-    here.plane.batch(Instant::ZERO).to_port(PORT, &hello(Mac::BROADCAST, mac(9)), &mut here.out);
+    here.plane.batch(Instant::ZERO).deliver_to(PortId(106), &hello(Mac::BROADCAST, mac(9)), &mut here.out);
+    here.plane.batch(Instant::ZERO).deliver_to(PORT, &hello(Mac::BROADCAST, mac(9)), &mut here.out);
     assert_eq!(tunnelled(&mut mesh, 1), [(6, hello(Mac::BROADCAST, mac(9)))]);
     assert_eq!(mesh.delivered(), [(1, PORT, hello(Mac::BROADCAST, mac(9)))]);
 }
