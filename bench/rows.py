@@ -25,7 +25,7 @@ class Row:
 
 
 WIREGUARD_GO = (
-    "apt-get install -t bookworm-backports wireguard-go wireguard-tools (0.0.2023 or newer: older ones have no offloads)"
+    "apt-get install -t bookworm-backports wireguard-go wireguard-tools (0.0.20231211 or newer: older ones lack offloads)"
 )
 
 ROWS = (
