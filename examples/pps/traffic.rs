@@ -28,8 +28,10 @@ const SEND_BUFFER: usize = 4 << 20;
 const GLANCE: Duration = Duration::from_millis(50);
 /// A paced sender sleeps at least so long: more wake-ups would take the processor from the path.
 const TICK: Duration = Duration::from_micros(100);
-/// What a sender missed by more than this is not made up for: it would be a burst that nobody asked for.
+/// A sender that was kept from sending makes up for so much, in time or in packets that any queue has room for, whichever is more.
+/// All of a longer break would be a burst that nobody asked for.
 const LATE: Duration = Duration::from_millis(5);
+const LATE_PACKETS: f64 = 400.0;
 const LOST: Duration = Duration::from_secs(1);
 
 /// Where from, where to.
@@ -245,7 +247,7 @@ impl Pace {
             return BATCH;
         }
         let owed = (now - self.origin).as_secs_f64() * self.rate - self.sent;
-        if owed > 1.0 + LATE.as_secs_f64() * self.rate {
+        if owed > LATE_PACKETS.max(LATE.as_secs_f64() * self.rate) {
             (self.origin, self.sent) = (now, 0.0);
             return 1;
         }
@@ -327,6 +329,7 @@ mod tests {
     #[test]
     fn what_was_missed_for_long_is_not_sent_in_a_burst() {
         let mut pace = Pace::new(10_000.0);
+        assert_eq!(pace.due(Duration::from_millis(30)), BATCH);
         assert_eq!(pace.due(Duration::from_millis(400)), 1);
         pace.sent = 1.0;
         assert_eq!(pace.due(Duration::from_millis(402)), 19);
