@@ -10,7 +10,7 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -97,9 +97,17 @@ def stop(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def attempt(ask: Callable[[], str | None]) -> str | None:
+    """The answer, or why there is none."""
+    try:
+        return ask()
+    except Failed as why:
+        return str(why)
+
+
 def runnable(rows: list[Row]) -> tuple[list[Row], dict[str, str]]:
     """Those that can run here, and why the others cannot."""
-    missing = {row.name: row.peer.missing() for row in rows}
+    missing = {row.name: attempt(row.peer.missing) for row in rows}
     skipped = {name: why for name, why in missing.items() if why}
     for name, why in skipped.items():
         say(f"skipped {name}: {why}")
@@ -134,15 +142,24 @@ def rounds(told: argparse.Namespace, rows: list[Row]) -> list[dict[str, Any]]:
     return runs
 
 
+def readme_with(told: argparse.Namespace, text: str) -> dict[Path, str]:
+    """The project's page with this text in its place, unless the results go elsewhere."""
+    readme = PROJECT / "README.md"
+    if told.results.resolve() != HOME / "results":
+        return {}
+    try:
+        return {readme: table.between_markers(readme.read_text(), text)}
+    except (OSError, ValueError) as why:
+        raise Failed(f"{readme}: {why}") from why
+
+
 def write(results: dict[str, Any], told: argparse.Namespace) -> None:
     files = {
         told.results / "latest.json": json.dumps(results, indent=1, ensure_ascii=False) + "\n",
         told.results / "latest.md": table.full(results),
         told.results / "throughput.svg": plot.svg(results),
     }
-    if told.results == HOME / "results":
-        readme = PROJECT / "README.md"
-        files[readme] = table.between_markers(readme.read_text(), table.short(results))
+    files |= readme_with(told, table.short(results))
     told.results.mkdir(parents=True, exist_ok=True)
     for path, text in files.items():
         path.write_text(text)
@@ -166,6 +183,7 @@ def compare(told: argparse.Namespace) -> None:
     rows, skipped = runnable(told.rows)
     if not rows:
         raise Failed("no row is left")
+    readme_with(told, "")
     with alone():
         remove_leftovers()
         try:
@@ -173,7 +191,8 @@ def compare(told: argparse.Namespace) -> None:
             runs = rounds(told, rows)
         finally:
             remove_leftovers()
-    versions = {row.name: row.peer.version() for row in rows} | {"iperf3": run(["iperf3", "--version"]).splitlines()[0]}
+    versions = {row.name: attempt(row.peer.version) for row in rows}
+    versions["iperf3"] = attempt(lambda: run(["iperf3", "--version"]).partition("\n")[0])
     results = {
         "format": FORMAT,
         "date": date,

@@ -33,6 +33,8 @@ class Times:
 FULL = Times(pingpong=3, tcp=6, loaded=5, flood=2, search=2)
 QUICK = Times(pingpong=1, tcp=2.5, loaded=2, flood=1, search=1)
 
+# What a row may do wrong without ending the run.
+TROUBLE = (Failed, OSError, ValueError, LookupError)
 # Not counted at the start of a stream.
 SLOW_START = 1.0
 LOADED_PAUSE_US = 5000
@@ -66,10 +68,13 @@ def measure(row: Row, underlay: str, number: int, times: Times, pps: Path) -> Se
         row.peer.check(room)
         seen.notes["mtu"] = target.mtu()
         Bench(room, target, times, pps, seen).all()
-    except Failed as why:
+    except TROUBLE as why:
         seen.errors["start"] = str(why)
     finally:
-        room.remove()
+        try:
+            room.remove()
+        except TROUBLE as why:
+            seen.errors["removal"] = str(why)
     return seen
 
 
@@ -92,7 +97,7 @@ class Bench:
             try:
                 self.seen.figures |= part()
                 self.room.healthy()
-            except (Failed, OSError, KeyError, ValueError) as why:
+            except TROUBLE as why:
                 self.seen.errors[name] = str(why)
             finally:
                 self.room.tools.stop()

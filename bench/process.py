@@ -27,7 +27,7 @@ def run(argv: Sequence[str], seconds: float = 20, env: Mapping[str, str] | None 
     """Standard output of a command that must succeed in time."""
     told = " ".join(argv)[:120]
     try:
-        # A session of its own, as for children below: Ctrl-C must not break off what removes things.
+        # Apart from the terminal, as children below: Ctrl-C must not break off what removes things.
         done = subprocess.run(
             argv, input=stdin, capture_output=True, text=True, timeout=seconds, env=env, check=False, start_new_session=True
         )

@@ -138,7 +138,7 @@ def full(results: Mapping[str, Any]) -> str:
     """The page beside the results."""
     parts = [f"# The last comparison\n\n{about(results)}\nREADME.md one folder up says how to read it.\n"]
     for underlay, rows in results["summary"].items():
-        parts.append(f"\n## {UNDERLAYS[underlay]}\n\n{table(rows, FULL)}\n{failures(rows)}")
+        parts.append(f"\n## {UNDERLAYS[underlay]}\n\n{table(rows, FULL)}{failures(rows)}")
     if results["skipped"]:
         parts.append("\n## Not measured\n\n" + "".join(f"- {name}: {escape(why)}\n" for name, why in results["skipped"].items()))
     versions = ", ".join(f"{name}: {version}" for name, version in results["versions"].items() if version)
