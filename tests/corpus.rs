@@ -202,7 +202,15 @@ fn trains() -> Vec<Vec<u8>> {
         (0..8).flat_map(|flow| vec![[flow | flags, 100, 0, 0]; count]).collect()
     };
     let turns: Vec<[u8; 4]> = (0..80).map(|n| [n % 8, 20, 0, 0]).collect();
-    let forged: Vec<[u8; 4]> = (0..=85).flat_map(|at| [[0, 9, 0, 0], [0, 9, 0, 0], [64, 9, at, 1]]).collect();
+    // Two honest frames, and one with a byte changed: first, in the middle or last; its checksums as they were, or made right.
+    let forged = |flags: u8| -> Vec<[u8; 4]> {
+        let at = |at: u8| {
+            let odd = [flags, 9, at, 1];
+            [odd, [flags & 15, 9, 0, 0], odd, [flags & 15, 9, 0, 0], [flags & 15, 9, 0, 0], odd]
+        };
+        (0..=85).flat_map(at).collect()
+    };
+    let pushed: Vec<[u8; 4]> = (0..40).map(|n| [if n % 5 == 3 { 16 } else { 0 } | n % 2, 30, 0, 0]).collect();
     let half: Vec<[u8; 4]> = (0..40).map(|n| [n % 2 * 8 + 5, 30, 0, 0]).collect();
     vec![
         train(&each(0, 3)),
@@ -212,7 +220,11 @@ fn trains() -> Vec<Vec<u8>> {
         train(&[[2, 9, 0, 0]; 70]),
         train(&[[8, 255, 0, 0]; 4]),
         train(&turns),
-        train(&forged),
+        train(&forged(64)),
+        train(&forged(0)),
+        train(&forged(8 + 5)),
+        train(&forged(2)),
+        train(&pushed),
         train(&half),
         [&[3][..], &each(0, 2).concat()].concat(),
         train(&[[4, 9, 0, 0], [4, 9, 20, 0x20], [4, 9, 0, 0], [36, 9, 0, 0], [4, 8, 0, 0], [4, 9, 0, 0], [4, 0, 0, 0]]),

@@ -121,8 +121,11 @@ fn a_frame_alone_is_delivered_as_it_came() {
         let packet = &train(&packet, &[700])[0];
         let (frame, partial) = (packet.bytes(), packet.partial());
         let checksum = Some(Layout::of(&frame).unwrap().partial());
-        assert_eq!(deliver(arrive(&[frame.clone()], false), BOTH).0, [(WAY.port, Offload::NONE, frame.clone())]);
-        let memory = deliver(arrive(&[partial.clone()], true), BOTH);
+        assert_eq!(
+            deliver(arrive(std::slice::from_ref(&frame), false), BOTH).0,
+            [(WAY.port, Offload::NONE, frame.clone())]
+        );
+        let memory = deliver(arrive(std::slice::from_ref(&partial), true), BOTH);
         assert_eq!(memory.0, [(WAY.port, Offload { checksum, gso: None }, partial)]);
     }
 }
