@@ -160,6 +160,12 @@ impl<'d> Coalescer<'d> {
         }
     }
 
+    /// Whether more was held than there is room for.
+    #[cfg(test)]
+    pub(super) fn is_on_heap(&self) -> bool {
+        self.runs.spilled() || self.payloads.spilled()
+    }
+
     #[inline]
     fn extend(&mut self, slot: usize, arrival: &Arrival<'d>) -> bool {
         let (Some(run), Some(tag), Some(used)) =
