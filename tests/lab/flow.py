@@ -87,6 +87,34 @@ def tcp_join_with_options(address, port, total):
     exchange(link, int(total), 2)
 
 
+def sink(address, port):
+    """Takes all that comes, for ever."""
+    door = listener(address, port)
+    door.settimeout(None)
+    print("ready")
+
+    def take(link):
+        while link.recv(1 << 18):
+            pass
+
+    while True:
+        threading.Thread(target=take, args=(door.accept()[0],), daemon=True).start()
+
+
+def pour(address, port, count):
+    """Sends by so many connections for ever; prints `ready` when they stand."""
+    links = [socket.create_connection((address, int(port)), timeout=PATIENCE) for _ in range(int(count))]
+    print("ready")
+
+    def give(link):
+        while True:
+            link.sendall(bytes(1 << 18))
+
+    for link in links:
+        link.settimeout(None)
+        threading.Thread(target=give, args=(link,)).start()
+
+
 # --- datagrams: sequence number, digest, noise; those too short for that are the beginning of a known text
 
 HEAD = struct.Struct("!I8s")

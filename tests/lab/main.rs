@@ -25,6 +25,7 @@ mod addresses;
 mod allocation;
 mod attach;
 mod containers;
+mod datapath;
 mod demo;
 mod edge;
 mod hostile;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         inside::facts(),
         neighbours::facts(),
         integrity::facts(),
+        datapath::facts(),
         leftovers::facts(),
         demo::facts(),
         limits::facts(),
