@@ -23,7 +23,7 @@ use crate::plane::fib::PortId;
 use crate::plane::{Drop as Reason, Event, Plane, Sink, Takes, Tally};
 use crate::types::Instant;
 use crate::wire::virtio::Offload;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
@@ -166,11 +166,15 @@ impl Drop for Datapath {
     }
 }
 
-/// Keeps the calling thread on one core.
+/// Keeps the calling thread on one core, of those that this program may use.
 fn pin(lane: usize) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut set = CpuSet::new();
-    let pinned = set.set(lane % cores).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    let own = Pid::from_raw(0);
+    let pinned = sched_getaffinity(own).and_then(|allowed| {
+        let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
+        let core = cores.get(lane % cores.len().max(1)).copied().unwrap_or(0);
+        let mut set = CpuSet::new();
+        set.set(core).and_then(|()| sched_setaffinity(own, &set))
+    });
     if let Err(why) = pinned {
         tracing::warn!("data path: thread {lane} cannot be pinned: {why}");
     }
