@@ -69,6 +69,10 @@ pub trait Sink {
     /// `len` bytes (at most 65,507) of a datagram for `to`, to be written whole before the next call. Consecutive calls
     /// with equal `to` and `len` ride one GSO send. Nothing if the batch cannot take more: the datagram is dropped and counted.
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]>;
+    /// The same for a datagram that is to ride no send but its own.
+    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.datagram(to, len)
+    }
     /// A frame for the bridge behind `port`, in parts that lie one behind the other, and the work that is left to do on it: no
     /// more than the port `takes`.
     fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]);

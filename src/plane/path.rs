@@ -36,6 +36,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// less the headers.
 pub const MTU_SURE: u16 = 548;
 
+/// Below this (IPv6's least underlay) each datagram is sent alone: filters of this host that drop by size see the whole GSO
+/// packet and not what it is cut into, and on such a path there is little to gain by one.
+const MTU_ALONE: u16 = 1280 - 48;
+
 /// Datagrams under one key at most. Control replaces keys at 2^32; this is the wall behind it, far inside what AES-GCM
 /// with a counter as its nonce allows (NIST SP 800-38D, and 2^34 datagrams of 1,500 bytes are 2^41 blocks).
 pub const SEALS_MAX: u64 = 1 << 34;
@@ -343,7 +347,9 @@ impl Writer {
         }
         let keys = state.active.as_ref().ok_or(Drop::NotReady)?;
         let (counter, lane) = (keys.take_counter()?, out.lane());
-        let datagram = out.datagram(self.to, length).ok_or(Drop::SinkFull)?;
+        let room =
+            if state.mtu < MTU_ALONE { out.datagram_alone(self.to, length) } else { out.datagram(self.to, length) };
+        let datagram = room.ok_or(Drop::SinkFull)?;
         let kind = if state.sealed { Kind::Sealed } else { Kind::Plain };
         let written = keys.emit(kind, (counter, lane), datagram, |body| {
             inner.emit(body);
