@@ -38,6 +38,7 @@ mod refusals;
 mod room;
 mod scenario;
 mod wait;
+mod widths;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -88,6 +89,7 @@ fn main() -> ExitCode {
         hostile::facts(),
         inside::facts(),
         neighbours::facts(),
+        widths::facts(),
         leftovers::facts(),
         demo::facts(),
         limits::facts(),
