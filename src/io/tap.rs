@@ -42,6 +42,7 @@ const USO: u32 = TSO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
 /// One queue of a device. See the head of this file.
 pub struct Tap {
+    name: String,
     queue: File,
     features: Features,
 }
@@ -67,11 +68,16 @@ impl Tap {
                 }
             })
         };
-        let mut taps = vec![Tap { queue: first, features }];
+        let mut taps = vec![Tap { name: name.to_string(), queue: first, features }];
         while taps.len() < queues {
-            taps.push(Tap { queue: open_queue(name, kind)?, features });
+            taps.push(Tap { name: name.to_string(), queue: open_queue(name, kind)?, features });
         }
         Ok(taps)
+    }
+
+    /// The device's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// What was agreed with the kernel for this device.

@@ -15,7 +15,6 @@ use crate::mesh::routes::Routes;
 use crate::plane::fib::{Fib, Floods, PathId};
 use crate::plane::path::Path;
 use crate::types::{Instant, NetId, PeerName, ShortId, Target, Uid};
-use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,9 +64,9 @@ struct Trees {
 }
 
 impl Floods for Trees {
-    fn next_hops(&self, origin: ShortId, net: NetId) -> SmallVec<[Arc<Path>; 8]> {
+    fn each_next_hop(&self, origin: ShortId, net: NetId, visit: &mut dyn FnMut(&Path)) {
         let hops = self.routes.flood(origin, net).iter();
-        hops.filter_map(|hop| self.paths.get(usize::from(*hop)).cloned().flatten()).collect()
+        hops.filter_map(|hop| self.paths.get(usize::from(*hop))?.as_deref()).for_each(visit);
     }
 
     fn upstream(&self, origin: ShortId) -> Option<PathId> {

@@ -132,14 +132,17 @@ impl<S: Sink> Way<'_, S> {
     /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
     /// there are to have it; what does not get through to one of them is counted and does not keep it from the others.
     pub(super) fn flood(&mut self, inner: &Inner, load: &Load<'_>, came: Option<PathId>) -> usize {
-        let mut hops = self.fib.floods.next_hops(inner.origin, inner.network);
-        hops.retain(|path| Some(path.id()) != came);
-        for path in &hops {
+        let (fib, mut hops) = (self.fib, 0);
+        fib.floods.each_next_hop(inner.origin, inner.network, &mut |path| {
+            if Some(path.id()) == came {
+                return;
+            }
+            hops += 1;
             if let Err(reason) = self.send_all(path, inner, load) {
                 self.tally.drop(reason);
             }
-        }
-        hops.len()
+        });
+        hops
     }
 
     /// A frame, or a piece of one, is at its destination.

@@ -39,13 +39,13 @@ pub use macs::{Place, Seen};
 
 use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
-use crate::wire::frame::Frame;
-use crate::wire::virtio::{Gso, Offload};
+use crate::wire::frame::{Frame, SUPER_FRAME_MAX};
+use crate::wire::virtio::{Gso, Offload, Partial};
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
-use offload::{Coalescer, Segments};
+use offload::{Coalescer, Odd, Segments};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -151,7 +151,10 @@ impl Plane {
 
     /// A batch of one frame on which nothing is left to do; see [`Batch::from_bridge`].
     pub fn from_bridge(&self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
-        self.batch(now).captured(from, frame, (false, None), out);
+        let mut batch = self.batch(now);
+        if let Err(reason) = batch.way(out).captured(from, frame, false, &Load::Frame(frame)) {
+            batch.tally.drop(reason);
+        }
     }
 
     /// A batch of one datagram; see [`Batch::from_net`].
@@ -223,18 +226,16 @@ impl Batch<'_> {
     /// A frame that was captured on `from`, and what the kernel left to do on it. A checksum that cannot travel unfinished is
     /// completed in place.
     pub fn from_bridge(&mut self, from: PortId, frame: &mut [u8], offload: &Offload, out: &mut impl Sink) {
-        match offload::settle(frame, offload.checksum) {
-            Ok(partial) => self.captured(from, frame, (partial, offload.gso), out),
-            Err(_) => self.tally.drop(Drop::Malformed),
-        }
-    }
-
-    fn captured(&mut self, from: PortId, frame: &[u8], (partial, gso): (bool, Option<Gso>), out: &mut impl Sink) {
         let mut way = self.way(out);
-        let passed = match gso.map(|gso| Segments::new(frame, &gso)).transpose() {
-            Ok(None) => way.captured(from, frame, partial, &Load::Frame(frame)),
-            Ok(Some(segments)) => way.captured(from, frame, true, &Load::Super(&segments)),
-            Err(_) => Err(Drop::Malformed),
+        let passed = match &offload.gso {
+            None => match offload::settle(frame, offload.checksum) {
+                Ok(partial) => way.captured(from, frame, partial, &Load::Frame(frame)),
+                Err(_) => Err(Drop::Malformed),
+            },
+            Some(gso) => match Segments::new(frame, gso) {
+                Ok(segments) => way.captured(from, frame, true, &Load::Super(&segments)),
+                Err(_) => way.captured_odd(from, frame, gso, offload.checksum),
+            },
         };
         if let Err(reason) = passed {
             self.tally.drop(reason);
@@ -304,6 +305,21 @@ impl<S: Sink> Way<'_, S> {
             // There is one port to a network: the bridge has done this already.
             Verdict::Deliver(_) | Verdict::DeliverAndFlood(_) => Err(Drop::Local),
         }
+    }
+
+    /// A super-frame that has no layout: each segment goes its way as a frame.
+    #[cold]
+    fn captured_odd(&mut self, from: PortId, bytes: &[u8], gso: &Gso, checksum: Option<Partial>) -> Result<(), Drop> {
+        let odd = checksum.and_then(|partial| Odd::new(bytes, gso, partial).ok()).ok_or(Drop::Malformed)?;
+        let mut memory = [0; SUPER_FRAME_MAX];
+        for n in 0..odd.count() {
+            let frame = memory.get_mut(..odd.len_of(n)).ok_or(Drop::Malformed)?;
+            odd.write(n, frame);
+            if let Err(reason) = self.captured(from, frame, false, &Load::Frame(frame)) {
+                self.tally.drop(reason);
+            }
+        }
+        Ok(())
     }
 
     fn received<'d>(&mut self, from: SocketAddr, datagram: &'d mut [u8], held: &mut Coalescer<'d>) -> Result<(), Drop> {

@@ -107,7 +107,7 @@ mod tests {
     /// A SYN with these bytes of options (padded with NOP), its checksum complete or partial.
     fn syn(v6: bool, options: &[u8], payload: &[u8], partial: bool) -> Vec<u8> {
         let mut options = options.to_vec();
-        while options.len() % 4 != 0 {
+        while !options.len().is_multiple_of(4) {
             options.push(NOTHING);
         }
         let ethernet = PacketBuilder::ethernet2(mac(1).0, mac(2).0);

@@ -10,7 +10,6 @@ use crate::crypto::session::Role;
 use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::Inner;
 use crate::wire::virtio::Offload;
-use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -128,11 +127,11 @@ pub struct Mesh {
 #[derive(Default)]
 struct Trees(HashMap<ShortId, (Option<PathId>, Below)>);
 
-type Below = SmallVec<[Arc<Path>; 8]>;
+type Below = Vec<Arc<Path>>;
 
 impl Floods for Trees {
-    fn next_hops(&self, origin: ShortId, _: NetId) -> Below {
-        self.0.get(&origin).map(|(_, below)| below.clone()).unwrap_or_default()
+    fn each_next_hop(&self, origin: ShortId, _: NetId, visit: &mut dyn FnMut(&Path)) {
+        self.0.get(&origin).into_iter().flat_map(|(_, below)| below).for_each(|path| visit(path));
     }
 
     fn upstream(&self, origin: ShortId) -> Option<PathId> {

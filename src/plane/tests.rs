@@ -329,8 +329,8 @@ fn a_flood_from_the_wrong_side_is_refused() {
 struct Everywhere(Vec<Arc<path::Path>>);
 
 impl fib::Floods for Everywhere {
-    fn next_hops(&self, _: ShortId, _: NetId) -> SmallVec<[Arc<path::Path>; 8]> {
-        self.0.iter().cloned().collect()
+    fn each_next_hop(&self, _: ShortId, _: NetId, visit: &mut dyn FnMut(&path::Path)) {
+        self.0.iter().for_each(|path| visit(path));
     }
 }
 

@@ -28,9 +28,9 @@ pub const TCP_SEGMENTS_MAX: usize = 8192;
 const WIDE: usize = 128;
 const _: () = assert!(HEADERS_MAX <= WIDE);
 
-const FIN: u8 = 0x01;
-const PSH: u8 = 0x08;
-const CWR: u8 = 0x80;
+pub(super) const FIN: u8 = 0x01;
+pub(super) const PSH: u8 = 0x08;
+pub(super) const CWR: u8 = 0x80;
 
 /// A sound super-frame and how it is cut. Borrows the frame.
 #[derive(Debug, Clone, Copy)]

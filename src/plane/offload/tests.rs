@@ -4,5 +4,6 @@ mod coalescing;
 mod laws;
 mod layouts;
 mod naive;
+mod odds;
 mod segmenting;
 mod sums;

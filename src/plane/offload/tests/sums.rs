@@ -71,6 +71,8 @@ fn a_checksum_of_zero_is_written_as_ones_in_udp_only() {
         complete(&mut frame, layout.partial()).unwrap();
         assert_eq!((checksum(&frame), &frame), (expected, &packet.bytes()));
         assert!(is_right(&frame, &layout));
+        frame[34 + field..36 + field].fill(0);
+        assert_eq!(is_right(&frame, &layout), expected == 0, "in UDP 0 is none");
     }
 }
 
