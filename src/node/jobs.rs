@@ -19,12 +19,31 @@ pub const MAX_WAITING: usize = 256;
 
 /// What is to be done.
 pub(super) enum Job {
-    Attach { request: RequestId, attach: Attach },
-    Restore { attachment: Attachment },
-    Detach { request: RequestId, key: String, addresses: Vec<AddressRequest> },
-    Ports { request: RequestId, key: String, change: Change },
-    Gone { key: String },
-    Leave { request: RequestId },
+    Attach {
+        request: RequestId,
+        attach: Attach,
+    },
+    Restore {
+        attachment: Attachment,
+    },
+    Detach {
+        request: RequestId,
+        key: String,
+        addresses: Vec<AddressRequest>,
+    },
+    Ports {
+        request: RequestId,
+        key: String,
+        change: Change,
+    },
+    Gone {
+        key: String,
+    },
+    /// All that is there gets the MTU in use.
+    Resize,
+    Leave {
+        request: RequestId,
+    },
     Stop,
 }
 
@@ -34,7 +53,9 @@ impl Job {
         match self {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
-            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Leave { .. } | Job::Stop => false,
+            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Resize | Job::Leave { .. } | Job::Stop => {
+                false
+            }
         }
     }
 }
@@ -139,6 +160,14 @@ impl Node {
         }
     }
 
+    /// What is there gets another MTU.
+    pub(super) fn resize(&mut self) {
+        let waits = self.jobs.waiting.iter().any(|job| matches!(job, Job::Resize));
+        if !self.stopping && !waits && !self.attachments.is_empty() {
+            self.jobs.waiting.push_back(Job::Resize);
+        }
+    }
+
     /// The router is to end: what waits is refused, and everything is taken off the machine.
     pub(super) fn stop(&mut self, request: RequestId) {
         if self.jobs.stoppers.len() >= MAX_WAITING {
@@ -203,6 +232,10 @@ impl Node {
                 let plan = self.plan_detach(&key, &[]).0;
                 (key, Ok(plan), Then::Nobody)
             }
+            Job::Resize => {
+                let steps = self.attachments.resize(self.width.in_use());
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
+            }
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
@@ -257,7 +290,7 @@ impl Node {
                     if let Then::Ports(_, before) = &work.then {
                         self.set_ports(&work.who.key, before.clone());
                     }
-                    let (mtu, guarded) = (self.config.mtu, !work.who.unguarded);
+                    let (mtu, guarded) = (self.width.in_use(), !work.who.unguarded);
                     work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu, guarded)).collect();
                     work.failure = Some(why);
                 } else {
@@ -313,6 +346,8 @@ fn what(op: &HostOp) -> String {
         HostOp::CloseNetwork { id, .. } => format!("network {id} could not be taken off this machine"),
         HostOp::Plug { key, .. } => format!("{key} could not be put back"),
         HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),
+        HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
+        HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
     }
 }

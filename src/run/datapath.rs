@@ -241,6 +241,13 @@ impl Sink for Outlet {
         self.egress.reserve(to, len)
     }
 
+    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        if self.egress.is_pressing() {
+            self.flush();
+        }
+        self.egress.reserve_alone(to, len)
+    }
+
     fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]) {
         // An error concerns this frame only: the device's queue is full, or it is about to go.
         let written = self.port(port).map(|port| port.capture.write(offload, parts));

@@ -40,6 +40,7 @@ mod refusals;
 mod room;
 mod scenario;
 mod wait;
+mod widths;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         hostile::facts(),
         inside::facts(),
         neighbours::facts(),
+        widths::facts(),
         integrity::facts(),
         datapath::facts(),
         leftovers::facts(),
