@@ -210,7 +210,7 @@ fn trains() -> Vec<Vec<u8>> {
         };
         (0..=85).flat_map(at).collect()
     };
-    let pushed: Vec<[u8; 4]> = (0..40).map(|n| [if n % 5 == 3 { 16 } else { 0 } | n % 2, 30, 0, 0]).collect();
+    let pushed: Vec<[u8; 4]> = (0..40).map(|n| [(if n % 5 == 3 { 16 } else { 0 }) | (n % 2), 30, 0, 0]).collect();
     let half: Vec<[u8; 4]> = (0..40).map(|n| [n % 2 * 8 + 5, 30, 0, 0]).collect();
     vec![
         train(&each(0, 3)),
