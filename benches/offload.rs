@@ -1,5 +1,5 @@
-//! Super-frames cut and put together: a batch's worth each, beside a copy of the same bytes; and sums. Elements per second are segments.
-//! What is measured of the coalescer is a whole batch: made, fed, flushed.
+//! Super-frames cut and put together: a batch's worth each, beside a copy of the same bytes; and sums. Elements per second are
+//! segments. What is measured of the coalescer is a whole batch: made, fed, flushed.
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use etherparse::{PacketBuilder, TcpHeader};

@@ -116,10 +116,9 @@ fn frames() -> Vec<Vec<u8>> {
 fn datagrams() -> Vec<Vec<u8>> {
     let build = |kind, fragment| {
         let mut header = [0; 16];
-        Outer { kind, lane: 3, epoch: 258, index: 0xa1a2_a3a4, counter: 772 }.emit(&mut header);
+        Outer { kind, epoch: 258, index: 0xa1a2_a3a4, counter: 772 }.emit(&mut header);
         let network = NetId::new(0x83_12a4).unwrap();
-        let inner =
-            Inner { origin: ShortId(7), destination: ShortId::FLOOD, network, hops: 0, partial: true, fragment };
+        let inner = Inner { origin: ShortId(7), destination: ShortId::FLOOD, network, hops: 0, fragment };
         let mut rest = vec![0; inner.len()];
         inner.emit(&mut rest);
         [&header[..], &rest, &frames()[0]].concat()
@@ -211,7 +210,7 @@ fn trains() -> Vec<Vec<u8>> {
         };
         (0..=85).flat_map(at).collect()
     };
-    let pushed: Vec<[u8; 4]> = (0..40).map(|n| [if n % 5 == 3 { 16 } else { 0 } | (n % 2), 30, 0, 0]).collect();
+    let pushed: Vec<[u8; 4]> = (0..40).map(|n| [(if n % 5 == 3 { 16 } else { 0 }) | (n % 2), 30, 0, 0]).collect();
     let half: Vec<[u8; 4]> = (0..40).map(|n| [n % 2 * 8 + 5, 30, 0, 0]).collect();
     vec![
         train(&each(0, 3)),

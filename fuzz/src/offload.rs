@@ -75,8 +75,8 @@ fn cut(frame: &[u8], headers: usize, size: usize) -> Vec<Vec<u8>> {
     (0..count).map(segment).collect()
 }
 
-/// The first byte is the kind (2 bits) and whether ECN, then come the size of segments and the length they are narrowed to, each of two
-/// bytes; the rest is a frame. It is refused, or cut as the plain way does.
+/// The first byte is the kind (2 bits) and whether ECN, then come the size of segments and the length they are narrowed to, each
+/// of two bytes; the rest is a frame. It is refused, or cut as the plain way does.
 pub fn segment(data: &[u8]) {
     let Some((&[first, s0, s1, n0, n1], frame)) = data.split_first_chunk() else { return };
     let kind = [GsoKind::Tcp4, GsoKind::Tcp6, GsoKind::Udp][usize::from(first & 3) % 3];

@@ -91,7 +91,7 @@ pub fn is_right(frame: &[u8], layout: &Layout) -> bool {
     covers(checksum, pseudo(frame, layout) + length(transport.len()), transport, layout.protocol)
 }
 
-/// Whether `checksum`, which stands in `transport`, is there and right. `pseudo` is the sum of the pseudo-header, length included.
+/// Whether `checksum`, which stands in `transport`, is there and right. `pseudo` is the pseudo-header's sum, length included.
 #[inline(always)]
 pub(super) fn covers(checksum: u16, pseudo: u32, transport: &[u8], protocol: Protocol) -> bool {
     let none = protocol == Protocol::Udp && checksum == 0;

@@ -258,7 +258,7 @@ impl<'d> Run<'d> {
     }
 }
 
-/// Whether a transport checksum is right, or as a partial one should be. `pseudo` is the sum of the pseudo-header, length included.
+/// Whether a transport checksum is right, or as a partial one should be. `pseudo` is the pseudo-header's sum, length included.
 #[inline(always)]
 fn is_right(partial: bool, checksum: u16, pseudo: u32, transport: &[u8], protocol: Protocol) -> bool {
     if partial { checksum == fold(pseudo) } else { covers(checksum, pseudo, transport, protocol) }
