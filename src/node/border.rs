@@ -55,7 +55,7 @@ pub enum Input<'a> {
     Withdrawn { request: RequestId },
     /// The state of that number (or a later one) is on the disk, synced.
     Persisted { number: u64 },
-    /// An address or route of this machine changed: try to dial at once.
+    /// An address, route or device of this machine changed: dial at once, and look how large datagrams may be.
     NetworkChanged,
     /// The deadline of `Output::Wait` was reached.
     Tick,

@@ -226,7 +226,7 @@ impl Node {
             Input::AttachmentGone { key } => self.attachment_gone(key),
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
-            Input::NetworkChanged => self.dialer.network_changed(self.now),
+            Input::NetworkChanged => self.network_changed(),
             Input::Tick => {}
         }
     }

@@ -146,9 +146,17 @@ impl Node {
         tended.is_some_and(|tended| tended.rekey.due(tended.path.counter(), self.now))
     }
 
+    /// Routes may lead elsewhere now, and devices carry more or less at a time.
+    pub(super) fn network_changed(&mut self) {
+        self.dialer.network_changed(self.now);
+        let tended = self.links.all.values_mut().filter_map(|connected| connected.tended.as_mut());
+        tended.for_each(|tended| tended.probe.network_changed());
+    }
+
     fn send_probes(&mut self, id: LinkId) {
         let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
         let Some(to) = tended.path.endpoint().filter(|_| tended.rekey.active() != 0) else { return };
+        tended.probe.carried(tended.path.counter());
         while let Some(body) = tended.probe.poll(self.now) {
             let mut bytes = Vec::new();
             if tended.path.seal_probe(&body, &mut bytes) {
