@@ -39,6 +39,7 @@ mod neighbours;
 mod refusals;
 mod room;
 mod scenario;
+mod trouble;
 mod wait;
 
 use libtest_mimic::{Arguments, Trial};
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         neighbours::facts(),
         integrity::facts(),
         datapath::facts(),
+        trouble::facts(),
         leftovers::facts(),
         demo::facts(),
         limits::facts(),
