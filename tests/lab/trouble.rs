@@ -9,6 +9,9 @@ use std::time::Duration;
 crate::facts![
     stream_survives_a_line_that_becomes_narrow_and_wide_again,
     stream_survives_a_line_that_becomes_narrow_beyond_a_router,
+    tap_that_somebody_deletes_is_made_again,
+    pcap_device_that_somebody_deletes_is_made_again,
+    capture_devices_that_go_down_and_up_work_on,
 ];
 
 /// Bytes that came to an interface of a container.
@@ -101,4 +104,97 @@ fn stream_survives_a_line_that_becomes_narrow_beyond_a_router() {
     eprintln!("stream through a line that became narrow in silence: goes on after {took:?}");
     assert!(took < SOON, "{took:?}");
     flow.ends_well();
+}
+
+/// a with these options, and b; in each a container on two networks.
+fn two_networks<'h>(room: &Room, [a, b]: &'h [Host; 2], options: &[&str]) -> [Container<'h>; 2] {
+    a.launch_with(&[&["--password-file", &room.path("pw")], options].concat(), &[]).ok();
+    b.launch(&[&a.toward(b)]);
+    b.linked(1);
+    let (one, two) = (a.container(&["10.2.1.1/24", "10.2.2.1/24"]), b.container(&["10.2.1.2/24", "10.2.2.2/24"]));
+    one.reaches("10.2.1.2");
+    one.reaches("10.2.2.2");
+    [one, two]
+}
+
+/// The device that a network is captured on.
+fn capture_device(network: &str, prefix: &str) -> String {
+    let network = network.parse::<rnet::types::Network>().unwrap();
+    format!("{prefix}{:06x}", network.id().value())
+}
+
+/// Lines of the log that say that something is not as it should be.
+fn complaints(host: &Host) -> Vec<String> {
+    let log = std::fs::read_to_string(host.data_dir().join("rnet.log")).unwrap();
+    log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).map(str::to_string).collect()
+}
+
+fn deleted_device_is_made_again(options: &[&str], prefix: &str) {
+    let room = Room::new();
+    let hosts = room.chain(["a", "b"]);
+    let [a, _] = &hosts;
+    let [one, two] = two_networks(&room, &hosts, options);
+    let neighbour = a.container(&["10.2.1.3/24"]);
+    let (other, flow) = (one.stream("10.2.2.2"), Flow::new(&one, &two, "10.2.1.2"));
+    flows_on(&two, "the stream flows");
+    let device = capture_device("10.2.1.0/24", prefix);
+    let before = complaints(a).len();
+    for deleted in 1..=3 {
+        a.sh(&format!("ip link del {device}"));
+        flows_on(&two, "the stream flows on through the device that was made again");
+        assert!(a.interfaces().contains(&device));
+        let told = &complaints(a)[before..];
+        assert_eq!(told.len(), deleted, "{told:?}");
+        assert!(told.iter().all(|line| line.contains("10.2.1.0/24") && line.contains("deleted")), "{told:?}");
+    }
+    flow.ends_well();
+    other.unharmed();
+    assert!(neighbour.pings("10.2.1.1") && neighbour.pings("10.2.1.2"));
+    // What the kernel's guard does not let pass is read in full behind the new device.
+    let forged = drops(a, "guard-mac");
+    let frame = "ffffffffffff0200000000770800".to_string() + &"00".repeat(46);
+    neighbour.run(&["python3", "-c", include_str!("wire.py"), "send", "rnet0", "5", &frame]).ok();
+    until(SOON, "what is forged is counted", || drops(a, "guard-mac") >= forged + 5);
+    drop((one, neighbour));
+    a.rnet(&["stop"]).ok();
+    a.is_clean();
+}
+
+fn tap_that_somebody_deletes_is_made_again() {
+    let probe = Room::new();
+    let host = probe.host("a");
+    host.launch(&[]);
+    if host.status().datapath.capture != "tap" {
+        return eprintln!("skipped: no TAP here");
+    }
+    for threads in ["1", "2"] {
+        deleted_device_is_made_again(&["--threads", threads], "rnt");
+    }
+}
+
+fn pcap_device_that_somebody_deletes_is_made_again() {
+    deleted_device_is_made_again(&["--capture", "pcap"], "rnp");
+}
+
+fn capture_devices_that_go_down_and_up_work_on() {
+    for (options, prefixes) in [(&[][..], &["rnt"][..]), (&["--capture", "pcap"], &["rnp", "rnq"])] {
+        let room = Room::new();
+        let hosts = room.chain(["a", "b"]);
+        let [a, _] = &hosts;
+        let [one, two] = two_networks(&room, &hosts, options);
+        if options.is_empty() && a.status().datapath.capture != "tap" {
+            continue;
+        }
+        let (other, flow) = (one.stream("10.2.2.2"), Flow::new(&one, &two, "10.2.1.2"));
+        for prefix in prefixes {
+            flows_on(&two, "the stream flows");
+            let device = capture_device("10.2.1.0/24", prefix);
+            a.sh(&format!("ip link set {device} down"));
+            one.never_reaches("10.2.1.2");
+            a.sh(&format!("ip link set {device} up"));
+            flows_on(&two, "the stream flows on");
+        }
+        flow.ends_well();
+        other.unharmed();
+    }
 }
