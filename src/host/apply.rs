@@ -52,6 +52,8 @@ pub enum HostEvent {
     Opened { port: PortId, captures: Vec<Capture> },
     /// Close the captures of `port`; its device is about to be deleted.
     Closed { port: PortId },
+    /// The device of `port` was taken away by others; its captures bring nothing any more.
+    CaptureGone { port: PortId },
     /// The process or the namespace of this attachment is gone; its interfaces went with it.
     AttachmentGone { key: String },
     /// An address, a route or a device of this machine changed.
@@ -78,6 +80,8 @@ struct Shared {
     netlink: Netlink,
     events: UnboundedSender<HostEvent>,
     plugged: Mutex<HashMap<String, Plugged>>,
+    /// Devices that frames are captured on, and the port of each.
+    captured: Mutex<HashMap<String, PortId>>,
 }
 
 /// See the head of this file.
@@ -119,7 +123,7 @@ impl Host {
     ) -> Result<Host, String> {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
-        let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default() });
+        let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
         let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
@@ -154,6 +158,7 @@ impl Host {
                 self.run(steps, None).await?;
                 self.firewall.bridge(names::bridge(id), false).await;
             }
+            HostOp::Recapture { .. } => self.run(steps, None).await?,
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
             HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
                 self.check_overlap(&interfaces).await?;
@@ -349,18 +354,24 @@ impl Host {
                 captures.push(open_pcap(name)?);
                 Ok(())
             }
-            Step::HandOver { port } => {
+            Step::HandOver { port, name } => {
                 if captures.is_empty() {
                     return Err("no capture to hand over".to_string());
                 }
+                self.shared.captured().insert(name.clone(), *port);
                 return self.shared.tell(HostEvent::Opened { port: *port, captures: std::mem::take(captures) });
             }
             Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
             Step::Guard { name, capture, mac, addresses } => {
                 return self.fences.set(name, guard::port(name, capture, *mac, addresses)).await;
             }
+            Step::GuardAnew { capture } => return self.fences.renew(capture).await,
             Step::Unshut { name } | Step::Unguard { name } => return self.fences.clear(name).await,
-            Step::TakeBack { port } => return self.shared.tell(HostEvent::Closed { port: *port }),
+            Step::TakeBack { port } => {
+                // Forgotten first, so that the device's end is not taken for somebody else's doing.
+                self.shared.captured().retain(|_, captured| captured != port);
+                return self.shared.tell(HostEvent::Closed { port: *port });
+            }
             Step::AddVeth { .. }
             | Step::InsideSettings { .. }
             | Step::InsideAddress { .. }
@@ -424,6 +435,10 @@ impl Host {
 impl Shared {
     fn plugged(&self) -> MutexGuard<'_, HashMap<String, Plugged>> {
         self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn captured(&self) -> MutexGuard<'_, HashMap<String, PortId>> {
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, event: HostEvent) -> Result<(), String> {
@@ -496,6 +511,10 @@ async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
             Verdict::Nothing => {}
             Verdict::Network => due = due.or(Some(Instant::now() + QUIET)),
             Verdict::Gone(name) => {
+                let port = shared.captured().remove(&name);
+                if let Some(port) = port {
+                    let _ = shared.tell(HostEvent::CaptureGone { port });
+                }
                 if let Some(key) = shared.key_of(&name) {
                     shared.gone(&key).await;
                 }

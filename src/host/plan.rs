@@ -12,7 +12,7 @@ use crate::io::capture::CaptureKind;
 use crate::node::border::HostOp;
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
-use crate::types::{HostAddress, Mac};
+use crate::types::{HostAddress, Mac, NetId};
 use std::net::IpAddr;
 
 /// One step. Devices are in the router's namespace, or `Inside` that of the attachment.
@@ -38,8 +38,8 @@ pub enum Step {
     AwaitForwarding { port: String },
     /// Open libpcap on a device that is up.
     OpenPcap { name: String },
-    /// Give the open capture to the data path.
-    HandOver { port: PortId },
+    /// Give the open capture on a device to the data path.
+    HandOver { port: PortId, name: String },
     /// Have the data path close its capture.
     TakeBack { port: PortId },
     /// Delete a device; it is no error if it is gone.
@@ -66,6 +66,8 @@ pub enum Step {
     Guard { name: String, capture: String, mac: Mac, addresses: Vec<HostAddress> },
     /// No longer; it is no error if the device is gone.
     Unguard { name: String },
+    /// The capture port is another device of the same name: hand the rest to that.
+    GuardAnew { capture: String },
     /// Give a bridge this MAC, whatever its ports have.
     SetMac { name: String, mac: Mac },
     /// Settings of a bridge that the host has addresses on; IPv6 only where it has an IPv6 address.
@@ -86,7 +88,7 @@ impl Step {
             | Step::AddTap { name }
             | Step::AddPair { name, .. }
             | Step::AddVeth { name, .. } => Some(Step::Delete { name: name.clone() }),
-            Step::HandOver { port } => Some(Step::TakeBack { port: *port }),
+            Step::HandOver { port, .. } => Some(Step::TakeBack { port: *port }),
             Step::Shut { name } => Some(Step::Unshut { name: name.clone() }),
             Step::Unshut { name } => Some(Step::Shut { name: name.clone() }),
             Step::Guard { name, .. } => Some(Step::Unguard { name: name.clone() }),
@@ -107,41 +109,28 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                 Step::Silence { name: bridge.clone() },
                 Step::Shut { name: bridge.clone() },
             ];
-            let (tap, (captured, bridged)) = (names::tap(*id), names::pcap_pair(*id));
-            match kind {
-                CaptureKind::Tap => steps.extend([
-                    Step::AddTap { name: tap.clone() },
-                    Step::Silence { name: tap.clone() },
-                    Step::SetMtu { name: tap.clone(), mtu },
-                    Step::SetMaster { port: tap.clone(), bridge: bridge.clone() },
-                    Step::SetUp { name: tap.clone() },
-                ]),
-                CaptureKind::Pcap => steps.extend([
-                    Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu },
-                    Step::Silence { name: captured.clone() },
-                    Step::Silence { name: bridged.clone() },
-                    Step::SetMaster { port: bridged.clone(), bridge: bridge.clone() },
-                    Step::SetUp { name: bridged.clone() },
-                    Step::SetUp { name: captured.clone() },
-                    Step::OpenPcap { name: captured },
-                ]),
-            }
-            let port_device = if kind == CaptureKind::Tap { tap } else { bridged };
+            steps.extend(capture(*id, mtu, kind));
             steps.extend([
                 Step::SetUp { name: bridge },
-                Step::AwaitForwarding { port: port_device },
-                Step::HandOver { port: *port },
+                Step::AwaitForwarding { port: on_bridge(*id, kind) },
+                Step::HandOver { port: *port, name: captured(*id, kind) },
+            ]);
+            steps
+        }
+        HostOp::Recapture { id, gone, port, mtu } => {
+            let mut steps = vec![Step::TakeBack { port: *gone }];
+            steps.extend(capture(*id, *mtu, kind));
+            steps.extend([
+                Step::AwaitForwarding { port: on_bridge(*id, kind) },
+                Step::GuardAnew { capture: on_bridge(*id, kind) },
+                Step::HandOver { port: *port, name: captured(*id, kind) },
             ]);
             steps
         }
         HostOp::CloseNetwork { id, port } => {
-            let capture = match kind {
-                CaptureKind::Tap => names::tap(*id),
-                CaptureKind::Pcap => names::pcap_pair(*id).0,
-            };
             vec![
                 Step::TakeBack { port: *port },
-                Step::Delete { name: capture },
+                Step::Delete { name: captured(*id, kind) },
                 Step::Delete { name: names::bridge(*id) },
                 Step::Unshut { name: names::bridge(*id) },
             ]
@@ -178,6 +167,45 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
         }
         // No devices: `firewall` does it.
         HostOp::Filter(_) => Vec::new(),
+    }
+}
+
+/// The device that frames are captured on.
+fn captured(id: NetId, kind: CaptureKind) -> String {
+    match kind {
+        CaptureKind::Tap => names::tap(id),
+        CaptureKind::Pcap => names::pcap_pair(id).0,
+    }
+}
+
+/// The port of the bridge that leads there.
+fn on_bridge(id: NetId, kind: CaptureKind) -> String {
+    match kind {
+        CaptureKind::Tap => names::tap(id),
+        CaptureKind::Pcap => names::pcap_pair(id).1,
+    }
+}
+
+/// Makes and opens the devices that frames are captured by, on the network's bridge.
+fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
+    let (captured, bridged, bridge) = (captured(id, kind), on_bridge(id, kind), names::bridge(id));
+    match kind {
+        CaptureKind::Tap => vec![
+            Step::AddTap { name: captured.clone() },
+            Step::Silence { name: captured.clone() },
+            Step::SetMtu { name: captured.clone(), mtu },
+            Step::SetMaster { port: captured.clone(), bridge },
+            Step::SetUp { name: captured },
+        ],
+        CaptureKind::Pcap => vec![
+            Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu },
+            Step::Silence { name: captured.clone() },
+            Step::Silence { name: bridged.clone() },
+            Step::SetMaster { port: bridged.clone(), bridge },
+            Step::SetUp { name: bridged },
+            Step::SetUp { name: captured.clone() },
+            Step::OpenPcap { name: captured },
+        ],
     }
 }
 
@@ -221,10 +249,7 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
     );
     steps.push(Step::SetMaster { port: ours.clone(), bridge: names::bridge(interface.id) });
     if guarded {
-        let capture = match kind {
-            CaptureKind::Tap => names::tap(interface.id),
-            CaptureKind::Pcap => names::pcap_pair(interface.id).1,
-        };
+        let capture = on_bridge(interface.id, kind);
         let (name, mac, addresses) = (ours.clone(), interface.mac, interface.addresses.clone());
         steps.push(Step::Guard { name, capture, mac, addresses });
     }
@@ -245,7 +270,6 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::NetId;
 
     fn interface(name: &str, addresses: &[&str]) -> Interface {
         let addresses: Vec<HostAddress> = addresses.iter().map(|a| a.parse().unwrap()).collect();
@@ -282,7 +306,24 @@ mod tests {
                     assert!(position(&steps, |s| *s == Step::Silence { name: name.clone() }) < at, "{name}");
                 }
             }
-            assert_eq!(steps.last(), Some(&Step::HandOver { port: PortId(3) }));
+            let name = if kind == CaptureKind::Tap { "rnt8312a4" } else { "rnp8312a4" }.to_string();
+            assert_eq!(steps.last(), Some(&Step::HandOver { port: PortId(3), name }));
+        }
+    }
+
+    #[test]
+    fn a_port_made_anew_is_made_as_the_first_one_and_nothing_else_is_touched() {
+        let id = NetId::new(0x8312a4).unwrap();
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let anew = plan(&HostOp::Recapture { id, gone: PortId(2), port: PortId(3), mtu: 1410 }, kind);
+            let opening = plan(&open(), kind);
+            let added: Vec<&Step> = anew.iter().filter(|step| !opening.contains(step)).collect();
+            let capture = on_bridge(id, kind);
+            assert_eq!(added, [&Step::TakeBack { port: PortId(2) }, &Step::GuardAnew { capture }]);
+            let left_out = opening.iter().filter(|step| !anew.contains(step));
+            let touches = |step: &Step| format!("{step:?}").contains("name: \"rnb8312a4\"");
+            assert!(left_out.into_iter().all(touches), "{anew:?}");
+            assert_eq!(position(&anew, |step| matches!(step, Step::HandOver { .. })), anew.len() - 1);
         }
     }
 

@@ -7,6 +7,7 @@
 //! OpenNetwork  done    the network has a port: published to the mesh and the data plane
 //! Plug         begins  its MACs and addresses are permitted and claimed, so that its first frame passes; failed: no longer
 //! Unplug       begins  they are no longer
+//! Recapture    begins  the network has another port, which brings nothing until it is made
 //! CloseNetwork begins  the network has no port
 //! ```
 //!
@@ -74,6 +75,12 @@ impl Attachments {
         self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))
     }
 
+    /// The network that is open and captured on this port.
+    pub fn network_of(&self, port: PortId) -> Option<(NetId, Network)> {
+        let mut open = self.networks.iter().filter(|(_, held)| held.open && held.port == port);
+        open.next().map(|(id, held)| (*id, held.network))
+    }
+
     /// The attachment of this key, to change what no frame and no peer sees of it.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Attachment> {
         self.by_key.get_mut(key)
@@ -119,6 +126,11 @@ impl Attachments {
             HostOp::CloseNetwork { id, .. } => {
                 self.networks.remove(id);
             }
+            HostOp::Recapture { id, port, .. } => {
+                if let Some(held) = self.networks.get_mut(id) {
+                    held.port = *port;
+                }
+            }
             HostOp::Plug { interfaces, .. } => self.add(who, interfaces),
             HostOp::Unplug { key, interfaces, .. } => self.remove(key, interfaces),
             HostOp::Filter(_) | HostOp::ResizeNetwork { .. } | HostOp::Resize { .. } => {}
@@ -148,6 +160,8 @@ impl Attachments {
                 self.networks.remove(id);
             }
             HostOp::Plug { key, interfaces, .. } => self.remove(key, interfaces),
+            // Its attachments still reach each other.
+            HostOp::Recapture { .. } => {}
             HostOp::CloseNetwork { .. }
             | HostOp::Unplug { .. }
             | HostOp::Filter(_)
@@ -236,7 +250,11 @@ pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
             Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
         }
         // The packet filter follows the tables by itself, the MTU the mesh.
-        HostOp::CloseNetwork { .. } | HostOp::Filter(_) | HostOp::ResizeNetwork { .. } | HostOp::Resize { .. } => None,
+        HostOp::CloseNetwork { .. }
+        | HostOp::Recapture { .. }
+        | HostOp::Filter(_)
+        | HostOp::ResizeNetwork { .. }
+        | HostOp::Resize { .. } => None,
     }
 }
 
@@ -487,6 +505,15 @@ impl Node {
             }
         }
         steps
+    }
+
+    /// Plans to capture a network anew, unless it has been closed meanwhile.
+    pub(super) fn plan_recapture(&mut self, gone: PortId) -> Option<HostOp> {
+        let (id, network) = self.attachments.network_of(gone)?;
+        let mtu = network.usable_mtu(self.width.in_use());
+        self.attachments.ports += 1;
+        let port = PortId(self.attachments.ports);
+        Some(HostOp::Recapture { id, gone, port, mtu })
     }
 
     /// Plans to plug again what was attached in the last run.

@@ -55,7 +55,9 @@ pub enum Input<'a> {
     Withdrawn { request: RequestId },
     /// The state of that number (or a later one) is on the disk, synced.
     Persisted { number: u64 },
-    /// An address or route of this machine changed: try to dial at once.
+    /// The device of a capture port was taken away by others; no frame passes it any more.
+    CaptureGone { port: PortId },
+    /// An address, route or device of this machine changed: dial at once, and look how large datagrams may be.
     NetworkChanged,
     /// The deadline of `Output::Wait` was reached.
     Tick,
@@ -109,6 +111,8 @@ pub enum HostOp {
     OpenNetwork { network: Network, id: NetId, port: PortId, mtu: u16 },
     /// Remove them.
     CloseNetwork { id: NetId, port: PortId },
+    /// Make the capture port of an open network anew, since its device is gone: frames come in on `port` instead of `gone`.
+    Recapture { id: NetId, gone: PortId, port: PortId, mtu: u16 },
     /// Make these interfaces in the namespace of `place`, up and addressed, bridged to their networks. `key` names the
     /// attachment for `AttachmentGone`. If `guarded`, it gets no forged frame onto the bridge.
     Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16, guarded: bool },

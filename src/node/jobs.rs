@@ -5,12 +5,13 @@
 //! tolerant: an operation that fails is logged, and the rest is done all the same.
 //!
 //! Bounds: `MAX_WAITING` requests wait; beyond that an edge is told to try again. Work that nobody asked for (what was
-//! attached before, what died) waits without a limit of its own: there is at most one such job for each attachment.
+//! attached before, what died) waits without a limit of its own: there is at most one such job for each attachment and port.
 
 use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
 use super::command::{Attach, Attachment, HOST_KEY, Place, Reply};
+use crate::plane::fib::PortId;
 use crate::types::{AddressRequest, PortMap};
 use std::collections::VecDeque;
 
@@ -41,6 +42,10 @@ pub(super) enum Job {
     },
     /// All that is there gets the MTU in use.
     Resize,
+    /// The device of a network's capture port is gone.
+    Recapture {
+        port: PortId,
+    },
     Leave {
         request: RequestId,
     },
@@ -53,9 +58,8 @@ impl Job {
         match self {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
-            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Resize | Job::Leave { .. } | Job::Stop => {
-                false
-            }
+            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
+            Job::Resize | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -168,6 +172,13 @@ impl Node {
         }
     }
 
+    /// Somebody deleted the device that a network is captured on.
+    pub(super) fn capture_gone(&mut self, port: PortId) {
+        let Some((_, network)) = self.attachments.network_of(port).filter(|_| !self.stopping) else { return };
+        self.log(Level::Warn, format!("network {network}: its device was deleted by somebody else: it is made again"));
+        self.jobs.waiting.push_back(Job::Recapture { port });
+    }
+
     /// The router is to end: what waits is refused, and everything is taken off the machine.
     pub(super) fn stop(&mut self, request: RequestId) {
         if self.jobs.stoppers.len() >= MAX_WAITING {
@@ -234,6 +245,10 @@ impl Node {
             }
             Job::Resize => {
                 let steps = self.attachments.resize(self.width.in_use());
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
+            }
+            Job::Recapture { port } => {
+                let steps = self.plan_recapture(port).into_iter().collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
             }
             Job::Leave { request } => {
@@ -343,6 +358,7 @@ pub(super) fn nobody() -> Attachment {
 fn what(op: &HostOp) -> String {
     match op {
         HostOp::OpenNetwork { network, .. } => format!("network {network} could not be opened"),
+        HostOp::Recapture { id, .. } => format!("the device of network {id} could not be made again"),
         HostOp::CloseNetwork { id, .. } => format!("network {id} could not be taken off this machine"),
         HostOp::Plug { key, .. } => format!("{key} could not be put back"),
         HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),

@@ -229,6 +229,7 @@ impl Node {
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),
+            Input::CaptureGone { port } => self.capture_gone(port),
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
             Input::NetworkChanged => {

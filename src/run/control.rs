@@ -144,6 +144,7 @@ impl Control {
             }
             Happening::Machine(host, result) => self.handle(Input::HostDone { host, result }),
             Happening::Gone(key) => self.handle(Input::AttachmentGone { key }),
+            Happening::CaptureGone(port) => self.handle(Input::CaptureGone { port }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
             Happening::Slow(link) => {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })

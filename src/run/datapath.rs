@@ -393,10 +393,10 @@ impl Worker {
                 }
                 Ok(Some(Err(_))) => outlet.lost.drop(Reason::Malformed),
                 Ok(None) => break,
-                // Its device is gone or down: not waited for any more, control will close it.
+                // Its device is gone: not waited for any more, control will have it made again.
                 Err(why) => {
                     let _ = readable.delete(&port.capture);
-                    tracing::error!("data path: port {}: {why}", id.0);
+                    tracing::debug!("data path: port {}: {why}", id.0);
                     break;
                 }
             }

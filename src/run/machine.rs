@@ -32,6 +32,7 @@ pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happ
                 hands.close(port);
                 continue;
             }
+            HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),
             HostEvent::NetworkChanged => Happening::NetworkChanged,
         };

@@ -22,6 +22,7 @@ pub mod machine;
 pub use desk::{Desk, Question};
 
 use crate::node::border::{DialId, HostAnswer, HostId, LinkId};
+use crate::plane::fib::PortId;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
@@ -51,6 +52,8 @@ pub enum Happening {
     Machine(HostId, Result<HostAnswer, String>),
     /// The process of an attachment is gone.
     Gone(String),
+    /// The device of a capture port is gone.
+    CaptureGone(PortId),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
     /// The state of this number is on the disk.

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import random
+import select
 import socket
 import struct
 import sys
@@ -42,17 +43,18 @@ def accepted(door):
 
 
 def exchange(link, total, seed):
-    """Sends `total` random bytes in writes of all sizes, takes what comes until its end; both at once."""
+    """Sends `total` random bytes in writes of all sizes (none: until the input ends), takes what comes until its end; both at once."""
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     noise, sent, received, count = random.Random(seed), hashlib.sha256(), hashlib.sha256(), 0
 
     def send():
         left = total
-        while left:
-            piece = os.urandom(min(left, int(2 ** noise.uniform(0, 18))))
+        while left or (left is None and not select.select([sys.stdin], [], [], 0)[0]):
+            size = int(2 ** noise.uniform(0, 18))
+            piece = os.urandom(size if left is None else min(left, size))
             sent.update(piece)
             link.sendall(piece)
-            left -= len(piece)
+            left = left and left - len(piece)
         link.shutdown(socket.SHUT_WR)
 
     sender = threading.Thread(target=send)
@@ -73,6 +75,10 @@ def tcp_serve(address, port, total):
 
 def tcp_join(address, port, total):
     exchange(socket.create_connection((address, int(port)), timeout=PATIENCE), int(total), 2)
+
+
+def tcp_join_until_told(address, port):
+    exchange(socket.create_connection((address, int(port)), timeout=PATIENCE), None, 2)
 
 
 def tcp_join_with_options(address, port, total):

@@ -76,11 +76,12 @@ fn all_arrives_whole<const N: usize>(names: [&str; N], options: [&[&str]; N], li
 
 type Ends<'c, 'h> = [(&'c Container<'h>, [&'static str; 2]); 2];
 
+/// What an end of a connection sent and received: digests, and how many.
 #[derive(Deserialize)]
-struct Bytes {
-    sent: String,
-    received: String,
-    bytes: usize,
+pub struct Bytes {
+    pub sent: String,
+    pub received: String,
+    pub bytes: usize,
 }
 
 #[derive(Debug, Deserialize)]
@@ -101,7 +102,7 @@ struct Heard {
 
 /// What a tool told in its last line.
 #[track_caller]
-fn told<T: for<'d> Deserialize<'d>>(outcome: Outcome) -> T {
+pub fn told<T: for<'d> Deserialize<'d>>(outcome: Outcome) -> T {
     let text = outcome.ok();
     let line = text.lines().last().unwrap_or_default();
     serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {text}"))

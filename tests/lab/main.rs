@@ -39,6 +39,7 @@ mod neighbours;
 mod refusals;
 mod room;
 mod scenario;
+mod trouble;
 mod wait;
 mod widths;
 
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         widths::facts(),
         integrity::facts(),
         datapath::facts(),
+        trouble::facts(),
         leftovers::facts(),
         demo::facts(),
         limits::facts(),

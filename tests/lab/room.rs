@@ -508,6 +508,12 @@ impl Container<'_> {
         self.host.start(&Self::argv(&self.pid.to_string(), argv))
     }
 
+    /// As `start`, with an input.
+    #[track_caller]
+    pub fn start_with(&self, argv: &[&str], input: Stdio) -> Process {
+        self.host.start_with(&Self::argv(&self.pid.to_string(), argv), input)
+    }
+
     /// Runs a shell script in its network namespace that must succeed.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {

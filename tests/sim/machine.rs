@@ -135,6 +135,10 @@ impl Host {
                 );
                 assert_eq!(self.ports.remove(&port), Some(id), "{}: closes what is not open", self.name);
             }
+            HostOp::Recapture { id, gone, port, .. } => {
+                assert_eq!(self.ports.remove(&gone), Some(id), "{}: captures anew what is not open", self.name);
+                assert!(self.ports.insert(port, id).is_none(), "{}: {port:?} is used again", self.name);
+            }
             HostOp::Plug { key, interfaces, .. } => interfaces.iter().for_each(|interface| self.plug(&key, interface)),
             HostOp::Unplug { key, interfaces, .. } => {
                 let gone: BTreeSet<Mac> = interfaces.iter().map(|interface| interface.mac).collect();

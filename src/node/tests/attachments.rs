@@ -24,6 +24,7 @@ fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
         .map(|op| match op {
             HostOp::OpenNetwork { .. } => "open",
             HostOp::CloseNetwork { .. } => "close",
+            HostOp::Recapture { .. } => "recapture",
             HostOp::Plug { .. } => "plug",
             HostOp::Unplug { .. } => "unplug",
             HostOp::Filter(_) => "filter",
@@ -63,6 +64,32 @@ fn attach_and_detach_are_idempotent() {
     assert_eq!(attached(detach(&mut world, 0, "web", &[])).interfaces, []);
     assert_eq!(kinds(&mut world, 0), ["unplug", "close"]);
     assert_eq!(world.hosts[0].plane.fib().networks.len(), 0);
+}
+
+#[test]
+fn a_capture_port_that_is_gone_is_made_anew_under_another_number() {
+    let mut world = World::of(1);
+    attached(world.attach(0, "web", &["10.2.1.1/24", "10.2.2.1/24"]));
+    kinds(&mut world, 0);
+    let ports = |world: &World| world.hosts[0].plane.fib().ports.clone();
+    let before = ports(&world);
+    let (gone, id) = before.iter().min().map(|(port, id)| (*port, *id)).unwrap();
+    world.input(0, Input::CaptureGone { port: gone });
+    world.seconds(1);
+    assert_eq!(kinds(&mut world, 0), ["recapture"]);
+    let after = ports(&world);
+    let new = after.iter().find(|(_, held)| **held == id).map(|(port, _)| *port).unwrap();
+    assert!(after.len() == 2 && !before.contains_key(&new), "{before:?} {after:?}");
+    assert_eq!(world.hosts[0].log.iter().filter(|(_, line)| line.contains("it is made again")).count(), 1);
+    // What is told late, of a port that is not there any more, means nothing; nor does one that cannot be made.
+    world.input(0, Input::CaptureGone { port: gone });
+    assert_eq!(kinds(&mut world, 0), [""; 0]);
+    world.hosts[0].fails = Box::new(|op| matches!(op, HostOp::Recapture { .. }));
+    world.input(0, Input::CaptureGone { port: new });
+    world.seconds(1);
+    assert!(world.hosts[0].log.iter().any(|(_, line)| line.contains("could not be made again: no permission")));
+    assert_eq!(attached(detach(&mut world, 0, "web", &[])).interfaces.len(), 2);
+    assert_eq!(ports(&world).len(), 0);
 }
 
 #[test]
