@@ -29,7 +29,8 @@ use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 
-/// Oldest and newest protocol version that is spoken here. 2: datagrams with a lane and checksums that are left out.
+/// Oldest and newest protocol version that is spoken here. 2: datagrams with a lane and checksums that are left
+/// out. 3: records with the MTU of links.
 pub const VERSIONS: (u8, u8) = (3, 3);
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 8;
