@@ -1,8 +1,8 @@
 //! What of this machine's changes matters to the mesh.
 //!
-//! Owns the judgement: another address, another route, or a device that began or ceased to work may open a way to peers
-//! that there was not before, so dials are tried again at once; our own devices coming and going mean nothing. A device
-//! of an attachment that is gone means that the attachment is.
+//! Owns the judgement: another address, another route, or a device that began or ceased to work or has another MTU may open
+//! a way to peers that there was not before, or a wider one, so dials and sizes are tried again at once; our own devices
+//! coming and going mean nothing. A device of an attachment that is gone means that the attachment is.
 //!
 //! Invariant: at most one [`Verdict::Network`] a pause is told on; our own doing never leads to one.
 
@@ -26,7 +26,8 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Devices {
     ours: HashSet<u32>,
-    others: HashMap<u32, bool>,
+    /// The MTU of each that works.
+    others: HashMap<u32, Option<u32>>,
 }
 
 impl Devices {
@@ -41,7 +42,7 @@ impl Devices {
         if names::is_ours(&link.name, &link.kind) {
             self.ours.insert(link.index);
         } else {
-            self.others.insert(link.index, link.up);
+            self.others.insert(link.index, link.up.then_some(link.mtu));
         }
     }
 
@@ -53,16 +54,16 @@ impl Devices {
             Change::Route(through) => network_unless(through.is_some_and(|index| self.ours.contains(&index))),
             Change::Link(link) => {
                 let ours = names::is_ours(&link.name, &link.kind) || self.ours.contains(&link.index);
-                let before = self.others.get(&link.index).copied().unwrap_or(false);
+                let before = self.others.get(&link.index).copied().flatten();
                 self.note(link);
-                network_unless(ours || before == link.up)
+                network_unless(ours || before == link.up.then_some(link.mtu))
             }
             Change::LinkGone(link) => {
                 if self.ours.remove(&link.index) {
                     return Verdict::Gone(link.name.clone());
                 }
-                let was_up = self.others.remove(&link.index).unwrap_or(false);
-                network_unless(!was_up)
+                let worked = self.others.remove(&link.index).flatten().is_some();
+                network_unless(!worked)
             }
         }
     }
@@ -102,6 +103,9 @@ mod tests {
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", false))), Verdict::Nothing);
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", true))), Verdict::Network);
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", true))), Verdict::Nothing);
+        let wide = |up| Change::Link(Link { mtu: 9000, ..link(3, "wlan0", "", up) });
+        assert_eq!(devices.judge(&wide(true)), Verdict::Network, "a wider way");
+        assert_eq!(devices.judge(&wide(true)), Verdict::Nothing);
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", false))), Verdict::Network);
         assert_eq!(devices.judge(&Change::LinkGone(link(3, "wlan0", "", false))), Verdict::Nothing);
     }
