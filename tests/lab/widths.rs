@@ -10,6 +10,7 @@ crate::facts![
     tcp_agrees_on_segments_that_the_path_takes,
     a_stream_survives_a_path_that_narrows_in_silence,
     jumbo_frames_are_used_where_the_underlay_takes_them,
+    a_line_that_widens_is_used_at_once,
     a_mixed_mesh_goes_by_its_narrowest_path,
 ];
 
@@ -163,6 +164,7 @@ fn a_stream_survives_a_path_that_narrows_in_silence() {
     let told = sink.finish(SOON).ok();
     let longest: f64 = told.lines().last().and_then(|line| line.parse().ok()).expect("a time");
     // Two seconds until it is noticed, and what TCP needs to try again.
+    println!("a stream over a path that narrowed stood still for {longest:.1} s");
     assert!(longest > 0.2 && longest < 5.0, "nothing came for {longest} s");
     drop(source);
     let shown = a.rnet(&["status", "connections"]).ok();
@@ -189,6 +191,21 @@ fn jumbo_frames_are_used_where_the_underlay_takes_them() {
     assert!(b.sh("ip -o link show type bridge").contains("mtu 8918"));
     one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s8890", "10.2.1.3"]).ok();
     nothing_was_too_big(&a);
+}
+
+fn a_line_that_widens_is_used_at_once() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    let takes =
+        |host: &Host, mtu| host.status().connections.iter().any(|c| c.path.as_ref().is_some_and(|p| p.mtu == mtu));
+    for mtu in [1500, 9000, 1400] {
+        widen(&a, &b, mtu);
+        for host in [&a, &b] {
+            until(SOON, "the path is as wide as the line", || takes(host, mtu - 28));
+        }
+    }
 }
 
 fn a_mixed_mesh_goes_by_its_narrowest_path() {

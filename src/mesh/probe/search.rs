@@ -120,13 +120,16 @@ pub(super) struct Search {
     settled: bool,
     /// `low` or `high` may have changed: they are tried with the next round.
     doubtful: bool,
+    /// A route changed since the last search began.
+    again: bool,
 }
 
 impl Search {
     pub fn new() -> Search {
         let (next, checked_at) = (Instant::ZERO, Instant::ZERO);
         let (low, high) = (LEAST_MTU, MOST_MTU + 1);
-        Search { low, high, round: None, next, checked_at, found_at: None, settled: false, doubtful: false }
+        let (settled, doubtful, again) = (false, false, false);
+        Search { low, high, round: None, next, checked_at, found_at: None, settled, doubtful, again }
     }
 
     /// See [`super::Probe::mtu`].
@@ -145,12 +148,18 @@ impl Search {
         self.next
     }
 
-    /// Looks for larger sizes, unless it does or did a moment ago; what is proven is checked with them.
+    /// Looks for larger sizes, and checks what is proven, as soon as the last search is over for a moment.
     pub fn grow(&mut self, now: Instant) {
-        if self.found_at.is_some_and(|at| now - at >= GROW_SPACING) {
-            (self.high, self.doubtful) = (MOST_MTU + 1, true);
-            (self.round, self.found_at, self.next) = (None, None, now);
+        self.again = true;
+        if self.round.is_none() {
+            self.next = self.next.min(self.rest(now));
         }
+    }
+
+    /// When there is something to do next, with nothing on its way and nothing unknown.
+    fn rest(&self, now: Instant) -> Instant {
+        let again = self.found_at.filter(|_| self.again).map(|at| now.max(at + GROW_SPACING));
+        again.unwrap_or(now + CHECK_IDLE)
     }
 
     /// Data flows: what is proven is checked if that is a while ago.
@@ -192,17 +201,19 @@ impl Search {
             return;
         }
         let checks = self.found_at.is_some() && self.low > LEAST_MTU;
-        if self.found_at.is_some_and(|at| now - at >= SEARCH_AGAIN) {
-            return self.grow(now);
-        }
-        if checks {
-            self.round = Some(Round::new(SmallVec::from_slice(&[self.low]), now));
-        } else {
-            self.next = now + CHECK_IDLE;
+        let spacing = if self.again { GROW_SPACING } else { SEARCH_AGAIN };
+        if self.found_at.is_some_and(|at| now - at >= spacing) {
+            (self.high, self.doubtful, self.again, self.found_at) = (MOST_MTU + 1, true, false, None);
+            return;
         }
         self.settled = true;
         self.found_at = self.found_at.or(Some(now));
         self.checked_at = now;
+        if checks {
+            self.round = Some(Round::new(SmallVec::from_slice(&[self.low]), now));
+        } else {
+            self.next = self.rest(now);
+        }
     }
 
     fn candidates(&self) -> SmallVec<[u16; ROUND]> {
@@ -233,7 +244,8 @@ impl Search {
             Some(size) if size <= self.low => {
                 // What came through before does no longer. `size` itself is tried once more with the others: if it was lost by
                 // accident, all is as before after a round trip.
-                *self = Search { high: size + 1, next: now, doubtful: true, ..Search::new() };
+                let again = self.again;
+                *self = Search { high: size + 1, next: now, doubtful: true, again, ..Search::new() };
             }
             Some(size) => self.high = self.high.min(size),
             None => {}
@@ -253,7 +265,7 @@ impl Search {
         self.low = self.low.max(size);
         if round.missing().next().is_none() {
             self.round = None;
-            self.next = if self.found_at.is_some() { now + CHECK_IDLE } else { now };
+            self.next = if self.found_at.is_some() { self.rest(now) } else { now };
         }
     }
 }

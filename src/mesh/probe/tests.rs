@@ -264,6 +264,27 @@ fn a_changed_route_looks_for_more_at_once_and_keeps_what_it_has() {
 }
 
 #[test]
+fn a_route_that_changes_while_sizes_are_tried_is_not_forgotten_and_one_that_keeps_changing_costs_little() {
+    for begin in [5, 500, 900, 1500, 4000] {
+        let limit = std::cell::Cell::new(1472);
+        let mut wire = Wire::new(|_, _, size| size <= limit.get());
+        wire.run_until(at(begin));
+        limit.set(8972);
+        wire.ends.iter_mut().for_each(|end| end.route_changed(at(begin)));
+        wire.run_until(at(begin + 7000));
+        assert!(wire.ends.iter().all(|end| end.mtu() == 8972), "{begin}");
+    }
+    let mut wire = Wire::new(|_, _, size| size <= 1472);
+    wire.run_until(at(10_000));
+    let before = wire.sent;
+    for ms in 10_000..20_000 {
+        wire.run_until(at(ms));
+        wire.ends.iter_mut().for_each(|end| end.route_changed(at(ms)));
+    }
+    assert!(wire.sent - before < 200, "{}", wire.sent - before);
+}
+
+#[test]
 fn an_old_heartbeat_is_not_the_newest() {
     let mut wire = Wire::new(|_, _, _| true);
     wire.run_until(at(3000));
