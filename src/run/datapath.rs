@@ -1,7 +1,7 @@
 //! The threads that move frames: capture ports and UDP sockets on one side, the pure `Plane` on the other.
 //!
 //! ```text
-//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port
+//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port; sends by sockets of their own
 //!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
 //!   wake-up            orders of control: a port is open, a port is closed, a frame for a bridge, end
@@ -15,7 +15,7 @@
 
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
-use crate::io::egress::Egress;
+use crate::io::egress::{Egress, Senders};
 use crate::io::ingress::Ingress;
 use crate::io::lost;
 use crate::io::udp::UdpSocket;
@@ -49,6 +49,18 @@ pub const EVENTS_MAX: usize = 1024;
 pub fn default_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores / 2).clamp(1, 4)
+}
+
+/// Sockets that a thread sends by, if the kernel lets it have any of its own: so many neighbours may be slow without harm to
+/// others.
+pub const SENDERS: usize = 8;
+
+/// The sockets of a thread.
+pub struct Sockets {
+    /// Takes datagrams; sends too if there is no other.
+    pub receiver: Arc<UdpSocket>,
+    /// For sending only.
+    pub senders: Vec<Arc<UdpSocket>>,
 }
 
 /// What control tells a thread.
@@ -111,22 +123,26 @@ impl Datapath {
     /// `events`, which is never waited for.
     pub fn start(
         plane: Arc<Plane>,
-        sockets: Vec<Arc<UdpSocket>>,
+        sockets: Vec<Sockets>,
         pinned: bool,
         clock: Clock,
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
-        for (lane, socket) in (0..=u8::MAX).zip(sockets) {
+        for (lane, Sockets { receiver, mut senders }) in (0..=u8::MAX).zip(sockets) {
             let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
             let (orders, waiting) = mpsc::channel();
             let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
             readable.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-            readable.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
+            readable.add(&receiver, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
             hands.push(Hand { orders, wake: Arc::clone(&wake) });
             let outlet = Outlet {
                 lane,
-                socket,
+                senders: match senders.pop() {
+                    Some(first) => Senders::new(first, senders),
+                    None => Senders::new(Arc::clone(&receiver), []),
+                },
+                receiver,
                 egress: Egress::new(),
                 ports: Vec::new(),
                 events: events.clone(),
@@ -196,7 +212,8 @@ const PORTS: u64 = 2;
 /// Where results of the plane go.
 struct Outlet {
     lane: u8,
-    socket: Arc<UdpSocket>,
+    receiver: Arc<UdpSocket>,
+    senders: Senders,
     egress: Egress,
     /// Few, and the one in use is found first.
     ports: Vec<Port>,
@@ -208,7 +225,7 @@ struct Outlet {
 impl Outlet {
     /// Sends what was collected.
     fn flush(&mut self) {
-        let sent = self.egress.flush(&self.socket);
+        let sent = self.egress.flush(&mut self.senders);
         let lost = [
             (Reason::SendFull, sent.full),
             (Reason::SendTooBig, sent.too_big),
@@ -367,7 +384,7 @@ impl Worker {
     fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
         for _ in 0..ROUNDS {
-            let received = ingress.receive(&outlet.socket)?;
+            let received = ingress.receive(&outlet.receiver)?;
             let last = received.is_last();
             plane.batch(clock.now()).from_net(received, outlet);
             if last {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main thread      control: one task that owns Node; tasks of `links`, `machine` and the control socket beside it
-//! rnet-data-N      datapath: plain threads, each with a queue of every network's capture port and a UDP socket
+//! rnet-data-N      datapath: plain threads, each with a queue of every capture port and UDP sockets of its own
 //! rnet-store       keeper: writes the state file, so that a slow disk stops nobody
 //! ```
 //!
