@@ -336,13 +336,13 @@ mod tests {
 
     #[test]
     fn what_is_to_be_alone_rides_no_other_send() {
-        let (client, server, to) = pair();
+        let (mut client, server, to) = pair();
         let mut egress = Egress::new();
         for (mark, alone) in [(1, false), (2, true), (3, true), (4, false), (5, false)] {
             let room = if alone { egress.reserve_alone(to, 500) } else { egress.reserve(to, 500) };
             room.unwrap().fill(mark);
         }
-        assert_eq!(egress.flush(&client), Sent { datagrams: 5, bytes: 2500, calls: 4, ..Sent::default() });
+        assert_eq!(egress.flush(&mut client), Sent { datagrams: 5, bytes: 2500, calls: 4, ..Sent::default() });
         assert_eq!(receive(&server, 5).iter().map(|d| d[0]).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     }
 

@@ -148,7 +148,7 @@ impl Datapath {
                 events: events.clone(),
                 lost: Tally::default(),
             };
-            let drops = lost::of_socket(&outlet.socket).unwrap_or(0);
+            let drops = lost::of_socket(&outlet.receiver).unwrap_or(0);
             let audited = clock.now();
             let plane = Arc::clone(&plane);
             workers.push(Worker { audited, drops, captured: false, plane, clock, waiting, wake, readable, outlet });
@@ -338,8 +338,8 @@ impl Worker {
             return;
         }
         self.audited = now;
-        let Outlet { lane, socket, ports, lost, .. } = &mut self.outlet;
-        let drops = lost::of_socket(socket).unwrap_or(self.drops);
+        let Outlet { lane, receiver, ports, lost, .. } = &mut self.outlet;
+        let drops = lost::of_socket(receiver).unwrap_or(self.drops);
         lost.drops_of(Reason::NetQueue, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
         // A device counts for all its queues.
