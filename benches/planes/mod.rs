@@ -150,6 +150,7 @@ fn join(here: u8, there: u8) -> (Arc<Path>, Arc<Path>) {
         path.install(Epoch { number: 1, cipher: Cipher::Aes256Gcm, keys, our_index, their_index });
         path.activate(1);
         path.set_ready(true);
+        path.set_mtu(1472);
     }
     a.set_endpoint(address(there));
     b.set_endpoint(address(here));

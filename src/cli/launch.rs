@@ -31,7 +31,7 @@ use crate::node::status::DatapathStatus;
 use crate::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
-use crate::run::datapath::{self, Datapath, EVENTS_MAX};
+use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
 use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
@@ -189,9 +189,11 @@ impl Sockets {
         let address = config.host.map(|ip: IpAddr| SocketAddr::new(ip, config.port));
         let tcp = address.map_or_else(|| tcp::listen(config.port), tcp::listen_at).map_err(|why| failed("TCP", why))?;
         let threads = threads(config);
+        // One is control's.
+        let spares = 1 + threads * SENDERS;
         let udp = match address {
-            None => UdpSocket::bind_group(config.port, threads, true),
-            Some(address) => UdpSocket::bind_group_to(address, threads, true),
+            None => UdpSocket::bind_group(config.port, threads, spares),
+            Some(address) => UdpSocket::bind_group_to(address, threads, spares),
         };
         Ok(Sockets { tcp, udp: udp.map_err(|why| failed("UDP", why))? })
     }
@@ -226,7 +228,7 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
         udp_super_frames: features.uso,
         udp_gso,
         udp_gro,
-        separate_probes: udp.spare.is_some(),
+        separate_probes: !udp.spares.is_empty(),
     }
 }
 
@@ -257,9 +259,18 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let name = node.name();
 
     let (events, probes) = mpsc::channel(EVENTS_MAX);
-    let udp: Vec<_> = sockets.udp.sockets.into_iter().map(Arc::new).collect();
+    let Group { sockets: receivers, spares } = sockets.udp;
+    let mut spares = spares.into_iter().map(Arc::new);
     // Probes must not wait behind data; where there is no other socket they do.
-    let prober = sockets.udp.spare.map(Arc::new).or_else(|| udp.first().cloned());
+    let prober = spares.next();
+    let udp: Vec<_> = receivers
+        .into_iter()
+        .map(|receiver| datapath::Sockets {
+            receiver: Arc::new(receiver),
+            senders: spares.by_ref().take(SENDERS).collect(),
+        })
+        .collect();
+    let prober = prober.or_else(|| udp.first().map(|sockets| Arc::clone(&sockets.receiver)));
     let prober = prober.ok_or_else(|| fail(&"no UDP socket"))?;
     let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events).map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);

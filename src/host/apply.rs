@@ -20,7 +20,7 @@ use super::guard;
 use super::names;
 use super::plan::{Step, plan};
 use crate::io::capture::{Capture, Options};
-use crate::io::netlink::{Netlink, Veth};
+use crate::io::netlink::{Netlink, NetlinkError, Veth};
 use crate::io::netns::{Netns, set_sysctl};
 use crate::io::pidfd::{Pidfd, started};
 use crate::io::udp::UdpSocket;
@@ -55,6 +55,8 @@ pub enum HostEvent {
     Opened { port: PortId, captures: Vec<Capture> },
     /// Close the captures of `port`; its device is about to be deleted.
     Closed { port: PortId },
+    /// The device of `port` was taken away by others; its captures bring nothing any more.
+    CaptureGone { port: PortId },
     /// The process or the namespace of this attachment is gone; its interfaces went with it.
     AttachmentGone { key: String },
     /// An address, a route or a device of this machine changed.
@@ -87,6 +89,8 @@ struct Shared {
     netlink: Netlink,
     events: UnboundedSender<HostEvent>,
     plugged: Mutex<HashMap<String, Plugged>>,
+    /// Devices that frames are captured on, and the port of each.
+    captured: Mutex<HashMap<String, PortId>>,
 }
 
 /// See the head of this file.
@@ -131,7 +135,7 @@ impl Host {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
         let doors = Doors::new(at, capture.queues, events.clone());
-        let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default() });
+        let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
         let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
@@ -171,6 +175,7 @@ impl Host {
                 self.run(steps, None).await?;
                 self.firewall.bridge(names::bridge(id), false).await;
             }
+            HostOp::Recapture { .. } => self.run(steps, None).await?,
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
             HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
             HostOp::CloseTunnel { port, .. } => self.doors.close(port),
@@ -184,6 +189,11 @@ impl Host {
                 self.run(steps, Some(&inside)).await?;
                 self.shared.register(&key, &interfaces, inside.process);
                 return Ok(HostAnswer::Plugged(inside.place));
+            }
+            HostOp::ResizeNetwork { .. } => self.run(steps, None).await?,
+            HostOp::Resize { place, .. } => {
+                let inside = self.enter(&place)?;
+                self.run(steps, Some(&inside)).await?;
             }
             HostOp::Unplug { key, interfaces, .. } => {
                 // Forgotten first, so that the devices' end is not taken for the attachment's.
@@ -338,7 +348,7 @@ impl Host {
             Step::AddPair { name, peer, mtu } => {
                 netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: *mtu }).await
             }
-            Step::SetMtu { name, mtu } => netlink.set_mtu(name, *mtu).await,
+            Step::SetMtu { name, mtu } => unless_gone(netlink.set_mtu(name, *mtu).await),
             Step::SetMaster { port, bridge } => netlink.set_master(port, bridge).await,
             Step::SetUp { name } => netlink.set_up(name).await,
             Step::SetMac { name, mac } => netlink.set_mac(name, *mac).await,
@@ -363,22 +373,29 @@ impl Host {
                 captures.push(open_pcap(name)?);
                 Ok(())
             }
-            Step::HandOver { port } => {
+            Step::HandOver { port, name } => {
                 if captures.is_empty() {
                     return Err("no capture to hand over".to_string());
                 }
+                self.shared.captured().insert(name.clone(), *port);
                 return self.shared.tell(HostEvent::Opened { port: *port, captures: std::mem::take(captures) });
             }
             Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
             Step::Guard { name, capture, mac, addresses } => {
                 return self.fences.set(name, guard::port(name, capture, *mac, addresses)).await;
             }
+            Step::GuardAnew { capture } => return self.fences.renew(capture).await,
             Step::Unshut { name } | Step::Unguard { name } => return self.fences.clear(name).await,
-            Step::TakeBack { port } => return self.shared.tell(HostEvent::Closed { port: *port }),
+            Step::TakeBack { port } => {
+                // Forgotten first, so that the device's end is not taken for somebody else's doing.
+                self.shared.captured().retain(|_, captured| captured != port);
+                return self.shared.tell(HostEvent::Closed { port: *port });
+            }
             Step::AddVeth { .. }
             | Step::InsideSettings { .. }
             | Step::InsideAddress { .. }
             | Step::InsideChecksums { .. }
+            | Step::InsideMtu { .. }
             | Step::InsideUp { .. }
             | Step::InsideMulticast { .. }
             | Step::InsideDefaultRoute { .. } => {
@@ -412,6 +429,7 @@ impl Host {
                 self.shared.netlink.add_veth(veth).await
             }
             Step::InsideAddress { name, address } => netlink.add_address(name, *address).await,
+            Step::InsideMtu { name, mtu } => unless_gone(netlink.set_mtu(name, *mtu).await),
             Step::InsideUp { name } => netlink.set_up(name).await,
             Step::InsideMulticast { name } => netlink.add_multicast_route(name).await.map(|_| ()),
             Step::InsideDefaultRoute { name, via } => match netlink.add_default_route(name, *via).await {
@@ -436,6 +454,10 @@ impl Host {
 impl Shared {
     fn plugged(&self) -> MutexGuard<'_, HashMap<String, Plugged>> {
         self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn captured(&self) -> MutexGuard<'_, HashMap<String, PortId>> {
+        self.captured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, event: HostEvent) -> Result<(), String> {
@@ -508,6 +530,10 @@ async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
             Verdict::Nothing => {}
             Verdict::Network => due = due.or(Some(Instant::now() + QUIET)),
             Verdict::Gone(name) => {
+                let port = shared.captured().remove(&name);
+                if let Some(port) = port {
+                    let _ = shared.tell(HostEvent::CaptureGone { port });
+                }
                 if let Some(key) = shared.key_of(&name) {
                     shared.gone(&key).await;
                 }
@@ -527,6 +553,11 @@ async fn announce(interfaces: Vec<Interface>) {
             }
         }
     }
+}
+
+/// A device that is gone needs no change.
+fn unless_gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    result.or_else(|e| if e.is_no_device() { Ok(()) } else { Err(e) })
 }
 
 fn silence(name: &str) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! What of this machine's changes matters to the mesh.
 //!
-//! Owns the judgement: another address, another route, or a device that began or ceased to work may open a way to peers
-//! that there was not before, so dials are tried again at once; our own devices coming and going mean nothing. A device
-//! of an attachment that is gone means that the attachment is.
+//! Owns the judgement: another address, another route, or a device that began or ceased to work or has another MTU may open
+//! a way to peers that there was not before, so dials are tried again at once, or narrow one; our own devices coming and
+//! going mean nothing. A device of an attachment that is gone means that the attachment is.
 //!
 //! Invariant: at most one [`Verdict::Network`] a pause is told on; our own doing never leads to one.
 
@@ -26,7 +26,8 @@ pub enum Verdict {
 #[derive(Debug, Default)]
 pub struct Devices {
     ours: HashSet<u32>,
-    others: HashMap<u32, bool>,
+    /// Whether they are up, and their MTU.
+    others: HashMap<u32, (bool, u32)>,
 }
 
 impl Devices {
@@ -41,7 +42,7 @@ impl Devices {
         if names::is_ours(&link.name, &link.kind) {
             self.ours.insert(link.index);
         } else {
-            self.others.insert(link.index, link.up);
+            self.others.insert(link.index, (link.up, link.mtu));
         }
     }
 
@@ -53,15 +54,15 @@ impl Devices {
             Change::Route(through) => network_unless(through.is_some_and(|index| self.ours.contains(&index))),
             Change::Link(link) => {
                 let ours = names::is_ours(&link.name, &link.kind) || self.ours.contains(&link.index);
-                let before = self.others.get(&link.index).copied().unwrap_or(false);
+                let (was_up, mtu) = self.others.get(&link.index).copied().unwrap_or((false, link.mtu));
                 self.note(link);
-                network_unless(ours || before == link.up)
+                network_unless(ours || (was_up == link.up && (mtu == link.mtu || !link.up)))
             }
             Change::LinkGone(link) => {
                 if self.ours.remove(&link.index) {
                     return Verdict::Gone(link.name.clone());
                 }
-                let was_up = self.others.remove(&link.index).unwrap_or(false);
+                let was_up = self.others.remove(&link.index).is_some_and(|(up, _)| up);
                 network_unless(!was_up)
             }
         }
@@ -102,6 +103,16 @@ mod tests {
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", false))), Verdict::Nothing);
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", true))), Verdict::Network);
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", true))), Verdict::Nothing);
+        let narrow = |up: bool| Change::Link(Link { mtu: 1300, ..link(3, "wlan0", "", up) });
+        assert_eq!(devices.judge(&narrow(true)), Verdict::Network);
+        assert_eq!(devices.judge(&narrow(true)), Verdict::Nothing);
+        assert_eq!(devices.judge(&narrow(false)), Verdict::Network);
+        assert_eq!(
+            devices.judge(&Change::Link(link(3, "wlan0", "", false))),
+            Verdict::Nothing,
+            "narrow or not, it is down"
+        );
+        assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", true))), Verdict::Network);
         assert_eq!(devices.judge(&Change::Link(link(3, "wlan0", "", false))), Verdict::Network);
         assert_eq!(devices.judge(&Change::LinkGone(link(3, "wlan0", "", false))), Verdict::Nothing);
     }

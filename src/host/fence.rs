@@ -71,6 +71,15 @@ impl Fences {
         }
     }
 
+    /// Sets again what hands frames to `capture`, which is another device now. The error is one line.
+    pub async fn renew(&self, capture: &str) -> Result<(), String> {
+        let kept = self.0.lock().await;
+        for text in kept.guarded.values().filter(|text| guard::hands_to(text, capture)) {
+            firewall::change(text).await.map_err(|why| format!("guarding: {why}"))?;
+        }
+        Ok(())
+    }
+
     /// Puts back what others took away, for ever. Ends if the kernel has no nftables.
     pub async fn keep(self) {
         let Ok(mut watch) = Watch::open() else { return };

@@ -27,7 +27,7 @@ pub const TABLE: &str = "rnet_guard";
 /// The text that guards `device`, the host's end of an attachment with this MAC and these addresses; `capture` is the device
 /// of the capture port on the same bridge.
 pub fn port(device: &str, capture: &str, mac: Mac, addresses: &[HostAddress]) -> String {
-    let stray = format!("fwd to \"{capture}\"");
+    let stray = stray(capture);
     let mut rules = vec![
         format!("ether saddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 {stray}"),
         // It may be a neighbour's, to whom the data plane would grant it.
@@ -48,6 +48,16 @@ pub fn port(device: &str, capture: &str, mac: Mac, addresses: &[HostAddress]) ->
     rules.push("ether type != { ip, arp, ip6, 8021q, 8021ad, 0x9100 } accept".to_string());
     rules.push(stray);
     chain(device, &rules)
+}
+
+/// What becomes of frames that are not certainly honest. The kernel remembers the device's number, not its name.
+fn stray(capture: &str) -> String {
+    format!("fwd to \"{capture}\"")
+}
+
+/// Whether the text of a guard hands frames to this device.
+pub fn hands_to(text: &str, capture: &str) -> bool {
+    text.contains(&stray(capture))
 }
 
 /// The text that keeps what `bridge` has for the host away from it: the host is not on this network.

@@ -12,7 +12,7 @@ use crate::io::capture::CaptureKind;
 use crate::node::border::HostOp;
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
-use crate::types::{HostAddress, Mac};
+use crate::types::{HostAddress, Mac, NetId};
 use std::net::IpAddr;
 
 /// One step. Devices are in the router's namespace, or `Inside` that of the attachment.
@@ -28,7 +28,7 @@ pub enum Step {
     AddVeth { name: String, peer: String, mac: Mac, mtu: u16 },
     /// No IPv6 of the host on this device, and no IPv4 without an address there.
     Silence { name: String },
-    /// Set the MTU.
+    /// Set the MTU; it is no error if the device is gone.
     SetMtu { name: String, mtu: u16 },
     /// Put a device on a bridge.
     SetMaster { port: String, bridge: String },
@@ -38,8 +38,8 @@ pub enum Step {
     AwaitForwarding { port: String },
     /// Open libpcap on a device that is up.
     OpenPcap { name: String },
-    /// Give the open capture to the data path.
-    HandOver { port: PortId },
+    /// Give the open capture on a device to the data path.
+    HandOver { port: PortId, name: String },
     /// Have the data path close its capture.
     TakeBack { port: PortId },
     /// Delete a device; it is no error if it is gone.
@@ -50,6 +50,8 @@ pub enum Step {
     InsideAddress { name: String, address: HostAddress },
     /// Inside: complete checksums before sending (frames are captured by libpcap).
     InsideChecksums { name: String },
+    /// Inside: set the MTU; it is no error if the interface is gone.
+    InsideMtu { name: String, mtu: u16 },
     /// Inside: bring the interface up.
     InsideUp { name: String },
     /// Inside: send IPv4 multicast through this interface, unless something else has that route.
@@ -64,6 +66,8 @@ pub enum Step {
     Guard { name: String, capture: String, mac: Mac, addresses: Vec<HostAddress> },
     /// No longer; it is no error if the device is gone.
     Unguard { name: String },
+    /// The capture port is another device of the same name: hand the rest to that.
+    GuardAnew { capture: String },
     /// Give a bridge this MAC, whatever its ports have.
     SetMac { name: String, mac: Mac },
     /// Settings of a bridge that the host has addresses on; IPv6 only where it has an IPv6 address.
@@ -84,7 +88,7 @@ impl Step {
             | Step::AddTap { name }
             | Step::AddPair { name, .. }
             | Step::AddVeth { name, .. } => Some(Step::Delete { name: name.clone() }),
-            Step::HandOver { port } => Some(Step::TakeBack { port: *port }),
+            Step::HandOver { port, .. } => Some(Step::TakeBack { port: *port }),
             Step::Shut { name } => Some(Step::Unshut { name: name.clone() }),
             Step::Unshut { name } => Some(Step::Shut { name: name.clone() }),
             Step::Guard { name, .. } => Some(Step::Unguard { name: name.clone() }),
@@ -98,51 +102,55 @@ impl Step {
 /// The steps of `op`, where frames are captured by `kind`.
 pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
     match op {
-        HostOp::OpenNetwork { id, port, mtu, .. } => {
-            let bridge = names::bridge(*id);
+        HostOp::OpenNetwork { network, id, port, mtu } => {
+            let (bridge, mtu) = (names::bridge(*id), network.usable_mtu(*mtu));
             let mut steps = vec![
-                Step::AddBridge { name: bridge.clone(), mtu: *mtu },
+                Step::AddBridge { name: bridge.clone(), mtu },
                 Step::Silence { name: bridge.clone() },
                 Step::Shut { name: bridge.clone() },
             ];
-            let (tap, (captured, bridged)) = (names::tap(*id), names::pcap_pair(*id));
-            match kind {
-                CaptureKind::Tap => steps.extend([
-                    Step::AddTap { name: tap.clone() },
-                    Step::Silence { name: tap.clone() },
-                    Step::SetMtu { name: tap.clone(), mtu: *mtu },
-                    Step::SetMaster { port: tap.clone(), bridge: bridge.clone() },
-                    Step::SetUp { name: tap.clone() },
-                ]),
-                CaptureKind::Pcap => steps.extend([
-                    Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu: *mtu },
-                    Step::Silence { name: captured.clone() },
-                    Step::Silence { name: bridged.clone() },
-                    Step::SetMaster { port: bridged.clone(), bridge: bridge.clone() },
-                    Step::SetUp { name: bridged.clone() },
-                    Step::SetUp { name: captured.clone() },
-                    Step::OpenPcap { name: captured },
-                ]),
-            }
-            let port_device = if kind == CaptureKind::Tap { tap } else { bridged };
+            steps.extend(capture(*id, mtu, kind));
             steps.extend([
                 Step::SetUp { name: bridge },
-                Step::AwaitForwarding { port: port_device },
-                Step::HandOver { port: *port },
+                Step::AwaitForwarding { port: on_bridge(*id, kind) },
+                Step::HandOver { port: *port, name: captured(*id, kind) },
+            ]);
+            steps
+        }
+        HostOp::Recapture { id, gone, port, mtu } => {
+            let mut steps = vec![Step::TakeBack { port: *gone }];
+            steps.extend(capture(*id, *mtu, kind));
+            steps.extend([
+                Step::AwaitForwarding { port: on_bridge(*id, kind) },
+                Step::GuardAnew { capture: on_bridge(*id, kind) },
+                Step::HandOver { port: *port, name: captured(*id, kind) },
             ]);
             steps
         }
         HostOp::CloseNetwork { id, port } => {
-            let capture = match kind {
-                CaptureKind::Tap => names::tap(*id),
-                CaptureKind::Pcap => names::pcap_pair(*id).0,
-            };
             vec![
                 Step::TakeBack { port: *port },
-                Step::Delete { name: capture },
+                Step::Delete { name: captured(*id, kind) },
                 Step::Delete { name: names::bridge(*id) },
                 Step::Unshut { name: names::bridge(*id) },
             ]
+        }
+        HostOp::ResizeNetwork { network, id, mtu } => {
+            let (captured, bridged) = names::pcap_pair(*id);
+            let ports = match kind {
+                CaptureKind::Tap => vec![names::tap(*id)],
+                CaptureKind::Pcap => vec![captured, bridged],
+            };
+            // The bridge last: it takes the least of its ports until it is told otherwise.
+            let devices = ports.into_iter().chain([names::bridge(*id)]);
+            devices.map(|name| Step::SetMtu { name, mtu: network.usable_mtu(*mtu) }).collect()
+        }
+        HostOp::Resize { key, interfaces, mtu, .. } => {
+            let resize = |interface: &Interface| {
+                let (name, mtu) = (interface.name.clone(), interface.network.usable_mtu(*mtu));
+                [Step::InsideMtu { name: name.clone(), mtu }, Step::SetMtu { name: names::veth(key, &name), mtu }]
+            };
+            interfaces.iter().flat_map(resize).collect()
         }
         HostOp::Plug { place: Place::Host, interfaces, .. } => {
             interfaces.iter().flat_map(|interface| expose(interface, kind)).collect()
@@ -159,6 +167,45 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
         }
         // No devices: `firewall` does it, and `doors`.
         HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => Vec::new(),
+    }
+}
+
+/// The device that frames are captured on.
+fn captured(id: NetId, kind: CaptureKind) -> String {
+    match kind {
+        CaptureKind::Tap => names::tap(id),
+        CaptureKind::Pcap => names::pcap_pair(id).0,
+    }
+}
+
+/// The port of the bridge that leads there.
+fn on_bridge(id: NetId, kind: CaptureKind) -> String {
+    match kind {
+        CaptureKind::Tap => names::tap(id),
+        CaptureKind::Pcap => names::pcap_pair(id).1,
+    }
+}
+
+/// Makes and opens the devices that frames are captured by, on the network's bridge.
+fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
+    let (captured, bridged, bridge) = (captured(id, kind), on_bridge(id, kind), names::bridge(id));
+    match kind {
+        CaptureKind::Tap => vec![
+            Step::AddTap { name: captured.clone() },
+            Step::Silence { name: captured.clone() },
+            Step::SetMtu { name: captured.clone(), mtu },
+            Step::SetMaster { port: captured.clone(), bridge },
+            Step::SetUp { name: captured },
+        ],
+        CaptureKind::Pcap => vec![
+            Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu },
+            Step::Silence { name: captured.clone() },
+            Step::Silence { name: bridged.clone() },
+            Step::SetMaster { port: bridged.clone(), bridge },
+            Step::SetUp { name: bridged },
+            Step::SetUp { name: captured.clone() },
+            Step::OpenPcap { name: captured },
+        ],
     }
 }
 
@@ -188,6 +235,7 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
     let (ours, inside) = (names::veth(key, &interface.name), &interface.name);
     let ipv6 = interface.addresses.iter().any(|address| address.ip().is_ipv6());
     let ipv4 = interface.addresses.iter().any(|address| address.ip().is_ipv4());
+    let mtu = interface.network.usable_mtu(mtu);
     let mut steps = vec![
         Step::AddVeth { name: ours.clone(), peer: inside.clone(), mac: interface.mac, mtu },
         Step::Silence { name: ours.clone() },
@@ -201,10 +249,7 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
     );
     steps.push(Step::SetMaster { port: ours.clone(), bridge: names::bridge(interface.id) });
     if guarded {
-        let capture = match kind {
-            CaptureKind::Tap => names::tap(interface.id),
-            CaptureKind::Pcap => names::pcap_pair(interface.id).1,
-        };
+        let capture = on_bridge(interface.id, kind);
         let (name, mac, addresses) = (ours.clone(), interface.mac, interface.addresses.clone());
         steps.push(Step::Guard { name, capture, mac, addresses });
     }
@@ -225,7 +270,6 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::NetId;
 
     fn interface(name: &str, addresses: &[&str]) -> Interface {
         let addresses: Vec<HostAddress> = addresses.iter().map(|a| a.parse().unwrap()).collect();
@@ -262,7 +306,24 @@ mod tests {
                     assert!(position(&steps, |s| *s == Step::Silence { name: name.clone() }) < at, "{name}");
                 }
             }
-            assert_eq!(steps.last(), Some(&Step::HandOver { port: PortId(3) }));
+            let name = if kind == CaptureKind::Tap { "rnt8312a4" } else { "rnp8312a4" }.to_string();
+            assert_eq!(steps.last(), Some(&Step::HandOver { port: PortId(3), name }));
+        }
+    }
+
+    #[test]
+    fn a_port_made_anew_is_made_as_the_first_one_and_nothing_else_is_touched() {
+        let id = NetId::new(0x8312a4).unwrap();
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let anew = plan(&HostOp::Recapture { id, gone: PortId(2), port: PortId(3), mtu: 1410 }, kind);
+            let opening = plan(&open(), kind);
+            let added: Vec<&Step> = anew.iter().filter(|step| !opening.contains(step)).collect();
+            let capture = on_bridge(id, kind);
+            assert_eq!(added, [&Step::TakeBack { port: PortId(2) }, &Step::GuardAnew { capture }]);
+            let left_out = opening.iter().filter(|step| !anew.contains(step));
+            let touches = |step: &Step| format!("{step:?}").contains("name: \"rnb8312a4\"");
+            assert!(left_out.into_iter().all(touches), "{anew:?}");
+            assert_eq!(position(&anew, |step| matches!(step, Step::HandOver { .. })), anew.len() - 1);
         }
     }
 
@@ -349,6 +410,33 @@ mod tests {
         let bridge = "rnb8312a4".to_string();
         let shut = position(&steps, |s| *s == Step::Shut { name: bridge.clone() });
         assert!(shut < position(&steps, |s| *s == Step::SetUp { name: bridge.clone() }));
+    }
+
+    #[test]
+    fn every_device_that_has_an_mtu_gets_the_new_one_and_ipv6_at_least_1280() {
+        let mtus = |steps: &[Step]| {
+            let mtu = |step: &Step| match step {
+                Step::AddBridge { name, mtu } | Step::SetMtu { name, mtu } | Step::InsideMtu { name, mtu } => {
+                    vec![(name.clone(), *mtu)]
+                }
+                Step::AddPair { name, peer, mtu } | Step::AddVeth { name, peer, mtu, .. } => {
+                    vec![(name.clone(), *mtu), (peer.clone(), *mtu)]
+                }
+                _ => Vec::new(),
+            };
+            steps.iter().flat_map(mtu).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let HostOp::OpenNetwork { network, id, .. } = open() else { unreachable!() };
+        let HostOp::Plug { key, place, interfaces, .. } = plug_two() else { unreachable!() };
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let resized = mtus(&plan(&HostOp::ResizeNetwork { network, id, mtu: 1410 }, kind));
+            assert_eq!(resized, mtus(&plan(&open(), kind)));
+            let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
+            let resized = mtus(&plan(&HostOp::Resize { key, place, interfaces, mtu: 1410 }, kind));
+            assert_eq!(resized, mtus(&plan(&plug_two(), kind)));
+        }
+        let narrow = mtus(&plan(&HostOp::Resize { key, place, interfaces, mtu: 600 }, CaptureKind::Tap));
+        assert_eq!((narrow["rnet0"], narrow["rnet1"]), (600, 1280));
     }
 
     #[test]

@@ -50,8 +50,8 @@ mod tests {
         let (sender, receiver) = (UdpSocket::bind(0).unwrap(), UdpSocket::bind(0).unwrap());
         let to = (std::net::Ipv4Addr::LOCALHOST, receiver.local_addr().unwrap().port()).into();
         assert_eq!(of_socket(&receiver), Some(0));
-        // 4 MB are asked for, at most doubled by the kernel, and each datagram takes its size at least.
-        for _ in 0..1000 {
+        // 16 MB are asked for and doubled by the kernel, and each datagram takes its size at least.
+        for _ in 0..4000 {
             let _ = sender.send(to, &[0; 16_000]);
         }
         assert!(of_socket(&receiver).unwrap() > 0);

@@ -7,7 +7,8 @@
 //! datagram only.
 //!
 //! Several threads have several sockets on one port, a [`Group`]: the kernel gives each datagram to one of them, by a byte of
-//! it. A spare one receives nothing: it sends control's probes, which must not wait behind data in one send buffer.
+//! it. Spare ones receive nothing: they send, each with a send buffer of its own, so that neither control's probes nor other
+//! neighbours wait behind what a slow neighbour's line has not taken yet.
 //!
 //! Invariant: nothing a peer sends or an ICMP error says makes a call here fail for good.
 
@@ -20,8 +21,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 /// Largest payload of a datagram over IPv4, bytes.
 pub const DATAGRAM_MAX: usize = 65_507;
 
-/// Asked of the kernel for each direction, bytes.
-const BUFFER: usize = 4 << 20;
+/// Asked of the kernel, bytes. What is received must hold the windows of several streams of TCP (6 MB each by default): with 4 MB
+/// four streams lost some of their bursts and 15 % of their rate; the ping of one stream is bounded by its own window.
+const RECEIVE_BUFFER: usize = 16 << 20;
+/// A device that is slow may hold so much of what is sent; more would only wait longer.
+const SEND_BUFFER: usize = 4 << 20;
 
 /// Which byte of a datagram says whose it is, for a group's sockets.
 pub const QUEUE_AT: u32 = 1;
@@ -33,8 +37,8 @@ pub const QUEUE_AT: u32 = 1;
 pub struct Group {
     /// One for each that receives; datagrams with byte `q` at [`QUEUE_AT`] arrive at socket `q` modulo their number.
     pub sockets: Vec<UdpSocket>,
-    /// For sending only, with a send buffer of its own; nothing arrives here.
-    pub spare: Option<UdpSocket>,
+    /// For sending only, each with a send buffer of its own; nothing arrives here.
+    pub spares: Vec<UdpSocket>,
 }
 
 /// See the head of this file. Shared by the data path thread and control (`&self` suffices for all).
@@ -73,32 +77,35 @@ impl UdpSocket {
         Ok(UdpSocket { socket, state, v6: address.is_ipv6() })
     }
 
-    /// Binds `count` sockets (at least one) to one `port` (0: any free one) as [`UdpSocket::bind`] does. `spare`: and one
-    /// that is for sending only; there is none where the kernel refuses the program that keeps datagrams off it.
+    /// Binds `count` sockets (at least one) to one `port` (0: any free one) as [`UdpSocket::bind`] does, and `spares` that
+    /// are for sending only; there are none where the kernel refuses the program that keeps datagrams off them.
     ///
     /// A datagram goes to the socket that its byte at [`QUEUE_AT`] says, or by the kernel's hash of its addresses where
     /// programs are refused. Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
-    pub fn bind_group(port: u16, count: usize, spare: bool) -> io::Result<Group> {
-        match UdpSocket::bind_group_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), count, spare) {
+    pub fn bind_group(port: u16, count: usize, spares: usize) -> io::Result<Group> {
+        match UdpSocket::bind_group_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), count, spares) {
             Err(e) if no_ipv6(&e) => {
-                UdpSocket::bind_group_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), count, spare)
+                UdpSocket::bind_group_to(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)), count, spares)
             }
             other => other,
         }
     }
 
     /// The same on this very address; an unspecified IPv6 address takes IPv4 too.
-    pub fn bind_group_to(address: SocketAddr, count: usize, spare: bool) -> io::Result<Group> {
+    pub fn bind_group_to(address: SocketAddr, count: usize, spares: usize) -> io::Result<Group> {
         let count = count.max(1);
-        let mut sockets = UdpSocket::bind_together(address, count + usize::from(spare))?;
+        let mut sockets = UdpSocket::bind_together(address, count + spares)?;
         if sockets.len() == 1 {
-            return Ok(Group { sockets, spare: None });
+            return Ok(Group { sockets, spares: Vec::new() });
         }
-        // The order of binding is the order in which the program counts them: the spare one is the last.
+        // The order of binding is the order in which the program counts them: spare ones are the last.
         let steered = steer(&sockets[0].socket, count);
-        let spare = if spare { sockets.pop() } else { None };
-        // Where the kernel's hash chooses it would choose the spare one too: closing that takes it out of the group.
-        Ok(Group { sockets, spare: spare.filter(|_| steered.is_ok()) })
+        let mut spares = sockets.split_off(count);
+        if steered.is_err() {
+            // Where the kernel's hash chooses it would choose these too: closing takes them out of the group.
+            spares.clear();
+        }
+        Ok(Group { sockets, spares })
     }
 
     /// Binds `count` sockets (at least one) to this very address; a datagram goes to the one that the kernel's hash of its addresses
@@ -223,15 +230,15 @@ fn hush(socket: &Socket) {
     let _ = socket.set_recv_tclass_v6(false);
 }
 
-/// 4 MB in both directions: past the system's limit with privilege, else as much as it allows.
+/// Large buffers: past the system's limit with privilege, else as much as it allows.
 fn enlarge(socket: &Socket) {
     use nix::sys::socket::{setsockopt, sockopt};
-    if setsockopt(socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+    if setsockopt(socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         // Not reported: a smaller buffer loses bursts, it breaks nothing.
-        let _ = socket.set_recv_buffer_size(BUFFER);
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     }
-    if setsockopt(socket, sockopt::SndBufForce, &BUFFER).is_err() {
-        let _ = socket.set_send_buffer_size(BUFFER);
+    if setsockopt(socket, sockopt::SndBufForce, &SEND_BUFFER).is_err() {
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
     }
 }
 
@@ -311,9 +318,9 @@ mod tests {
 
     #[test]
     fn a_groups_datagrams_arrive_where_their_byte_says_and_never_at_the_spare_one() {
-        let Group { sockets, spare } = UdpSocket::bind_group(0, 3, true).unwrap();
-        let spare = spare.expect("a spare one");
-        assert!(sockets.iter().chain([&spare]).all(|socket| port(socket) == port(&sockets[0])));
+        let Group { sockets, spares } = UdpSocket::bind_group(0, 3, 2).unwrap();
+        assert_eq!(spares.len(), 2);
+        assert!(sockets.iter().chain(&spares).all(|socket| port(socket) == port(&sockets[0])));
         // Many senders: a hash of addresses would spread each byte's datagrams over all.
         let clients: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind(0).unwrap()).collect();
         for to in loopback(port(&sockets[0])) {
@@ -333,40 +340,42 @@ mod tests {
         // Too short for the byte.
         clients[0].send(loopback(port(&sockets[0]))[0], b"x").unwrap();
         assert_eq!(receive(&sockets[0], 1).len(), 1);
-        assert!(Ingress::new().receive(&spare).unwrap().is_empty());
-        // What the spare one sends is from the port of all.
-        let to = loopback(port(&clients[0]))[0];
-        spare.send(to, b"probe").unwrap();
-        assert_eq!(receive(&clients[0], 1), [(loopback(port(&spare))[0], b"probe".to_vec())]);
+        for spare in &spares {
+            assert!(Ingress::new().receive(spare).unwrap().is_empty());
+            // What a spare one sends is from the port of all.
+            let to = loopback(port(&clients[0]))[0];
+            spare.send(to, b"probe").unwrap();
+            assert_eq!(receive(&clients[0], 1), [(loopback(port(spare))[0], b"probe".to_vec())]);
+        }
     }
 
     #[test]
     fn a_group_of_one_is_a_plain_socket_and_with_a_spare_one_gets_everything() {
-        let Group { sockets, spare } = UdpSocket::bind_group_to("127.0.0.1:0".parse().unwrap(), 0, false).unwrap();
-        assert!(sockets.len() == 1 && spare.is_none() && !sockets[0].speaks_ipv6());
+        let Group { sockets, spares } = UdpSocket::bind_group_to("127.0.0.1:0".parse().unwrap(), 0, 0).unwrap();
+        assert!(sockets.len() == 1 && spares.is_empty() && !sockets[0].speaks_ipv6());
         assert!(!sockets[0].socket.reuse_port().unwrap());
-        let Group { sockets, spare } = UdpSocket::bind_group(0, 1, true).unwrap();
+        let Group { sockets, spares } = UdpSocket::bind_group(0, 1, 1).unwrap();
         let client = UdpSocket::bind(0).unwrap();
         let to = loopback(port(&sockets[0]))[0];
         (0..100).for_each(|queue| client.send(to, &[0, queue]).unwrap());
         assert_eq!(receive(&sockets[0], 100).len(), 100);
-        assert!(spare.is_some());
+        assert_eq!(spares.len(), 1);
     }
 
     #[test]
     fn a_groups_port_is_refused_to_everybody_else_and_a_taken_one_to_a_group() {
-        let group = UdpSocket::bind_group(0, 2, true).unwrap();
+        let group = UdpSocket::bind_group(0, 2, 1).unwrap();
         let taken = port(&group.sockets[0]);
         let kind = |result: io::Result<Group>| result.err().map(|e| e.kind());
         for count in [1, 2, 4] {
-            assert_eq!(kind(UdpSocket::bind_group(taken, count, true)), Some(io::ErrorKind::AddrInUse));
+            assert_eq!(kind(UdpSocket::bind_group(taken, count, 1)), Some(io::ErrorKind::AddrInUse));
         }
         assert_eq!(UdpSocket::bind(taken).err().unwrap().kind(), io::ErrorKind::AddrInUse);
         drop(group);
         let plain = UdpSocket::bind(taken).unwrap();
-        assert_eq!(kind(UdpSocket::bind_group(taken, 2, false)), Some(io::ErrorKind::AddrInUse));
+        assert_eq!(kind(UdpSocket::bind_group(taken, 2, 0)), Some(io::ErrorKind::AddrInUse));
         drop(plain);
-        UdpSocket::bind_group(taken, 2, false).unwrap();
+        UdpSocket::bind_group(taken, 2, 0).unwrap();
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! OpenNetwork  done    the network has a port: published to the mesh and the data plane
 //! Plug         begins  its MACs and addresses are permitted and claimed, so that its first frame passes; failed: no longer
 //! Unplug       begins  they are no longer
+//! Recapture    begins  the network has another port, which brings nothing until it is made
 //! CloseNetwork begins  the network has no port
 //! ```
 //!
@@ -84,6 +85,12 @@ impl Attachments {
         PortId(self.ports)
     }
 
+    /// The network that is open and captured on this port.
+    pub fn network_of(&self, port: PortId) -> Option<(NetId, Network)> {
+        let mut open = self.networks.iter().filter(|(_, held)| held.open && held.port == port);
+        open.next().map(|(id, held)| (*id, held.network))
+    }
+
     /// The attachment of this key, to change what no frame and no peer sees of it.
     pub fn get_mut(&mut self, key: &str) -> Option<&mut Attachment> {
         self.by_key.get_mut(key)
@@ -107,7 +114,11 @@ impl Attachments {
     /// Writes ports and permits into a Fib.
     pub fn fill(&self, fib: &mut Fib) {
         for (id, port) in self.networks.iter().filter(|(_, port)| port.open) {
-            let mut entry = NetworkEntry { port: Some(port.port), mtu: Some(port.mtu), ..NetworkEntry::default() };
+            let mut entry = NetworkEntry {
+                port: Some(port.port),
+                mtu: Some(port.network.usable_mtu(port.mtu)),
+                ..NetworkEntry::default()
+            };
             for (attachment, interface) in self.interfaces().filter(|(_, interface)| interface.id == *id) {
                 let addresses = interface.addresses.iter().map(|address| address.ip()).collect();
                 let routes_for = (attachment.place == Place::Host).then_some(interface.network);
@@ -130,10 +141,20 @@ impl Attachments {
             HostOp::CloseNetwork { id, .. } => {
                 self.networks.remove(id);
             }
+            HostOp::Recapture { id, port, .. } => {
+                if let Some(held) = self.networks.get_mut(id) {
+                    held.port = *port;
+                }
+            }
             HostOp::Plug { interfaces, .. } => self.add(who, interfaces),
             HostOp::Unplug { key, interfaces, .. } => self.remove(key, interfaces),
+            HostOp::ResizeNetwork { id, mtu, .. } => {
+                if let Some(held) = self.networks.get_mut(id) {
+                    held.mtu = *mtu;
+                }
+            }
             HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => self.vteps.begin(op),
-            HostOp::Filter(_) => {}
+            HostOp::Filter(_) | HostOp::Resize { .. } => {}
         }
     }
 
@@ -162,7 +183,14 @@ impl Attachments {
             }
             HostOp::Plug { key, interfaces, .. } => self.remove(key, interfaces),
             HostOp::OpenTunnel { .. } => self.vteps.failed(op),
-            HostOp::CloseNetwork { .. } | HostOp::Unplug { .. } | HostOp::CloseTunnel { .. } | HostOp::Filter(_) => {}
+            // Its attachments still reach each other.
+            HostOp::Recapture { .. } => {}
+            HostOp::CloseNetwork { .. }
+            | HostOp::Unplug { .. }
+            | HostOp::CloseTunnel { .. }
+            | HostOp::Filter(_)
+            | HostOp::ResizeNetwork { .. }
+            | HostOp::Resize { .. } => {}
         }
     }
 
@@ -209,6 +237,19 @@ impl Attachments {
         self.networks.get(&id).map(|port| HostOp::CloseNetwork { id, port: port.port })
     }
 
+    /// Gives all that is there this MTU.
+    pub fn resize(&self, mtu: u16) -> Vec<HostOp> {
+        let networks = self.networks.iter().filter(|(_, port)| port.open);
+        let networks = networks.map(|(id, port)| HostOp::ResizeNetwork { network: port.network, id: *id, mtu });
+        // The host's interfaces are the bridges themselves.
+        let plugged = self.by_key.values().filter(|attachment| attachment.place != Place::Host);
+        let plugged = plugged.map(|attachment| {
+            let Attachment { key, place, interfaces, .. } = attachment.clone();
+            HostOp::Resize { key, place, interfaces, mtu }
+        });
+        networks.chain(plugged).collect()
+    }
+
     /// Takes everything off the machine.
     pub fn clear(&self) -> Vec<HostOp> {
         let unplugs = self.by_key.values().map(|a| unplug(&a.key, &a.place, a.interfaces.clone()));
@@ -234,8 +275,13 @@ pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
             let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
             Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
         }
-        // The packet filter follows the tables by itself.
-        HostOp::CloseNetwork { .. } | HostOp::CloseTunnel { .. } | HostOp::Filter(_) => None,
+        // The packet filter follows the tables by itself, the MTU the mesh.
+        HostOp::CloseNetwork { .. }
+        | HostOp::Recapture { .. }
+        | HostOp::CloseTunnel { .. }
+        | HostOp::Filter(_)
+        | HostOp::ResizeNetwork { .. }
+        | HostOp::Resize { .. } => None,
     }
 }
 
@@ -471,7 +517,7 @@ impl Node {
             steps.push(unplug(&who.key, &who.place, replaced));
         }
         if !plugged.is_empty() {
-            steps.push(plug(who, plugged, self.config.mtu));
+            steps.push(plug(who, plugged, self.width.in_use()));
         }
         steps
     }
@@ -481,10 +527,19 @@ impl Node {
         for (id, network) in wanted {
             if !self.attachments.networks.contains_key(&id) {
                 let port = self.attachments.next_port();
-                steps.push(HostOp::OpenNetwork { network, id, port, mtu: self.config.mtu });
+                steps.push(HostOp::OpenNetwork { network, id, port, mtu: self.width.in_use() });
             }
         }
         steps
+    }
+
+    /// Plans to capture a network anew, unless it has been closed meanwhile.
+    pub(super) fn plan_recapture(&mut self, gone: PortId) -> Option<HostOp> {
+        let (id, network) = self.attachments.network_of(gone)?;
+        let mtu = network.usable_mtu(self.width.in_use());
+        self.attachments.ports += 1;
+        let port = PortId(self.attachments.ports);
+        Some(HostOp::Recapture { id, gone, port, mtu })
     }
 
     /// Plans to plug again what was attached in the last run.
@@ -498,7 +553,7 @@ impl Node {
             wanted.insert(interface.id, interface.network);
         }
         let mut steps = self.plan_networks(wanted);
-        steps.push(plug(attachment, attachment.interfaces.clone(), self.config.mtu));
+        steps.push(plug(attachment, attachment.interfaces.clone(), self.width.in_use()));
         Ok(Plan { who: Attachment { interfaces: Vec::new(), ..attachment.clone() }, steps })
     }
 
@@ -514,7 +569,7 @@ impl Node {
         } else {
             self.meant_addresses(held, addresses)
         };
-        let (steps, gone) = self.attachments.without(held, &taken, self.config.mtu);
+        let (steps, gone) = self.attachments.without(held, &taken, self.width.in_use());
         let who = Attachment { interfaces: Vec::new(), ..held.clone() };
         (Plan { who: who.clone(), steps }, Attachment { interfaces: gone, ..who })
     }

@@ -55,7 +55,9 @@ pub enum Input<'a> {
     Withdrawn { request: RequestId },
     /// The state of that number (or a later one) is on the disk, synced.
     Persisted { number: u64 },
-    /// An address or route of this machine changed: try to dial at once.
+    /// The device of a capture port was taken away by others; no frame passes it any more.
+    CaptureGone { port: PortId },
+    /// An address, route or device of this machine changed: dial at once, and look how large datagrams may be.
     NetworkChanged,
     /// What the route to the VTEP behind `port` takes now, bytes of IP packet.
     RouteMtu { port: PortId, mtu: u16 },
@@ -103,16 +105,23 @@ pub enum Level {
     Debug,
 }
 
-/// A change to this machine. `host::plan` turns it into steps, `host::apply` runs them or undoes them all.
+/// A change to this machine. `host::plan` turns it into steps, `host::apply` runs them or undoes them all. An MTU counts as
+/// `Network::usable_mtu` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostOp {
     /// Make bridge and capture port of a network; frames captured there come in on `port`.
     OpenNetwork { network: Network, id: NetId, port: PortId, mtu: u16 },
     /// Remove them.
     CloseNetwork { id: NetId, port: PortId },
+    /// Make the capture port of an open network anew, since its device is gone: frames come in on `port` instead of `gone`.
+    Recapture { id: NetId, gone: PortId, port: PortId, mtu: u16 },
     /// Make these interfaces in the namespace of `place`, up and addressed, bridged to their networks. `key` names the
     /// attachment for `AttachmentGone`. If `guarded`, it gets no forged frame onto the bridge.
     Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16, guarded: bool },
+    /// Give bridge and capture port this MTU.
+    ResizeNetwork { network: Network, id: NetId, mtu: u16 },
+    /// Give these interfaces this MTU, in their namespace and here. It is no error if they are gone.
+    Resize { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
     /// Remove these interfaces again; it is no error if they or the namespace are gone.
     Unplug { key: String, place: Place, interfaces: Vec<Interface> },
     /// Take in and send datagrams of a VTEP; it is `port` of its network. Answered by `Input::RouteMtu` besides, then and whenever that changes.

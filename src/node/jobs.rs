@@ -5,12 +5,13 @@
 //! tolerant: an operation that fails is logged, and the rest is done all the same.
 //!
 //! Bounds: `MAX_WAITING` requests wait; beyond that an edge is told to try again. Work that nobody asked for (what was
-//! attached before, what died) waits without a limit of its own: there is at most one such job for each attachment.
+//! attached before, what died) waits without a limit of its own: there is at most one such job for each attachment and port.
 
 use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
 use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Vtep};
+use crate::plane::fib::PortId;
 use crate::types::{AddressRequest, Network, PortMap, VtepAddress};
 use std::collections::VecDeque;
 
@@ -49,6 +50,12 @@ pub(super) enum Job {
     Gone {
         key: String,
     },
+    /// All that is there gets the MTU in use.
+    Resize,
+    /// The device of a network's capture port is gone.
+    Recapture {
+        port: PortId,
+    },
     Leave {
         request: RequestId,
     },
@@ -61,8 +68,8 @@ impl Job {
         match self {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
-            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Leave { .. } | Job::Stop => false,
-            Job::Join { .. } | Job::Part { .. } => false,
+            Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
+            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -177,6 +184,21 @@ impl Node {
         }
     }
 
+    /// What is there gets another MTU.
+    pub(super) fn resize(&mut self) {
+        let waits = self.jobs.waiting.iter().any(|job| matches!(job, Job::Resize));
+        if !self.stopping && !waits && !self.attachments.is_empty() {
+            self.jobs.waiting.push_back(Job::Resize);
+        }
+    }
+
+    /// Somebody deleted the device that a network is captured on.
+    pub(super) fn capture_gone(&mut self, port: PortId) {
+        let Some((_, network)) = self.attachments.network_of(port).filter(|_| !self.stopping) else { return };
+        self.log(Level::Warn, format!("network {network}: its device was deleted by somebody else: it is made again"));
+        self.jobs.waiting.push_back(Job::Recapture { port });
+    }
+
     /// The router is to end: what waits is refused, and everything is taken off the machine.
     pub(super) fn stop(&mut self, request: RequestId) {
         if self.jobs.stoppers.len() >= MAX_WAITING {
@@ -252,6 +274,14 @@ impl Node {
                 let plan = self.plan_detach(&key, &[]).0;
                 (key, Ok(plan), Then::Nobody)
             }
+            Job::Resize => {
+                let steps = self.attachments.resize(self.width.in_use());
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
+            }
+            Job::Recapture { port } => {
+                let steps = self.plan_recapture(port).into_iter().collect();
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
+            }
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
@@ -310,7 +340,7 @@ impl Node {
                     if let Then::Ports(_, before) = &work.then {
                         self.set_ports(&work.who.key, before.clone());
                     }
-                    let (mtu, guarded) = (self.config.mtu, !work.who.unguarded);
+                    let (mtu, guarded) = (self.width.in_use(), !work.who.unguarded);
                     work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu, guarded)).collect();
                     work.failure = Some(why);
                 } else {
@@ -365,11 +395,14 @@ pub(super) fn nobody() -> Attachment {
 fn what(op: &HostOp) -> String {
     match op {
         HostOp::OpenNetwork { network, .. } => format!("network {network} could not be opened"),
+        HostOp::Recapture { id, .. } => format!("the device of network {id} could not be made again"),
         HostOp::CloseNetwork { id, .. } => format!("network {id} could not be taken off this machine"),
         HostOp::Plug { key, .. } => format!("{key} could not be put back"),
         HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),
         HostOp::OpenTunnel { vtep, .. } => format!("{} could not be joined", vtep.address),
         HostOp::CloseTunnel { vtep, .. } => format!("{} could not be taken off", vtep.address),
+        HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
+        HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
     }
 }

@@ -13,6 +13,7 @@
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
 //! vteps    tunnel ends that are not rnet, on networks here
+//! width    the MTU of attachments
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -41,6 +42,7 @@ mod tell;
 mod tests;
 mod view;
 mod vteps;
+mod width;
 
 use crate::crypto::keys::public_key;
 use crate::ipam::IpamConfig;
@@ -50,7 +52,7 @@ use crate::mesh::gossip::Gossip;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
-use crate::types::{Instant, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+use crate::types::{Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
 pub use addresses::AddressConfig;
 pub use storing::STATE_VERSION;
 
@@ -71,6 +73,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storing::Storing;
 use tell::Tell;
+use width::Width;
 
 /// What a router is made of.
 pub struct NodeConfig {
@@ -94,8 +97,8 @@ pub struct NodeConfig {
     pub allow: Option<Vec<PublicKey>>,
     /// Links at a time.
     pub connection_limit: usize,
-    /// MTU of attachments' interfaces, bytes.
-    pub mtu: u16,
+    /// MTU of attachments' interfaces.
+    pub mtu: Mtu,
     /// What moves frames, for `Status`.
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
@@ -131,6 +134,7 @@ pub struct Node {
     published: Published,
     neighbourhood: Neighbourhood,
     attachments: Attachments,
+    width: Width,
     jobs: Jobs,
     addresses: Addresses,
     storing: Storing,
@@ -183,6 +187,7 @@ impl Node {
             published: Published::default(),
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
+            width: Width::new(config.mtu),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),
@@ -227,10 +232,14 @@ impl Node {
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),
+            Input::CaptureGone { port } => self.capture_gone(port),
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
-            Input::NetworkChanged => self.dialer.network_changed(self.now),
             Input::RouteMtu { port, mtu } => self.route_mtu(port, mtu),
+            Input::NetworkChanged => {
+                self.dialer.network_changed(self.now);
+                self.routes_changed();
+            }
             Input::Tick => {}
         }
     }
@@ -262,6 +271,7 @@ impl Node {
         }
         self.publish();
         self.tend_addresses();
+        self.tend_width();
         self.next_job();
         self.publish();
         self.obey_allocator();
@@ -278,6 +288,7 @@ impl Node {
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
             self.publish_at(),
+            self.width_deadline(),
             if self.stopping { None } else { self.addresses.deadline() },
             self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.

@@ -84,7 +84,8 @@ impl Node {
             let (Some(peer), Some(tended)) = (connected.peer, connected.tended.as_mut()) else { continue };
             tended.published_rtt_us = if tended.proven { round_rtt(tended.probe.quality().rtt_us) } else { 0 };
             let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
-            links.push(LinkRecord { peer, address, outbound, established, rtt_us });
+            let mtu = tended.settled_mtu;
+            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu });
         }
         let networks = self.attachments.open_networks();
         if self.peers.update_me(|me| (me.links, me.networks) = (links, networks)) {
@@ -128,6 +129,7 @@ impl Node {
             self.published.routes = Arc::new(Routes::compute(&self.peers));
             self.published.fib_changed = true;
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
+            self.weigh_paths();
             self.forget_unreachable();
             self.discover();
             self.refresh_neighbours(true);

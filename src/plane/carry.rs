@@ -9,7 +9,7 @@ use super::macs::{Learned, Place};
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::path::{Path, Writer};
 use super::switch::Ports;
-use super::{Drop, Load, Sink, Way, fragment, guard, neighbours};
+use super::{Drop, Load, Sink, Way, fragment, guard, mss, neighbours};
 use crate::types::{Mac, NetId};
 use crate::wire::datagram::{Fragment, Inner};
 use crate::wire::frame::{Frame, HEADER_LEN, SUPER_FRAME_MAX};
@@ -61,7 +61,10 @@ impl<S: Sink> Way<'_, S> {
     }
 
     fn write(&mut self, writer: &Writer, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        writer.write(inner, payload.len(), self.out, |into| into.copy_from_slice(payload))?;
+        writer.write(inner, payload.len(), self.out, |into| {
+            into.copy_from_slice(payload);
+            lower_mss(into, inner, || writer.limit());
+        })?;
         self.tally.to_net.add(payload.len());
         Ok(())
     }
@@ -118,8 +121,8 @@ impl<S: Sink> Way<'_, S> {
 
     /// Tells the sender of a frame that does not fit how much would; false: it does not want to know, or may not be told.
     pub(super) fn tell_too_big(&mut self, from: PortId, frame: &Frame<'_>, path: &Path) -> Result<bool, Drop> {
-        let mtu = path.writer()?.room().saturating_sub(HEADER_LEN);
-        Ok(self.tell_mtu(Back::Port(from), frame, mtu))
+        let Some(limit) = path.writer()?.limit() else { return Ok(false) };
+        Ok(self.tell_mtu(Back::Port(from), frame, limit.saturating_sub(HEADER_LEN)))
     }
 
     /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
@@ -218,6 +221,17 @@ impl<S: Sink> Way<'_, S> {
         }
         self.tally.to_bridge.add(frame.len());
         self.out.deliver(port, &Offload::NONE, &[frame]);
+    }
+}
+
+/// A connection that begins over a path agrees on segments that it takes whole.
+#[inline]
+pub(super) fn lower_mss(frame: &mut [u8], inner: &Inner, limit: impl FnOnce() -> Option<usize>) {
+    if inner.fragment.is_none()
+        && mss::is_syn(frame)
+        && let Some(limit) = limit()
+    {
+        mss::lower(frame, limit, inner.partial);
     }
 }
 

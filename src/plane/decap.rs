@@ -20,7 +20,7 @@ use super::offload::layout::Protocol;
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::switch::{self, Came, Ports, Verdict};
 use super::tunnel::Tunnel;
-use super::{Drop, Load, Sink, Takes, Way, guard};
+use super::{Drop, Load, Sink, Takes, Way, guard, mss};
 use crate::types::{Instant, NetId, ShortId};
 use crate::wire::Malformed;
 use crate::wire::datagram::{HOPS_MAX, Inner};
@@ -85,6 +85,9 @@ impl<'a, S: Sink> Way<'a, S> {
         let takes = entry.port.map(|bridge| self.out.takes(bridge)).unwrap_or_default();
         let mtu = entry.mtu.map_or_else(|| tunnel.mtu(), usize::from);
         let (partial, gso) = settle(bytes, mtu, takes)?;
+        if mss::is_syn(bytes) {
+            mss::lower(bytes, tunnel.room(), partial);
+        }
         let bytes: &'d [u8] = bytes;
         let segments = gso.map(|gso| Segments::new(bytes, &gso)).transpose().map_err(|_| Drop::Malformed)?;
         let load = segments.as_ref().map_or(Load::Frame(bytes), Load::Super);

@@ -1,7 +1,7 @@
 //! Frames to VTEPs: VXLAN as RFC 7348 has it, around what `carry` and `switch` do. From VTEPs: `decap`.
 //!
 //! Super-frames are cut and checksums completed, each frame behind a header in the memory that it is sent from. Nothing is cut to
-//! fit (RFC 7348, section 4.3): a frame too big for the route to a VTEP is answered by ICMP where its sender wants to know, be that
+//! fit (RFC 7348, section 4.3): TCP agrees on segments that fit, and a frame too big for the route to a VTEP is answered by ICMP where its sender wants to know, be that
 //! here or at a peer, and dropped and counted where not.
 
 use super::counters::Count;
@@ -10,7 +10,7 @@ use super::macs::Place;
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, checksum};
 use super::switch::{self, Ports};
 use super::tunnel::Tunnel;
-use super::{Drop, Load, Sink, Way, fragment, guard};
+use super::{Drop, Load, Sink, Way, fragment, guard, mss};
 use crate::types::{Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner};
 use crate::wire::frame::Frame;
@@ -101,8 +101,13 @@ impl<'a, S: Sink> Way<'a, S> {
         match load {
             Load::Frame(frame) if frame.len() > room => return Err(Drop::TooBig),
             Load::Frame(frame) => {
-                let partial = if partial { Layout::of(frame).map(|layout| layout.partial()) } else { None };
-                self.encapsulate(tunnel, frame.len(), partial, |into| into.copy_from_slice(frame))?;
+                let unfinished = if partial { Layout::of(frame).map(|layout| layout.partial()) } else { None };
+                self.encapsulate(tunnel, frame.len(), unfinished, |into| {
+                    into.copy_from_slice(frame);
+                    if mss::is_syn(into) {
+                        mss::lower(into, room, partial);
+                    }
+                })?;
                 sent.add(frame.len());
             }
             Load::Super(segments) => {

@@ -6,6 +6,7 @@
 //! ```text
 //! from_bridge   frame > guard > macs learn > switch > path write > (Sink)            too big: fragment
 //!                                          > offload: a super-frame is cut, segment by segment into datagrams > (Sink)
+//!                                          > mss: TCP agrees on segments that fit
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
@@ -26,6 +27,7 @@ pub mod fib;
 pub mod fragment;
 pub mod guard;
 pub mod macs;
+pub mod mss;
 pub mod neighbours;
 pub mod offload;
 pub mod path;
@@ -41,15 +43,15 @@ pub use macs::{Place, Seen};
 
 use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
-use crate::wire::frame::Frame;
-use crate::wire::virtio::{Gso, Offload};
+use crate::wire::frame::{Frame, SUPER_FRAME_MAX};
+use crate::wire::virtio::{Gso, Offload, Partial};
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use decap::Recent;
 use encap::Back;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
-use offload::{Coalescer, Segments};
+use offload::{Coalescer, Odd, Segments};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,6 +75,10 @@ pub trait Sink {
     /// `len` bytes (at most 65,507) of a datagram for `to`, to be written whole before the next call. Consecutive calls
     /// with equal `to` and `len` ride one GSO send. Nothing if the batch cannot take more: the datagram is dropped and counted.
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]>;
+    /// The same for a datagram that is to ride no send but its own.
+    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.datagram(to, len)
+    }
     /// As `datagram`, but sent from UDP port `door` of this host.
     fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
         let _ = (door, to, len);
@@ -156,7 +162,10 @@ impl Plane {
 
     /// A batch of one frame on which nothing is left to do; see [`Batch::from_bridge`].
     pub fn from_bridge(&self, from: PortId, frame: &[u8], now: Instant, out: &mut impl Sink) {
-        self.batch(now).captured(from, frame, (false, None), out);
+        let mut batch = self.batch(now);
+        if let Err(reason) = batch.way(out).captured(from, frame, false, &Load::Frame(frame)) {
+            batch.tally.drop(reason);
+        }
     }
 
     /// A batch of one datagram; see [`Batch::from_net`].
@@ -233,18 +242,16 @@ impl Batch<'_> {
     /// A frame that was captured on `from`, and what the kernel left to do on it. A checksum that cannot travel unfinished is
     /// completed in place.
     pub fn from_bridge(&mut self, from: PortId, frame: &mut [u8], offload: &Offload, out: &mut impl Sink) {
-        match offload::settle(frame, offload.checksum) {
-            Ok(partial) => self.captured(from, frame, (partial, offload.gso), out),
-            Err(_) => self.tally.drop(Drop::Malformed),
-        }
-    }
-
-    fn captured(&mut self, from: PortId, frame: &[u8], (partial, gso): (bool, Option<Gso>), out: &mut impl Sink) {
         let mut way = self.way(out);
-        let passed = match gso.map(|gso| Segments::new(frame, &gso)).transpose() {
-            Ok(None) => way.captured(from, frame, partial, &Load::Frame(frame)),
-            Ok(Some(segments)) => way.captured(from, frame, true, &Load::Super(&segments)),
-            Err(_) => Err(Drop::Malformed),
+        let passed = match &offload.gso {
+            None => match offload::settle(frame, offload.checksum) {
+                Ok(partial) => way.captured(from, frame, partial, &Load::Frame(frame)),
+                Err(_) => Err(Drop::Malformed),
+            },
+            Some(gso) => match Segments::new(frame, gso) {
+                Ok(segments) => way.captured(from, frame, true, &Load::Super(&segments)),
+                Err(_) => way.captured_odd(from, frame, gso, offload.checksum),
+            },
         };
         if let Err(reason) = passed {
             self.tally.drop(reason);
@@ -349,6 +356,21 @@ impl<S: Sink> Way<'_, S> {
         }
     }
 
+    /// A super-frame that has no layout: each segment goes its way as a frame.
+    #[cold]
+    fn captured_odd(&mut self, from: PortId, bytes: &[u8], gso: &Gso, checksum: Option<Partial>) -> Result<(), Drop> {
+        let odd = checksum.and_then(|partial| Odd::new(bytes, gso, partial).ok()).ok_or(Drop::Malformed)?;
+        let mut memory = [0; SUPER_FRAME_MAX];
+        for n in 0..odd.count() {
+            let frame = memory.get_mut(..odd.len_of(n)).ok_or(Drop::Malformed)?;
+            odd.write(n, frame);
+            if let Err(reason) = self.captured(from, frame, false, &Load::Frame(frame)) {
+                self.tally.drop(reason);
+            }
+        }
+        Ok(())
+    }
+
     fn received<'d>(&mut self, from: SocketAddr, datagram: &'d mut [u8], held: &mut Coalescer<'d>) -> Result<(), Drop> {
         let fib = self.fib;
         let outer = Outer::parse(datagram).map_err(|_| Drop::Malformed)?;
@@ -364,6 +386,7 @@ impl<S: Sink> Way<'_, S> {
         let (inner, header) = Inner::parse(body).map_err(|_| Drop::Malformed)?;
         let payload = body.get_mut(header..).ok_or(Drop::Malformed)?;
         self.tally.from_net.add(payload.len());
+        carry::lower_mss(payload, &inner, || came.writer().ok()?.limit());
         let onward = Inner { hops: inner.hops.saturating_sub(1), ..inner };
         match switch::from_net(fib, came.id(), &inner) {
             Verdict::Drop(reason) => Err(reason),

@@ -130,6 +130,7 @@ pub fn pair() -> (Path, Path) {
     for (path, there) in [(&a, 2), (&b, 1)] {
         path.set_endpoint(address(there));
         path.set_ready(true);
+        path.set_mtu(1472);
     }
     (a, b)
 }
@@ -203,6 +204,7 @@ impl Mesh {
         for (path, here, there) in [(ends.0, a, b), (ends.1, b, a)] {
             path.set_endpoint(address(there));
             path.set_ready(true);
+            path.set_mtu(1472);
             self.hosts.get_mut(&here).unwrap().paths.insert(there, path);
         }
     }

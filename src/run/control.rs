@@ -144,6 +144,7 @@ impl Control {
             }
             Happening::Machine(host, result) => self.handle(Input::HostDone { host, result }),
             Happening::Gone(key) => self.handle(Input::AttachmentGone { key }),
+            Happening::CaptureGone(port) => self.handle(Input::CaptureGone { port }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
             Happening::RouteMtu(port, mtu) => self.handle(Input::RouteMtu { port, mtu }),
             Happening::Slow(link) => {

@@ -1,7 +1,8 @@
 //! The threads that move frames: capture ports and UDP sockets on one side, the pure `Plane` on the other.
 //!
 //! ```text
-//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port, its socket of every door
+//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port, its socket of every door; sends by
+//! sockets of their own
 //!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
 //!   door readable      the same with plane.from_vteps: VXLAN
@@ -17,7 +18,7 @@
 use super::door::Door;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
-use crate::io::egress::{Egress, Sent};
+use crate::io::egress::{Egress, Senders, Sent};
 use crate::io::ingress::Ingress;
 use crate::io::lost;
 use crate::io::udp::UdpSocket;
@@ -25,7 +26,7 @@ use crate::plane::fib::PortId;
 use crate::plane::{Drop as Reason, Event, Plane, Sink, Takes, Tally};
 use crate::types::Instant;
 use crate::wire::virtio::Offload;
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
@@ -51,6 +52,18 @@ pub const EVENTS_MAX: usize = 1024;
 pub fn default_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (cores / 2).clamp(1, 4)
+}
+
+/// Sockets that a thread sends by, if the kernel lets it have any of its own: so many neighbours may be slow without harm to
+/// others.
+pub const SENDERS: usize = 8;
+
+/// The sockets of a thread.
+pub struct Sockets {
+    /// Takes datagrams; sends too if there is no other.
+    pub receiver: Arc<UdpSocket>,
+    /// For sending only.
+    pub senders: Vec<Arc<UdpSocket>>,
 }
 
 /// What control tells a thread.
@@ -127,29 +140,33 @@ impl Datapath {
     /// `events`, which is never waited for.
     pub fn start(
         plane: Arc<Plane>,
-        sockets: Vec<Arc<UdpSocket>>,
+        sockets: Vec<Sockets>,
         pinned: bool,
         clock: Clock,
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
-        for (lane, socket) in (0..=u8::MAX).zip(sockets) {
+        for (lane, Sockets { receiver, mut senders }) in (0..=u8::MAX).zip(sockets) {
             let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
             let (orders, waiting) = mpsc::channel();
             let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
             readable.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
-            readable.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
+            readable.add(&receiver, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
             hands.push(Hand { orders, wake: Arc::clone(&wake) });
             let outlet = Outlet {
                 lane,
-                socket,
+                senders: match senders.pop() {
+                    Some(first) => Senders::new(first, senders),
+                    None => Senders::new(Arc::clone(&receiver), []),
+                },
+                receiver,
                 egress: Egress::new(),
                 ports: Vec::new(),
                 doors: Vec::new(),
                 events: events.clone(),
                 lost: Tally::default(),
             };
-            let drops = lost::of_socket(&outlet.socket).unwrap_or(0);
+            let drops = lost::of_socket(&outlet.receiver).unwrap_or(0);
             let audited = clock.now();
             let plane = Arc::clone(&plane);
             workers.push(Worker { audited, drops, captured: false, plane, clock, waiting, wake, readable, outlet });
@@ -183,11 +200,15 @@ impl Drop for Datapath {
     }
 }
 
-/// Keeps the calling thread on one core.
+/// Keeps the calling thread on one core, of those that this program may use.
 fn pin(lane: usize) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut set = CpuSet::new();
-    let pinned = set.set(lane % cores).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    let own = Pid::from_raw(0);
+    let pinned = sched_getaffinity(own).and_then(|allowed| {
+        let cores: Vec<usize> = (0..CpuSet::count()).filter(|core| allowed.is_set(*core).unwrap_or(false)).collect();
+        let core = cores.get(lane % cores.len().max(1)).copied().unwrap_or(0);
+        let mut set = CpuSet::new();
+        set.set(core).and_then(|()| sched_setaffinity(own, &set))
+    });
     if let Err(why) = pinned {
         tracing::warn!("data path: thread {lane} cannot be pinned: {why}");
     }
@@ -210,7 +231,8 @@ const DOORS: u64 = 1 << 33;
 /// Where results of the plane go.
 struct Outlet {
     lane: u8,
-    socket: Arc<UdpSocket>,
+    receiver: Arc<UdpSocket>,
+    senders: Senders,
     egress: Egress,
     /// Few, and the one in use is found first.
     ports: Vec<Port>,
@@ -224,7 +246,7 @@ struct Outlet {
 impl Outlet {
     /// Sends what was collected.
     fn flush(&mut self) {
-        let sent = self.egress.flush(&self.socket);
+        let sent = self.egress.flush(&mut self.senders);
         self.account(&sent);
         for at in 0..self.doors.len() {
             let sent = self.doors[at].flush();
@@ -263,6 +285,13 @@ impl Sink for Outlet {
             self.flush();
         }
         self.egress.reserve(to, len)
+    }
+
+    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        if self.egress.is_pressing() {
+            self.flush();
+        }
+        self.egress.reserve_alone(to, len)
     }
 
     fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
@@ -350,8 +379,8 @@ impl Worker {
             return;
         }
         self.audited = now;
-        let Outlet { lane, socket, ports, doors, lost, .. } = &mut self.outlet;
-        let drops = lost::of_socket(socket).unwrap_or(self.drops);
+        let Outlet { lane, receiver, ports, doors, lost, .. } = &mut self.outlet;
+        let drops = lost::of_socket(receiver).unwrap_or(self.drops);
         lost.drops_of(Reason::NetQueue, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
         doors.iter_mut().for_each(|door| lost.drops_of(Reason::NetQueue, door.dropped()));
@@ -411,7 +440,7 @@ impl Worker {
     fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
         for _ in 0..ROUNDS {
-            let received = ingress.receive(&outlet.socket)?;
+            let received = ingress.receive(&outlet.receiver)?;
             let last = received.is_last();
             plane.batch(clock.now()).from_net(received, outlet);
             if last {
@@ -461,10 +490,10 @@ impl Worker {
                 }
                 Ok(Some(Err(_))) => outlet.lost.drop(Reason::Malformed),
                 Ok(None) => break,
-                // Its device is gone or down: not waited for any more, control will close it.
+                // Its device is gone: not waited for any more, control will have it made again.
                 Err(why) => {
                     let _ = readable.delete(&port.capture);
-                    tracing::error!("data path: port {}: {why}", id.0);
+                    tracing::debug!("data path: port {}: {why}", id.0);
                     break;
                 }
             }

@@ -2,16 +2,18 @@
 //!
 //! Each door has a batch of its own: what one send call takes leaves by one socket.
 
-use crate::io::egress::{Egress, Sent};
+use crate::io::egress::{Egress, Senders, Sent};
 use crate::io::lost;
 use crate::io::udp::UdpSocket;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// See the head of this file.
 pub(super) struct Door {
     /// The UDP port.
     pub port: u16,
-    pub socket: UdpSocket,
+    pub socket: Arc<UdpSocket>,
+    senders: Senders,
     egress: Egress,
     /// Datagrams that the socket dropped so far.
     drops: u32,
@@ -20,7 +22,8 @@ pub(super) struct Door {
 impl Door {
     pub fn new(port: u16, socket: UdpSocket) -> Door {
         let drops = lost::of_socket(&socket).unwrap_or(0);
-        Door { port, socket, egress: Egress::new(), drops }
+        let socket = Arc::new(socket);
+        Door { port, senders: Senders::new(Arc::clone(&socket), []), socket, egress: Egress::new(), drops }
     }
 
     /// Whether what was collected is to be sent before a datagram of `len` bytes for `to`.
@@ -35,12 +38,12 @@ impl Door {
 
     /// Sends what was collected.
     pub fn flush(&mut self) -> Sent {
-        self.egress.flush(&self.socket)
+        self.egress.flush(&mut self.senders)
     }
 
     /// Datagrams that the socket dropped since this was last asked.
     pub fn dropped(&mut self) -> u64 {
-        let drops = lost::of_socket(&self.socket).unwrap_or(self.drops);
+        let drops = lost::of_socket(&*self.socket).unwrap_or(self.drops);
         let new = drops.wrapping_sub(self.drops);
         self.drops = drops;
         new.into()

@@ -41,6 +41,7 @@ pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happ
                 continue;
             }
             HostEvent::RouteMtu { port, mtu } => Happening::RouteMtu(port, mtu),
+            HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),
             HostEvent::NetworkChanged => Happening::NetworkChanged,
         };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! main thread      control: one task that owns Node; tasks of `links`, `machine` and the control socket beside it
-//! rnet-data        datapath: one plain thread, a capture port per network and one UDP socket
+//! rnet-data-N      datapath: plain threads, each with a queue of every capture port and UDP sockets of its own
 //! rnet-store       keeper: writes the state file, so that a slow disk stops nobody
 //! ```
 //!
@@ -53,6 +53,8 @@ pub enum Happening {
     Machine(HostId, Result<HostAnswer, String>),
     /// The process of an attachment is gone.
     Gone(String),
+    /// The device of a capture port is gone.
+    CaptureGone(PortId),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
     /// What the route to the VTEP behind a port takes.

@@ -7,6 +7,7 @@
 mod address;
 mod instant;
 mod mac;
+mod mtu;
 mod network;
 mod peer;
 mod port;
@@ -18,6 +19,7 @@ mod vtep;
 pub use address::{AddressRequest, HostAddress, parse_requests};
 pub use instant::Instant;
 pub use mac::Mac;
+pub use mtu::Mtu;
 pub use network::{NetId, Network};
 pub use peer::{Nickname, PeerName, PublicKey, ShortId, Uid};
 pub use port::{PortMap, Transport};

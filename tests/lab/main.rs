@@ -13,7 +13,7 @@
 //!   +--------------+                 +--------------+                 +--------------+
 //! ```
 //!
-//! Needs `unshare`, `nsenter`, `ip`, `nft`, `ping`, `curl`, `script` and `python3`; root, or a kernel that lets users have
+//! Needs `unshare`, `nsenter`, `ip`, `nft`, `ping`, `curl`, `script`, `ethtool`, `tc` and `python3`; root, or a kernel that lets users have
 //! namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never as passed; with
 //! `RNET_LAB_REQUIRE=1` that is a failure. Tests named `limit_*` measure: they have the machine to themselves, and run only in
 //! a release build (`./dev bench`).
@@ -25,10 +25,12 @@ mod addresses;
 mod allocation;
 mod attach;
 mod containers;
+mod datapath;
 mod demo;
 mod edge;
 mod hostile;
 mod inside;
+mod integrity;
 mod isolation;
 mod launch;
 mod leftovers;
@@ -37,8 +39,10 @@ mod neighbours;
 mod refusals;
 mod room;
 mod scenario;
+mod trouble;
 mod vteps;
 mod wait;
+mod widths;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -89,6 +93,10 @@ fn main() -> ExitCode {
         hostile::facts(),
         inside::facts(),
         neighbours::facts(),
+        widths::facts(),
+        integrity::facts(),
+        datapath::facts(),
+        trouble::facts(),
         leftovers::facts(),
         demo::facts(),
         vteps::facts(),

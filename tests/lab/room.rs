@@ -24,7 +24,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Why there cannot be a room on this machine, if so.
 pub fn possible() -> Result<(), String> {
-    for tool in ["unshare", "nsenter", "ip", "nft", "ping", "curl", "script", "python3", "setpriv", "hostname"] {
+    let tools = ["unshare", "nsenter", "ip", "tc", "ethtool", "nft", "ping", "curl", "script", "python3", "setpriv"];
+    for tool in tools.into_iter().chain(["hostname"]) {
         let found = PATH.split(':').any(|dir| Path::new(dir).join(tool).exists());
         found.then_some(()).ok_or(format!("the program {tool} is missing"))?;
     }
@@ -245,6 +246,11 @@ impl Host {
         let found =
             self.addresses.borrow().iter().find(|(name, _)| *name == other.name).map(|(_, address)| address.clone());
         found.expect("a line between the two")
+    }
+
+    /// Whether there is a line between the two.
+    pub fn is_joined(&self, other: &Host) -> bool {
+        self.addresses.borrow().iter().any(|(name, _)| *name == other.name)
     }
 
     /// Runs to the end, within a bounded time.
@@ -500,6 +506,12 @@ impl Container<'_> {
     #[track_caller]
     pub fn start(&self, argv: &[&str]) -> Process {
         self.host.start(&Self::argv(&self.pid.to_string(), argv))
+    }
+
+    /// As `start`, with an input.
+    #[track_caller]
+    pub fn start_with(&self, argv: &[&str], input: Stdio) -> Process {
+        self.host.start_with(&Self::argv(&self.pid.to_string(), argv), input)
     }
 
     /// Runs a shell script in its network namespace that must succeed.

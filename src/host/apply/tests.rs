@@ -505,6 +505,29 @@ fn tells_once_that_the_network_changed_and_nothing_of_its_own_doing() {
     });
 }
 
+#[test]
+fn a_device_that_somebody_deletes_is_told_and_made_anew_and_our_own_doing_is_not() {
+    in_fresh_namespace(async || {
+        let mut bench = Bench::with(Options { kind: CaptureKind::Tap, queues: 2, offload: true }).await;
+        let first = bench.open_all().await;
+        let netlink = bench.host.shared.netlink.clone();
+        netlink.delete("rnt8312a4").await.unwrap();
+        assert!(matches!(bench.event().await, HostEvent::CaptureGone { port: PortId(3) }));
+        let id = NetId::new(ID).unwrap();
+        bench.host.apply(HostOp::Recapture { id, gone: PortId(3), port: PortId(4), mtu: 1410 }).await.unwrap();
+        assert!(matches!(bench.event().await, HostEvent::Closed { port: PortId(3) }));
+        let HostEvent::Opened { port: PortId(4), captures } = bench.event().await else { panic!("not opened") };
+        assert_eq!(captures.len(), 2);
+        let (tap, bridge) = (bench.link("rnt8312a4").await, bench.link("rnb8312a4").await);
+        assert!(tap.up && tap.forwarding && tap.mtu == 1410 && tap.master == Some(bridge.index), "{tap:?}");
+        drop(first);
+        bench.host.apply(HostOp::CloseNetwork { id, port: PortId(4) }).await.unwrap();
+        assert!(matches!(bench.event().await, HostEvent::Closed { port: PortId(4) }));
+        assert!(tokio::time::timeout(QUIET * 2, bench.events.recv()).await.is_err(), "we did it ourselves");
+        assert_eq!(bench.names().await, bench.before);
+    });
+}
+
 #[cfg(feature = "pcap")]
 #[test]
 fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {

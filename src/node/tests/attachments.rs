@@ -24,11 +24,14 @@ pub(super) fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
         .map(|op| match op {
             HostOp::OpenNetwork { .. } => "open",
             HostOp::CloseNetwork { .. } => "close",
+            HostOp::Recapture { .. } => "recapture",
             HostOp::Plug { .. } => "plug",
             HostOp::Unplug { .. } => "unplug",
             HostOp::Filter(_) => "filter",
             HostOp::OpenTunnel { .. } => "tunnel",
             HostOp::CloseTunnel { .. } => "untunnel",
+            HostOp::ResizeNetwork { .. } => "resize network",
+            HostOp::Resize { .. } => "resize",
         })
         .collect()
 }
@@ -63,6 +66,32 @@ fn attach_and_detach_are_idempotent() {
     assert_eq!(attached(detach(&mut world, 0, "web", &[])).interfaces, []);
     assert_eq!(kinds(&mut world, 0), ["unplug", "close"]);
     assert_eq!(world.hosts[0].plane.fib().networks.len(), 0);
+}
+
+#[test]
+fn a_capture_port_that_is_gone_is_made_anew_under_another_number() {
+    let mut world = World::of(1);
+    attached(world.attach(0, "web", &["10.2.1.1/24", "10.2.2.1/24"]));
+    kinds(&mut world, 0);
+    let ports = |world: &World| world.hosts[0].plane.fib().ports.clone();
+    let before = ports(&world);
+    let (gone, id) = before.iter().min().map(|(port, id)| (*port, *id)).unwrap();
+    world.input(0, Input::CaptureGone { port: gone });
+    world.seconds(1);
+    assert_eq!(kinds(&mut world, 0), ["recapture"]);
+    let after = ports(&world);
+    let new = after.iter().find(|(_, held)| **held == id).map(|(port, _)| *port).unwrap();
+    assert!(after.len() == 2 && !before.contains_key(&new), "{before:?} {after:?}");
+    assert_eq!(world.hosts[0].log.iter().filter(|(_, line)| line.contains("it is made again")).count(), 1);
+    // What is told late, of a port that is not there any more, means nothing; nor does one that cannot be made.
+    world.input(0, Input::CaptureGone { port: gone });
+    assert_eq!(kinds(&mut world, 0), [""; 0]);
+    world.hosts[0].fails = Box::new(|op| matches!(op, HostOp::Recapture { .. }));
+    world.input(0, Input::CaptureGone { port: new });
+    world.seconds(1);
+    assert!(world.hosts[0].log.iter().any(|(_, line)| line.contains("could not be made again: no permission")));
+    assert_eq!(attached(detach(&mut world, 0, "web", &[])).interfaces.len(), 2);
+    assert_eq!(ports(&world).len(), 0);
 }
 
 #[test]
@@ -258,4 +287,53 @@ fn requests_wait_in_bounded_number() {
         .count();
     assert_eq!(world.hosts[0].replies.len(), 300);
     assert!((30..=60).contains(&refused), "{refused}");
+}
+
+#[test]
+fn what_is_attached_follows_the_narrowest_path_and_what_comes_has_its_width() {
+    let mut world = World::new(vec![NodeConfig { mtu: Mtu::Auto, ..config(1) }, config(2)]);
+    attached(world.attach(0, "web", &["10.2.1.1/24", "fd00:1::1/64"]));
+    let addresses = vec!["10.2.1.9/24".parse().unwrap()];
+    attached(world.ask(0, Command::Expose { addresses, masquerade: false }));
+    let width = |op: &HostOp| match op {
+        HostOp::OpenNetwork { mtu, .. }
+        | HostOp::Plug { mtu, .. }
+        | HostOp::ResizeNetwork { mtu, .. }
+        | HostOp::Resize { mtu, .. } => Some(*mtu),
+        _ => None,
+    };
+    assert!(world.hosts[0].ops.iter().filter_map(width).all(|mtu| mtu == 1398));
+    kinds(&mut world, 0);
+    assert_eq!((world.status(0).mtu, world.status(0).mtu_auto, world.status(0).mtu_limit), (1398, true, None));
+    world.connect(0, 1);
+    world.seconds(8);
+    assert!(world.hosts[0].ops.iter().all(|op| width(op) == Some(1418)));
+    assert_eq!(
+        kinds(&mut world, 0),
+        ["resize network", "resize network", "resize"],
+        "the host is on the bridge itself"
+    );
+    attached(world.attach(0, "db", &["10.2.1.2/24"]));
+    assert!(world.hosts[0].ops.iter().all(|op| width(op) == Some(1418)));
+    let status = world.status(0);
+    let limit = status.mtu_limit.unwrap();
+    assert_eq!((status.mtu, limit.mtu), (1418, 1472));
+    let ends: BTreeSet<_> = limit.ends.iter().map(|(name, _)| *name).collect();
+    assert_eq!(ends, BTreeSet::from([public(1).name(), public(2).name()]));
+    assert_eq!(world.logged(0, "MTU of attachments is 1418 instead of 1398: the path between"), 1);
+    // A fixed one follows nobody.
+    assert_eq!((world.status(1).mtu, world.status(1).mtu_auto), (1400, false));
+}
+
+#[test]
+fn an_interface_that_cannot_be_widened_keeps_the_others_from_nothing() {
+    let mut world = World::new(vec![NodeConfig { mtu: Mtu::Auto, ..config(1) }, config(2)]);
+    attached(world.attach(0, "web", &["10.2.1.1/24"]));
+    attached(world.attach(0, "db", &["10.2.1.2/24"]));
+    world.hosts[0].fails = Box::new(|op| matches!(op, HostOp::Resize { key, .. } if key == "db"));
+    world.connect(0, 1);
+    world.seconds(8);
+    assert_eq!(world.logged(0, "db does not get an MTU of 1418: no permission"), 1);
+    assert_eq!(kinds(&mut world, 0), ["open", "plug", "plug", "resize network", "resize", "resize"]);
+    assert_eq!(world.status(0).attachments.len(), 2);
 }

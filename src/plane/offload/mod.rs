@@ -8,6 +8,7 @@
 //! layout     where the headers of a frame are, if it is TCP or UDP without oddities; all else passes untouched
 //! checksum   the internet checksum: sums, completes, verifies
 //! segment    bridge to net: a super-frame as segments, each written straight into the datagram that carries it
+//! odd        the same for the few that have no layout: one by one, slowly
 //! coalesce   net to bridge: the segments of a batch as super-frames again, from slices of the receive buffers
 //! ```
 //!
@@ -18,10 +19,12 @@
 pub mod checksum;
 pub mod coalesce;
 pub mod layout;
+pub mod odd;
 pub mod segment;
 
 pub use coalesce::{Arrival, Coalescer, Merge, Way};
 pub use layout::Layout;
+pub use odd::Odd;
 pub use segment::Segments;
 
 use crate::wire::Malformed;

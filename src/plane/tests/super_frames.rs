@@ -1,6 +1,7 @@
 //! Super-frames through whole planes: cut, carried by hand, and put together, or completed for a kernel that takes nothing.
 
 use super::*;
+use crate::plane::offload::checksum;
 use crate::wire::virtio::{GsoKind, Partial};
 use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 
@@ -128,6 +129,27 @@ fn a_kernel_that_takes_nothing_is_given_whole_frames_with_right_checksums() {
         assert!(frames.iter().flat_map(|frame| &frame[headers..]).eq(&body(20_000)));
         assert!(mesh.host(3).out.offloads.iter().all(|offload| *offload == Offload::NONE));
     }
+}
+
+#[test]
+fn a_super_frame_with_options_goes_as_whole_frames() {
+    let mut mesh = mesh(&[(1, 2)], 2, ALL);
+    let (plain, Offload { gso, checksum }) = tcp(20_000, 1300);
+    // The sum of the pseudo-header stays what it is: options are not in it.
+    let words = plain[26..34].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let pseudo = checksum::fold(words.sum::<u32>() + 6 + 20_020);
+    let mut frame = [&plain[..34], &[1; 4], &plain[34..]].concat();
+    frame[14] = 0x46;
+    frame[16..18].copy_from_slice(&20_044u16.to_be_bytes());
+    frame[38 + 16..38 + 18].copy_from_slice(&pseudo.to_be_bytes());
+    let checksum = checksum.map(|partial| Partial { start: 38, ..partial });
+    mesh.capture_offloaded(1, &frame, &Offload { gso, checksum });
+    assert_eq!(carry(&mut mesh, 1, 2, 1000), 16);
+    assert!(mesh.host(2).out.offloads.iter().all(|offload| *offload == Offload::NONE));
+    let frames: Vec<Vec<u8>> = mesh.delivered().into_iter().map(|(_, _, frame)| frame).collect();
+    assert!(frames.len() == 16 && frames.iter().all(|frame| is_right(frame)));
+    assert!(frames.iter().flat_map(|frame| &frame[TCP_HEADERS + 4..]).eq(&body(20_000)));
+    assert_eq!((dropped(&mut mesh, 1), dropped(&mut mesh, 2)), (vec![], vec![]));
 }
 
 #[test]

@@ -327,6 +327,30 @@ fn unfinished_checksums_are_completed_for_a_vtep_wherever_they_come_from() {
     assert!(mesh.delivered().iter().all(|(host, _, frame)| *host == 1 && is_right(frame)));
 }
 
+#[test]
+fn a_connection_to_or_from_a_vtep_agrees_on_segments_that_fit() {
+    let mut mesh = mesh();
+    speak(&mut mesh, 1, 5, &hello(Mac::BROADCAST, mac(50)));
+    mesh.send(1, PORT, &hello(Mac::BROADCAST, mac(1)));
+    mesh.delivered();
+    tunnelled(&mut mesh, 1);
+    mesh.host(1).plane.fib().tunnels.get(PortId(105)).unwrap().set_mtu(1400);
+    let syn = |from: u8, to: u8| {
+        let mut frame = Vec::new();
+        let packet = PacketBuilder::ethernet2(mac(from).0, mac(to).0).ipv4([10, 0, 0, from], [10, 0, 0, to], 64);
+        let options = [etherparse::TcpOptionElement::MaximumSegmentSize(1460)];
+        packet.tcp(1, 2, 3, 4).syn().options(&options).unwrap().write(&mut frame, &[]).unwrap();
+        frame
+    };
+    let agreed = |frame: &[u8]| (u16::from_be_bytes([frame[56], frame[57]]), is_right(frame));
+    mesh.capture(1, PORT, &syn(1, 50));
+    assert_eq!(agreed(&tunnelled(&mut mesh, 1)[0].1), (1350 - 40, true));
+    for frame in [syn(50, 1), unfinished(&syn(50, 1))] {
+        speak(&mut mesh, 1, 5, &frame);
+        assert_eq!(agreed(&mesh.delivered()[0].2), (1350 - 40, true));
+    }
+}
+
 /// As a kernel leaves it that computes no checksums.
 fn unfinished(frame: &[u8]) -> Vec<u8> {
     let (layout, mut frame) = (offload::Layout::of(frame).unwrap(), frame.to_vec());

@@ -11,7 +11,7 @@
 
 use super::{Arrival, SEGMENTS_MAX};
 use crate::plane::fib::PortId;
-use crate::plane::offload::checksum::{fold, length, network, pseudo, sum};
+use crate::plane::offload::checksum::{covers, fold, length, network, pseudo};
 use crate::plane::offload::layout::{HEADERS_MAX, Layout, NETWORK, Protocol, TRANSPORT4, TRANSPORT6, Version};
 use crate::plane::offload::layout::{be16, chunk, gso_kind, low16, partial, put};
 use crate::wire::virtio::{Gso, Offload, Partial};
@@ -172,7 +172,7 @@ impl<'d> Run<'d> {
             }
         }
         let sum = self.pseudo + length(transport.len());
-        if !is_right(arrival.partial, sum, checksum, transport, self.protocol) {
+        if !is_right(arrival.partial, checksum, sum, transport, self.protocol) {
             return None;
         }
         (self.identification, self.step) = (identification, step);
@@ -207,7 +207,7 @@ impl<'d> Run<'d> {
         let Some(transport) = frame.get(layout.transport..) else { return false };
         let sum = self.pseudo + length(transport.len());
         let checksum = be16(transport, layout.partial().offset.into());
-        self.proved = header && is_right(self.head.partial, sum, checksum, transport, self.protocol);
+        self.proved = header && is_right(self.head.partial, checksum, sum, transport, self.protocol);
         self.proved
     }
 
@@ -258,14 +258,10 @@ impl<'d> Run<'d> {
     }
 }
 
-/// Whether a transport checksum is right. `sum` is that of the pseudo-header, length included.
+/// Whether a transport checksum is right, or as a partial one should be. `pseudo` is the pseudo-header's sum, length included.
 #[inline(always)]
-fn is_right(partial: bool, pseudo: u32, checksum: u16, transport: &[u8], protocol: Protocol) -> bool {
-    if partial {
-        return checksum == fold(pseudo);
-    }
-    let none = protocol == Protocol::Udp && checksum == 0;
-    !none && fold(pseudo + u32::from(sum(transport))) == 0xffff
+fn is_right(partial: bool, checksum: u16, pseudo: u32, transport: &[u8], protocol: Protocol) -> bool {
+    if partial { checksum == fold(pseudo) } else { covers(checksum, pseudo, transport, protocol) }
 }
 
 /// The ports and, for TCP, the sequence number. None for what cannot continue any run.
