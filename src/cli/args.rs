@@ -55,7 +55,7 @@ pub enum Command {
     Launch(Box<Launch>),
     /// Stop the router and remove its interfaces
     #[command(
-        after_help = "Identity, targets and attachments are kept for the next launch; `rnet reset` forgets them."
+        after_help = "Identity, targets, VTEPs and attachments are kept for the next launch; `rnet reset` forgets them."
     )]
     Stop,
     /// Stop the router and forget everything: interfaces, identity, state

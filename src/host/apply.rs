@@ -14,6 +14,7 @@
 use super::announce::announcements;
 use super::changes::{Devices, Verdict};
 use super::doors::Doors;
+use super::events::HostEvent;
 use super::fence::{self, Fences};
 use super::firewall::{self, Firewall};
 use super::guard;
@@ -23,7 +24,6 @@ use crate::io::capture::{Capture, Options};
 use crate::io::netlink::{Netlink, NetlinkError, Veth};
 use crate::io::netns::{Netns, set_sysctl};
 use crate::io::pidfd::{Pidfd, started};
-use crate::io::udp::UdpSocket;
 use crate::io::watch::Watch;
 use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
@@ -48,26 +48,6 @@ const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a bridge may take to pass a new port's frames; milliseconds as a rule.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
-pub enum HostEvent {
-    /// Frames of `port` are captured here from now on, one capture per queue: for the data path.
-    Opened { port: PortId, captures: Vec<Capture> },
-    /// Close the captures of `port`; its device is about to be deleted.
-    Closed { port: PortId },
-    /// The device of `port` was taken away by others; its captures bring nothing any more.
-    CaptureGone { port: PortId },
-    /// The process or the namespace of this attachment is gone; its interfaces went with it.
-    AttachmentGone { key: String },
-    /// An address, a route or a device of this machine changed.
-    NetworkChanged,
-    /// Datagrams of VTEPs come to this UDP port, one socket per queue: for the data path.
-    DoorOpened { door: u16, sockets: Vec<UdpSocket> },
-    /// Close the sockets of this UDP port.
-    DoorClosed { door: u16 },
-    /// What the route to the VTEP behind this port takes, bytes of IP packet.
-    RouteMtu { port: PortId, mtu: u16 },
-}
 
 struct Task(JoinHandle<()>);
 

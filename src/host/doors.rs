@@ -3,7 +3,7 @@
 //! Owns who needs which door, and looks now and then at what the routes to VTEPs take: a route may change, and a router on the way
 //! may say that it takes less. The sockets are handed to the data path as they are opened, and are closed by it.
 
-use super::HostEvent;
+use super::events::HostEvent;
 use crate::io::door::{self, Route};
 use crate::node::command::Vtep;
 use crate::plane::fib::PortId;
