@@ -28,6 +28,7 @@ mod containers;
 mod datapath;
 mod demo;
 mod edge;
+mod fairness;
 mod hostile;
 mod inside;
 mod integrity;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         trouble::facts(),
         leftovers::facts(),
         demo::facts(),
+        fairness::facts(),
         limits::facts(),
     ]
     .into_iter()
