@@ -8,8 +8,11 @@
 //!   PathOffer(epoch, index, ephemeral) ------>  agree, install: opens it from now on
 //!   agree, install, activate      <------ PathAnswer(epoch, index, ephemeral)
 //!   PathReady(epoch)              ------>  activate: seals with it from now on
-//!        10 s later: retire the previous epoch        10 s later: likewise
+//!        40 s later: retire the previous epoch        10 s later: likewise
 //! ```
+//!
+//! The dialer does not hear when the listener has stopped to seal with the previous epoch: as late as its patience with an
+//! exchange, 30 s.
 //!
 //! Bounds: one exchange at a time, epochs in order, offers at least a second apart; anything else is a malformed link. An
 //! exchange that takes longer than 30 s ends the link.
@@ -24,7 +27,7 @@ use std::time::Duration;
 pub const EPOCH_AGE: Duration = Duration::from_secs(120);
 /// Datagrams after which an epoch is replaced.
 pub const EPOCH_DATAGRAMS: u64 = 1 << 32;
-/// How long a replaced epoch is still opened.
+/// How long a replaced epoch is still opened after the other side has stopped to seal with it.
 pub const RETIRE_AFTER: Duration = Duration::from_secs(10);
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 const OFFER_SPACING: Duration = Duration::from_secs(1);
@@ -213,7 +216,8 @@ impl Rekey {
 
     fn activated(&mut self, epoch: u16, now: Instant) {
         if self.active != 0 {
-            self.retire = Some((self.active, now + RETIRE_AFTER));
+            let sealing = if self.role == Role::Dialer { EXCHANGE_TIMEOUT } else { Duration::ZERO };
+            self.retire = Some((self.active, now + sealing + RETIRE_AFTER));
         }
         (self.active, self.active_since) = (epoch, now);
     }
@@ -287,9 +291,11 @@ mod tests {
         assert_eq!(dialer.deadline(), at(120_000));
         exchange(&mut dialer, &mut listener, 0, at(120_000));
         assert_eq!((dialer.active(), listener.active()), (2, 2));
-        assert!(matches!(dialer.handle(0, fresh(1), at(130_000)).unwrap()[..], [KeyStep::Retire(1)]));
+        assert!(listener.handle(0, fresh(1), at(129_999)).unwrap().is_empty());
         assert!(matches!(listener.handle(0, fresh(1), at(130_000)).unwrap()[..], [KeyStep::Retire(1)]));
-        exchange(&mut dialer, &mut listener, EPOCH_DATAGRAMS, at(140_000));
+        assert!(dialer.handle(0, fresh(1), at(159_999)).unwrap().is_empty());
+        assert!(matches!(dialer.handle(0, fresh(1), at(160_000)).unwrap()[..], [KeyStep::Retire(1)]));
+        exchange(&mut dialer, &mut listener, EPOCH_DATAGRAMS, at(170_000));
         assert_eq!((dialer.active(), listener.active()), (3, 3));
     }
 

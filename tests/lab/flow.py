@@ -231,4 +231,38 @@ def udp_send(address, port, *plans):
     tell(count=sequence, lost=lost, sizes=len(sizes))
 
 
+def flood(address, port, seconds, rate):
+    """Sends large datagrams, 40 by a call, so many bytes a second (0: as fast as the kernel takes them); tells how many."""
+    outlet = socket.socket(family(address), socket.SOCK_DGRAM)
+    outlet.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 1300)
+    outlet.connect((address, int(port)))
+    many, count, start = bytes(40 * 1300), 0, time.monotonic()
+    while (passed := time.monotonic() - start) < float(seconds):
+        if int(rate) and count * 1300 > passed * int(rate):
+            time.sleep(0.001)
+            continue
+        try:
+            outlet.send(many)
+            count += 40
+        except OSError:  # nobody listens there, or the queue is full
+            pass
+    tell(count=count)
+
+
+def broadcast(interface, seconds, size):
+    """Sends frames to everybody as fast as the kernel takes them; tells how many."""
+    wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    wire.bind((interface, 0))
+    own, count, end = wire.getsockname()[4], 0, time.monotonic() + float(seconds)
+    # An ether type for experiments.
+    frame = b"\xff" * 6 + own + b"\x88\xb5" + bytes(int(size) - 14)
+    while time.monotonic() < end:
+        try:
+            wire.send(frame)
+            count += 1
+        except OSError:  # the queue is full
+            pass
+    tell(count=count)
+
+
 globals()[sys.argv[1].replace("-", "_")](*sys.argv[2:])

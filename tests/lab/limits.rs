@@ -1,15 +1,18 @@
 //! The limits that the router keeps, measured: alone on the machine, in a release build only (`./dev bench`).
 
+use crate::fairness::round_trips;
+use crate::integrity::{FLOW, serving};
 use crate::room::{Host, Room, SOON};
 use crate::wait::{machine_alone, until};
 use libtest_mimic::Trial;
 use std::time::{Duration, Instant};
 
 pub fn facts() -> Vec<Trial> {
-    let limits: [(&str, fn()); 3] = [
+    let limits: [(&str, fn()); 4] = [
         ("limit_third_host_pings_the_first_within_3_seconds_of_its_launch", third_host_pings_the_first),
         ("limit_router_with_10_links_idles_on_20_megabytes_and_0_3_percent", router_with_10_links_idles),
         ("limit_many_runs_leave_no_trace_and_no_growth", many_runs_leave_no_growth),
+        ("limit_ping_beside_a_saturating_stream_takes_5_milliseconds", ping_beside_a_saturating_stream),
     ];
     let trial = |(name, limit): (&str, fn())| {
         let run = move || {
@@ -93,4 +96,29 @@ fn many_runs_leave_no_growth() {
     let (after, (_, grown)) = (files(&a), usage(&a, a.router_pid()));
     assert!(after <= before, "{before} open files became {after}");
     assert!(grown < memory + 3_000_000, "{memory} bytes became {grown}");
+}
+
+fn ping_beside_a_saturating_stream() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    b.linked(1);
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    let sink = serving(&two, &["sink", "10.2.1.2", "7000"]);
+    let before = b.status().traffic.to_bridge.bytes;
+    let start = Instant::now();
+    let stream = one.start(&[&FLOW[..], &["pour", "10.2.1.2", "7000", "1"]].concat());
+    until(SOON, "the stream flows", || stream.stdout().contains("ready"));
+    let (times, lost) = round_trips(one.run(&["ping", "-n", "-i0.02", "-c200", "-W1", "10.2.1.2"]));
+    let bytes = b.status().traffic.to_bridge.bytes - before;
+    let rate = bytes as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9;
+    let [median, most, worst] = [50, 90, 99].map(|percent| times[(times.len() - 1) * percent / 100]);
+    eprintln!(
+        "ping beside a stream of {rate:.1} Gbit/s: median {median} ms (limit 5), 9 of 10 {most} ms, 99 of 100 {worst} ms"
+    );
+    assert!(median < 5.0, "{times:?}");
+    assert!(lost <= 2, "{lost} of 200 were not answered");
+    drop((stream, sink));
 }

@@ -28,6 +28,7 @@ mod containers;
 mod datapath;
 mod demo;
 mod edge;
+mod fairness;
 mod hostile;
 mod inside;
 mod integrity;
@@ -100,6 +101,7 @@ fn main() -> ExitCode {
         leftovers::facts(),
         demo::facts(),
         vteps::facts(),
+        fairness::facts(),
         limits::facts(),
     ]
     .into_iter()

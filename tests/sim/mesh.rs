@@ -161,11 +161,17 @@ fn keys_are_replaced_under_traffic_and_nothing_is_lost() {
     let (start, epoch) =
         (world.now, |world: &mut World, h| world.status(h).connections[0].path.as_ref().unwrap().epoch);
     let first = epoch(&mut world, a);
-    let flow = world.flow((a, c), NET, millis(5), secs(400));
+    let flows = [(a, c), (c, a)].map(|ends| world.flow(ends, NET, millis(10), secs(400)));
     world.run_for(secs(401));
     assert!(epoch(&mut world, a) >= first + 3, "every 2 minutes");
-    let (sent, answered) = world.answered(flow, start, world.now);
-    assert_eq!((sent, answered), (80_000, 80_000));
+    for flow in flows {
+        assert_eq!(world.answered(flow, start, world.now), (40_000, 40_000));
+    }
+    for h in [a, b, c] {
+        let refused = ["unknown-index", "unknown-epoch", "forged", "replayed"];
+        let drops = world.status(h).drops;
+        assert!(drops.iter().all(|(why, _)| !refused.contains(&why.as_str())), "{drops:?}");
+    }
 }
 
 #[test]

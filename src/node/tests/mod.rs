@@ -9,6 +9,7 @@ mod attachments;
 mod edge;
 mod linking;
 mod neighbours;
+mod rekeying;
 mod traffic;
 mod vteps;
 
