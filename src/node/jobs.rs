@@ -304,7 +304,10 @@ impl Node {
         if let HostOp::CloseNetwork { id, .. } = op {
             self.plane.forget_network(id);
         }
-        let closed = if let HostOp::CloseTunnel { port, .. } = op { Some(port) } else { None };
+        let closed = match op {
+            HostOp::CloseTunnel { port, .. } | HostOp::Recapture { gone: port, .. } => Some(port),
+            _ => None,
+        };
         self.tables_changed();
         // What frames need is in the data plane before the first frame can come.
         self.publish();
