@@ -37,7 +37,7 @@ fn topology() -> Vec<Record> {
             }
             for (at, peer, outbound) in [(n, names[to], true), (to, names[n], false)] {
                 let address = SocketAddr::from(([10, 0, 0, 1], 6783));
-                links[at].push(LinkRecord { peer, address, outbound, established: true, rtt_us: 250 });
+                links[at].push(LinkRecord { peer, address, outbound, established: true, rtt_us: 250, mtu: 1472 });
             }
         }
     }

@@ -5,15 +5,9 @@
 //! here reads a file or the environment: the caller gives the texts, and a reader for the files that options name.
 //!
 //! Invariant: a `Config` is valid as a whole. All bad values are reported at once, before anything is done.
-//!
-//! The default MTU of attachments lets a sealed frame pass a 1500-byte underlay whole, over IPv6 too:
-//!
-//! ```text
-//! 1500 - 40 IPv6 - 8 UDP - 16 outer header - 8 inner header - 16 tag - 14 Ethernet = 1398
-//! ```
 
 use crate::ipam::Init;
-use crate::types::{Network, Nickname, Password, PeerName, PublicKey, Target};
+use crate::types::{Mtu, Network, Nickname, Password, PeerName, PublicKey, Target};
 use crate::wire::datagram::{INNER_LEN, OUTER_LEN, TAG_LEN};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,8 +19,6 @@ use zeroize::Zeroize;
 
 /// Bytes that rnet's framing, UDP and the inner Ethernet header take of an underlay packet, the IP header excluded.
 const OVERHEAD: usize = 8 + OUTER_LEN + INNER_LEN + TAG_LEN + 14;
-/// Attachment MTU that needs no fragmenting on a 1500-byte underlay; see the head of this file.
-pub const DEFAULT_MTU: u16 = low_half(1500 - 40 - OVERHEAD);
 /// Largest attachment MTU: its frame still fits one UDP datagram (65,535 less the IPv4 header).
 pub const MAX_MTU: u16 = low_half(65_535 - 20 - OVERHEAD);
 /// Smallest attachment MTU: IPv6 requires it (RFC 8200 section 5).
@@ -228,8 +220,8 @@ pub struct Config {
     pub init: Option<Init>,
     /// After how long out of reach a peer no longer counts among those who must agree; nothing: never.
     pub reclaim: Option<Duration>,
-    /// MTU of attachments, bytes.
-    pub mtu: u16,
+    /// MTU of attachments.
+    pub mtu: Mtu,
     /// How frames are captured.
     pub capture: CaptureKind,
     /// Whether the kernel is asked to leave checksums and the cutting of super-frames to us.
@@ -289,10 +281,7 @@ impl Config {
             default_subnet: reader.value("ipalloc-default-subnet", subnet),
             init: reader.value("ipalloc-init", init),
             reclaim: reader.value("ipalloc-reclaim", reclaim).unwrap_or(Some(DEFAULT_RECLAIM)),
-            mtu: reader
-                .number("mtu", MIN_MTU.into()..=MAX_MTU.into())
-                .and_then(|n| n.try_into().ok())
-                .unwrap_or(DEFAULT_MTU),
+            mtu: reader.value("mtu", mtu).unwrap_or(Mtu::Auto),
             capture: reader.choice("capture", CAPTURES).unwrap_or(CaptureKind::Tap),
             offload: reader.choice("offload", OFFLOADS).unwrap_or(true),
             threads: reader.value("threads", threads).unwrap_or(None),
@@ -372,6 +361,14 @@ fn threads(text: &str) -> Result<Option<usize>, String> {
     }
     let count = text.parse().ok().filter(|count| (1..=THREADS_MAX).contains(count));
     count.map(Some).ok_or_else(|| expected(text, &format!("a number from 1 to {THREADS_MAX}, or auto")))
+}
+
+fn mtu(text: &str) -> Result<Mtu, String> {
+    if text == "auto" {
+        return Ok(Mtu::Auto);
+    }
+    let bytes = text.parse().ok().filter(|bytes| (MIN_MTU..=MAX_MTU).contains(bytes));
+    bytes.map(Mtu::Fixed).ok_or_else(|| expected(text, &format!("auto, or a number from {MIN_MTU} to {MAX_MTU}")))
 }
 
 fn expected(given: &str, what: &str) -> String {
@@ -602,7 +599,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_manual() {
         let config = resolve(&[]).unwrap();
-        assert_eq!((config.port, config.mtu, config.connection_limit), (6783, 1398, 200));
+        assert_eq!((config.port, config.mtu, config.connection_limit), (6783, Mtu::Auto, 200));
         assert_eq!(config.nickname.as_str(), "box");
         assert_eq!(config.run_dir, PathBuf::from("/run/rnet"));
         assert!(config.discovery && config.guard && !config.foreground && !config.resume);
@@ -610,16 +607,11 @@ mod tests {
     }
 
     #[test]
-    fn default_mtu_fits_a_1500_byte_underlay_over_ipv6() {
-        assert_eq!(usize::from(DEFAULT_MTU) + 14 + TAG_LEN + INNER_LEN + OUTER_LEN + 8 + 40, 1500);
-    }
-
-    #[test]
     fn higher_layer_wins_an_option_whole() {
         let file = layer(Origin::File("/f".into()), &[("port", &["1"]), ("peers", &["a", "b"]), ("mtu", &["1300"])]);
         let env = layer(Origin::Environment, &[("port", &["2"]), ("nickname", &["n"])]);
         let config = resolve(&[cli(&[("port", &["3"]), ("peers", &["c"])]), env, file]).unwrap();
-        assert_eq!((config.port, config.mtu, config.nickname.as_str()), (3, 1300, "n"));
+        assert_eq!((config.port, config.mtu, config.nickname.as_str()), (3, Mtu::Fixed(1300), "n"));
         assert_eq!(config.targets, ["c".parse().unwrap()]);
     }
 
@@ -649,7 +641,7 @@ mod tests {
         RNET_NO_DISCOVERY: "maybe" is not true or false
         --conn-limit: "+5" is not a number from 1 to 65535
         --allow: "abc" is not a public key: 64 hexadecimal digits, as `rnet report` shows it
-        mtu in /f: "12" is not a number from 1280 to 65453
+        mtu in /f: "12" is not auto, or a number from 1280 to 65453
         capture in /f: "x" is not one of tap, pcap
         RNET_LOG_LEVEL: "loud" is not one of error, warning, warn, info, debug
         "#);

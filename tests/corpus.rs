@@ -10,6 +10,7 @@
 #[path = "../fuzz/src/lib.rs"]
 mod properties;
 
+use etherparse::{PacketBuilder, TcpHeader};
 use properties::ALL;
 use rnet::crypto::handshake::Hello;
 use rnet::crypto::keys::generate_key;
@@ -79,6 +80,8 @@ fn writes_the_seeds_anew() {
     );
     write("message", messages());
     write("session", streams());
+    write("segment", super_frames());
+    write("coalesce", trains());
 }
 
 fn frames() -> Vec<Vec<u8>> {
@@ -158,6 +161,75 @@ fn messages() -> Vec<Vec<u8>> {
     ];
     let odd: [&[u8]; 3] = [&[5, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x40], &[10], &[1, 0xfc, 0, 0, 0x40, 0]];
     all.iter().map(Message::encode).chain(odd.map(<[u8]>::to_vec)).chain([Message::Letter(letter).encode()]).collect()
+}
+
+/// See [`properties::segment`] for the first five bytes.
+fn super_frames() -> Vec<Vec<u8>> {
+    let frame = |v4: bool, tcp: bool, len: usize| {
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]);
+        let builder =
+            if v4 { builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64) } else { builder.ipv6([1; 16], [2; 16], 64) };
+        let (payload, mut frame) = (vec![5; len], Vec::new());
+        if tcp {
+            let mut header = TcpHeader::new(7, 9, u32::MAX - 100, 512);
+            (header.ack, header.psh, header.fin, header.cwr) = (true, true, true, true);
+            header.set_options_raw(&[1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+            builder.tcp_header(header).write(&mut frame, &payload).unwrap();
+        } else {
+            builder.udp(7, 9).write(&mut frame, &payload).unwrap();
+        }
+        frame
+    };
+    let seed = |first: u8, size: u16, narrow: u16, frame: Vec<u8>| {
+        [&[first][..], &size.to_be_bytes(), &narrow.to_be_bytes(), &frame].concat()
+    };
+    vec![
+        seed(0, 100, 120, frame(true, true, 450)),
+        seed(5, 100, 130, frame(false, true, 450)),
+        seed(2, 64, 100, frame(true, false, 200)),
+        seed(2, 64, 100, frame(false, false, 200)),
+        seed(0, 1, 67, frame(true, true, 9)),
+        seed(1, 1000, 0, frame(false, true, 0)),
+        seed(2, 9, 0, [frame(true, false, 20), vec![0; 9]].concat()),
+        seed(2, 0, 0, frame(true, false, 20)),
+        seed(0, 100, 0, frame(true, false, 200)),
+    ]
+}
+
+/// See [`properties::coalesce`].
+fn trains() -> Vec<Vec<u8>> {
+    let train = |steps: &[[u8; 4]]| [&[0][..], &steps.concat()].concat();
+    let each = |flags: u8, count: usize| -> Vec<[u8; 4]> {
+        (0..8).flat_map(|flow| vec![[flow | flags, 100, 0, 0]; count]).collect()
+    };
+    let turns: Vec<[u8; 4]> = (0..80).map(|n| [n % 8, 20, 0, 0]).collect();
+    // Two honest frames, and one with a byte changed: first, in the middle or last; its checksums as they were, or made right.
+    let forged = |flags: u8| -> Vec<[u8; 4]> {
+        let at = |at: u8| {
+            let odd = [flags, 9, at, 1];
+            [odd, [flags & 15, 9, 0, 0], odd, [flags & 15, 9, 0, 0], [flags & 15, 9, 0, 0], odd]
+        };
+        (0..=85).flat_map(at).collect()
+    };
+    let pushed: Vec<[u8; 4]> = (0..40).map(|n| [(if n % 5 == 3 { 16 } else { 0 }) | (n % 2), 30, 0, 0]).collect();
+    let half: Vec<[u8; 4]> = (0..40).map(|n| [n % 2 * 8 + 5, 30, 0, 0]).collect();
+    vec![
+        train(&each(0, 3)),
+        train(&each(8, 3)),
+        train(&each(16, 2)),
+        train(&each(128, 3)),
+        train(&[[2, 9, 0, 0]; 70]),
+        train(&[[8, 255, 0, 0]; 4]),
+        train(&turns),
+        train(&forged(64)),
+        train(&forged(0)),
+        train(&forged(8 + 5)),
+        train(&forged(2)),
+        train(&pushed),
+        train(&half),
+        [&[3][..], &each(0, 2).concat()].concat(),
+        train(&[[4, 9, 0, 0], [4, 9, 20, 0x20], [4, 9, 0, 0], [36, 9, 0, 0], [4, 8, 0, 0], [4, 9, 0, 0], [4, 0, 0, 0]]),
+    ]
 }
 
 /// See [`properties::session`] for the first byte.

@@ -3,8 +3,8 @@
 #[path = "../benches/planes/mod.rs"]
 mod planes;
 
-use planes::{Memory, PORT, address, chain, frame, mac};
-use rnet::plane::Plane;
+use planes::{Memory, PORT, address, chain, frame, mac, super_frame};
+use rnet::plane::{Plane, Takes};
 use rnet::types::{Instant, Mac};
 use rnet::wire::virtio::Offload;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -95,6 +95,31 @@ fn a_frame_costs_no_allocation_anywhere_on_its_way() {
     let before = ALLOCATIONS.get();
     drop(std::hint::black_box(vec![0u8; 10]));
     assert!(ALLOCATIONS.get() > before);
+}
+
+#[test]
+fn a_super_frame_costs_no_allocation_cut_or_put_together() {
+    let planes = chain();
+    let mut memory = [Memory::new(), Memory::new(), Memory::new()];
+    let (mut frame, offload) = super_frame(1, mac(3), 60_000);
+    for takes in [Takes { checksum: true, tcp: true, udp: true }, Takes::default()] {
+        memory[2].takes = takes;
+        let mut pass = |round: u64| {
+            let [sent, relayed, end] = &mut memory;
+            [&mut *sent, &mut *relayed, &mut *end].into_iter().for_each(Memory::clear);
+            let now = Instant::from_nanos(round * 1_000_000_000);
+            planes[0].batch(now).from_bridge(PORT, &mut frame, &offload, sent);
+            planes[1].batch(now).from_net(sent.sent_to(address(2)).map(|datagram| (address(1), datagram)), relayed);
+            planes[2].batch(now).from_net(relayed.sent_to(address(3)).map(|datagram| (address(2), datagram)), end);
+            end.delivered
+        };
+        let writes = if takes.tcp { 1 } else { 60_000usize.div_ceil(1348) };
+        assert_eq!(pass(0), writes);
+        let before = ALLOCATIONS.get();
+        assert!((1..50).all(|round| pass(round) == writes));
+        assert_eq!(ALLOCATIONS.get() - before, 0);
+    }
+    assert_eq!(planes[2].counters().drops().count(), 0);
 }
 
 #[test]

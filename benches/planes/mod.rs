@@ -7,9 +7,9 @@ use rnet::crypto::session::Role;
 use rnet::plane::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
 use rnet::plane::neighbours::Known;
 use rnet::plane::path::{Epoch, Path};
-use rnet::plane::{Event, Limits, Place, Plane, Sink};
+use rnet::plane::{Event, Limits, Place, Plane, Sink, Takes};
 use rnet::types::{Mac, NetId, ShortId};
-use rnet::wire::virtio::Offload;
+use rnet::wire::virtio::{Gso, GsoKind, Offload, Partial};
 use smallvec::SmallVec;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -34,17 +34,38 @@ pub fn frame(from: u8, dst: Mac, len: usize) -> Vec<u8> {
     frame
 }
 
+#[allow(dead_code)] // not every bench has a use for it
+/// A super-frame of TCP with `len` bytes of payload, as a kernel hands it over: cut into frames of 1,402 bytes.
+pub fn super_frame(from: u8, dst: Mac, len: usize) -> (Vec<u8>, Offload) {
+    const HEADERS: u16 = 14 + 20 + 20;
+    let packet = etherparse::PacketBuilder::ethernet2(mac(from).0, dst.0).ipv4([10, 0, 0, from], [10, 0, 0, 9], 64);
+    let mut frame = Vec::new();
+    packet.tcp(7, 9, 1, 4096).ack(2).write(&mut frame, &vec![0; len]).expect("a vector takes everything");
+    let checksum = Some(Partial { start: 34, offset: 16 });
+    let gso = Some(Gso { kind: GsoKind::Tcp4, ecn: false, size: 1402 - HEADERS, headers: HEADERS });
+    (frame, Offload { checksum, gso })
+}
+
 /// A batch of fixed memory: what does not fit is refused.
 pub struct Memory {
     bytes: Vec<u8>,
     used: usize,
     sent: Vec<(SocketAddr, std::ops::Range<usize>)>,
+    /// Writes to capture ports: a super-frame is one.
     pub delivered: usize,
+    /// What all ports take.
+    pub takes: Takes,
 }
 
 impl Memory {
     pub fn new() -> Memory {
-        Memory { bytes: vec![0; 1 << 20], used: 0, sent: Vec::with_capacity(1024), delivered: 0 }
+        Memory {
+            bytes: vec![0; 1 << 20],
+            used: 0,
+            sent: Vec::with_capacity(1024),
+            delivered: 0,
+            takes: Takes::default(),
+        }
     }
 
     pub fn clear(&mut self) {
@@ -79,6 +100,10 @@ impl Sink for Memory {
         self.delivered += usize::from(!parts.is_empty());
     }
 
+    fn takes(&self, _: PortId) -> Takes {
+        self.takes
+    }
+
     fn event(&mut self, _: Event) {}
 }
 
@@ -89,9 +114,9 @@ struct Chain {
 }
 
 impl Floods for Chain {
-    fn next_hops(&self, origin: ShortId, _: NetId) -> SmallVec<[Arc<Path>; 8]> {
+    fn each_next_hop(&self, origin: ShortId, _: NetId, visit: &mut dyn FnMut(&Path)) {
         let beyond = |path: &&Arc<Path>| origin == self.me || (path.peer() > self.me) == (origin < self.me);
-        self.paths.iter().filter(beyond).cloned().collect()
+        self.paths.iter().filter(beyond).for_each(|path| visit(path));
     }
 }
 
@@ -106,6 +131,7 @@ fn join(here: u8, there: u8) -> (Arc<Path>, Arc<Path>) {
         path.install(Epoch { number: 1, cipher: Cipher::Aes256Gcm, keys, our_index, their_index });
         path.activate(1);
         path.set_ready(true);
+        path.set_mtu(1472);
     }
     a.set_endpoint(address(there));
     b.set_endpoint(address(here));

@@ -5,6 +5,9 @@
 //! its name in `ALL`, a target in `fuzz_targets/` and `Cargo.toml`, and a few seeds in `fuzz/corpus/<name>`. On a stable
 //! toolchain `cargo fuzz run -s none <name>` works, and with `RUSTC_BOOTSTRAP=1` also the address sanitizer.
 
+mod offload;
+
+pub use offload::{coalesce, segment};
 use rnet::crypto::keys::{generate_key, public_key};
 use rnet::crypto::session::{Role, Session, SessionEvent};
 use rnet::types::{Psk, ShortId};
@@ -17,8 +20,15 @@ use rnet::wire::vxlan;
 pub type Property = fn(&[u8]);
 
 /// Every property by its name, which is that of its target and its corpus.
-pub const ALL: [(&str, Property); 5] =
-    [("frame", frame), ("datagram", datagram), ("vxlan", vxlan), ("message", message), ("session", session)];
+pub const ALL: [(&str, Property); 7] = [
+    ("frame", frame),
+    ("datagram", datagram),
+    ("vxlan", vxlan),
+    ("message", message),
+    ("session", session),
+    ("segment", segment),
+    ("coalesce", coalesce),
+];
 
 /// A frame keeps its bytes, and whatever it carries has a source.
 pub fn frame(data: &[u8]) {

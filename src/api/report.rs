@@ -8,7 +8,7 @@
 mod addresses;
 
 use crate::node::command::Attachment;
-use crate::node::status::{Connection, ConnectionState, Count, DatapathStatus, Peer, Status};
+use crate::node::status::{Connection, ConnectionState, Count, DatapathStatus, PathLimit, Peer, Status};
 use crate::types::{NetId, Nickname, PeerName, PortMap};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -121,7 +121,7 @@ fn summary(status: &Status) -> String {
     row("PeerDiscovery", enabled(status.discovery));
     row("AllowList", status.allowed.map_or_else(|| "none".to_string(), |keys| counted(keys, "key")));
     row("Port", status.port.to_string());
-    row("MTU", status.mtu.to_string());
+    row("MTU", mtu(status));
     row("Data path", datapath(&status.datapath));
     row("Uptime", duration(status.uptime));
     row("Targets", status.targets.len().to_string());
@@ -223,6 +223,17 @@ fn connections(connections: &[Connection]) -> String {
         ]
     };
     columns(&connections.iter().map(row).collect::<Vec<_>>())
+}
+
+fn mtu(status: &Status) -> String {
+    match &status.mtu_limit {
+        _ if !status.mtu_auto => status.mtu.to_string(),
+        None => format!("{} (auto: no path is measured yet)", status.mtu),
+        Some(PathLimit { ends: [(one, one_name), (other, other_name)], mtu }) => {
+            let (one, other) = (who(*one, one_name), who(*other, other_name));
+            format!("{} (auto: the path between {one} and {other} takes {mtu} bytes)", status.mtu)
+        }
+    }
 }
 
 /// What the last column tells of a connection.
@@ -367,6 +378,7 @@ mod tests {
             address: "192.168.48.12:6783".parse().unwrap(),
             established: true,
             rtt_us: 400,
+            mtu: 1472,
         };
         let peer = |last, nickname: &str, reachable, links| Peer {
             name: name(last),
@@ -405,7 +417,12 @@ mod tests {
             encrypted: true,
             discovery: true,
             allowed: None,
-            mtu: 1398,
+            mtu: 1418,
+            mtu_auto: true,
+            mtu_limit: Some(PathLimit {
+                ends: [(name(0x44), Nickname::new("host1")), (name(0x45), Nickname::new("host2"))],
+                mtu: 1472,
+            }),
             datapath: DatapathStatus {
                 capture: "tap".into(),
                 threads: 2,
@@ -457,7 +474,7 @@ mod tests {
           PeerDiscovery: enabled
               AllowList: none
                    Port: 6783
-                    MTU: 1398
+                    MTU: 1418 (auto: the path between 7e:21:4a:70:2f:44(host1) and 7e:21:4a:70:2f:45(host2) takes 1472 bytes)
               Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso
                  Uptime: 1h01m
                 Targets: 2

@@ -240,7 +240,8 @@ pub struct Launch {
     /// [default: 1h] [env: RNET_IPALLOC_RECLAIM]
     #[arg(long, value_name = "TIME")]
     pub ipalloc_reclaim: Option<String>,
-    /// MTU inside the networks, bytes [default: 1398, which fits a 1500-byte underlay] [env: RNET_MTU]
+    /// MTU inside the networks: a number of bytes, or auto for what the narrowest path of the mesh takes whole [default: auto]
+    /// [env: RNET_MTU]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
     /// How frames are captured: tap, or pcap where /dev/net/tun is missing [default: tap] [env: RNET_CAPTURE]

@@ -19,7 +19,7 @@ use super::guard;
 use super::names;
 use super::plan::{Step, plan};
 use crate::io::capture::{Capture, Options};
-use crate::io::netlink::{Netlink, Veth};
+use crate::io::netlink::{Netlink, NetlinkError, Veth};
 use crate::io::netns::{Netns, set_sysctl};
 use crate::io::pidfd::{Pidfd, started};
 use crate::io::watch::Watch;
@@ -170,6 +170,11 @@ impl Host {
                 self.run(steps, Some(&inside)).await?;
                 self.shared.register(&key, &interfaces, inside.process);
                 return Ok(HostAnswer::Plugged(inside.place));
+            }
+            HostOp::ResizeNetwork { .. } => self.run(steps, None).await?,
+            HostOp::Resize { place, .. } => {
+                let inside = self.enter(&place)?;
+                self.run(steps, Some(&inside)).await?;
             }
             HostOp::Unplug { key, interfaces, .. } => {
                 // Forgotten first, so that the devices' end is not taken for the attachment's.
@@ -324,7 +329,7 @@ impl Host {
             Step::AddPair { name, peer, mtu } => {
                 netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: *mtu }).await
             }
-            Step::SetMtu { name, mtu } => netlink.set_mtu(name, *mtu).await,
+            Step::SetMtu { name, mtu } => unless_gone(netlink.set_mtu(name, *mtu).await),
             Step::SetMaster { port, bridge } => netlink.set_master(port, bridge).await,
             Step::SetUp { name } => netlink.set_up(name).await,
             Step::SetMac { name, mac } => netlink.set_mac(name, *mac).await,
@@ -371,6 +376,7 @@ impl Host {
             | Step::InsideSettings { .. }
             | Step::InsideAddress { .. }
             | Step::InsideChecksums { .. }
+            | Step::InsideMtu { .. }
             | Step::InsideUp { .. }
             | Step::InsideMulticast { .. }
             | Step::InsideDefaultRoute { .. } => {
@@ -404,6 +410,7 @@ impl Host {
                 self.shared.netlink.add_veth(veth).await
             }
             Step::InsideAddress { name, address } => netlink.add_address(name, *address).await,
+            Step::InsideMtu { name, mtu } => unless_gone(netlink.set_mtu(name, *mtu).await),
             Step::InsideUp { name } => netlink.set_up(name).await,
             Step::InsideMulticast { name } => netlink.add_multicast_route(name).await.map(|_| ()),
             Step::InsideDefaultRoute { name, via } => match netlink.add_default_route(name, *via).await {
@@ -527,6 +534,11 @@ async fn announce(interfaces: Vec<Interface>) {
             }
         }
     }
+}
+
+/// A device that is gone needs no change.
+fn unless_gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
+    result.or_else(|e| if e.is_no_device() { Ok(()) } else { Err(e) })
 }
 
 fn silence(name: &str) -> io::Result<()> {

@@ -28,7 +28,7 @@ pub enum Step {
     AddVeth { name: String, peer: String, mac: Mac, mtu: u16 },
     /// No IPv6 of the host on this device, and no IPv4 without an address there.
     Silence { name: String },
-    /// Set the MTU.
+    /// Set the MTU; it is no error if the device is gone.
     SetMtu { name: String, mtu: u16 },
     /// Put a device on a bridge.
     SetMaster { port: String, bridge: String },
@@ -50,6 +50,8 @@ pub enum Step {
     InsideAddress { name: String, address: HostAddress },
     /// Inside: complete checksums before sending (frames are captured by libpcap).
     InsideChecksums { name: String },
+    /// Inside: set the MTU; it is no error if the interface is gone.
+    InsideMtu { name: String, mtu: u16 },
     /// Inside: bring the interface up.
     InsideUp { name: String },
     /// Inside: send IPv4 multicast through this interface, unless something else has that route.
@@ -100,14 +102,14 @@ impl Step {
 /// The steps of `op`, where frames are captured by `kind`.
 pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
     match op {
-        HostOp::OpenNetwork { id, port, mtu, .. } => {
-            let bridge = names::bridge(*id);
+        HostOp::OpenNetwork { network, id, port, mtu } => {
+            let (bridge, mtu) = (names::bridge(*id), network.usable_mtu(*mtu));
             let mut steps = vec![
-                Step::AddBridge { name: bridge.clone(), mtu: *mtu },
+                Step::AddBridge { name: bridge.clone(), mtu },
                 Step::Silence { name: bridge.clone() },
                 Step::Shut { name: bridge.clone() },
             ];
-            steps.extend(capture(*id, *mtu, kind));
+            steps.extend(capture(*id, mtu, kind));
             steps.extend([
                 Step::SetUp { name: bridge },
                 Step::AwaitForwarding { port: on_bridge(*id, kind) },
@@ -132,6 +134,23 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                 Step::Delete { name: names::bridge(*id) },
                 Step::Unshut { name: names::bridge(*id) },
             ]
+        }
+        HostOp::ResizeNetwork { network, id, mtu } => {
+            let (captured, bridged) = names::pcap_pair(*id);
+            let ports = match kind {
+                CaptureKind::Tap => vec![names::tap(*id)],
+                CaptureKind::Pcap => vec![captured, bridged],
+            };
+            // The bridge last: it takes the least of its ports until it is told otherwise.
+            let devices = ports.into_iter().chain([names::bridge(*id)]);
+            devices.map(|name| Step::SetMtu { name, mtu: network.usable_mtu(*mtu) }).collect()
+        }
+        HostOp::Resize { key, interfaces, mtu, .. } => {
+            let resize = |interface: &Interface| {
+                let (name, mtu) = (interface.name.clone(), interface.network.usable_mtu(*mtu));
+                [Step::InsideMtu { name: name.clone(), mtu }, Step::SetMtu { name: names::veth(key, &name), mtu }]
+            };
+            interfaces.iter().flat_map(resize).collect()
         }
         HostOp::Plug { place: Place::Host, interfaces, .. } => {
             interfaces.iter().flat_map(|interface| expose(interface, kind)).collect()
@@ -216,6 +235,7 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
     let (ours, inside) = (names::veth(key, &interface.name), &interface.name);
     let ipv6 = interface.addresses.iter().any(|address| address.ip().is_ipv6());
     let ipv4 = interface.addresses.iter().any(|address| address.ip().is_ipv4());
+    let mtu = interface.network.usable_mtu(mtu);
     let mut steps = vec![
         Step::AddVeth { name: ours.clone(), peer: inside.clone(), mac: interface.mac, mtu },
         Step::Silence { name: ours.clone() },
@@ -390,6 +410,33 @@ mod tests {
         let bridge = "rnb8312a4".to_string();
         let shut = position(&steps, |s| *s == Step::Shut { name: bridge.clone() });
         assert!(shut < position(&steps, |s| *s == Step::SetUp { name: bridge.clone() }));
+    }
+
+    #[test]
+    fn every_device_that_has_an_mtu_gets_the_new_one_and_ipv6_at_least_1280() {
+        let mtus = |steps: &[Step]| {
+            let mtu = |step: &Step| match step {
+                Step::AddBridge { name, mtu } | Step::SetMtu { name, mtu } | Step::InsideMtu { name, mtu } => {
+                    vec![(name.clone(), *mtu)]
+                }
+                Step::AddPair { name, peer, mtu } | Step::AddVeth { name, peer, mtu, .. } => {
+                    vec![(name.clone(), *mtu), (peer.clone(), *mtu)]
+                }
+                _ => Vec::new(),
+            };
+            steps.iter().flat_map(mtu).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let HostOp::OpenNetwork { network, id, .. } = open() else { unreachable!() };
+        let HostOp::Plug { key, place, interfaces, .. } = plug_two() else { unreachable!() };
+        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+            let resized = mtus(&plan(&HostOp::ResizeNetwork { network, id, mtu: 1410 }, kind));
+            assert_eq!(resized, mtus(&plan(&open(), kind)));
+            let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
+            let resized = mtus(&plan(&HostOp::Resize { key, place, interfaces, mtu: 1410 }, kind));
+            assert_eq!(resized, mtus(&plan(&plug_two(), kind)));
+        }
+        let narrow = mtus(&plan(&HostOp::Resize { key, place, interfaces, mtu: 600 }, CaptureKind::Tap));
+        assert_eq!((narrow["rnet0"], narrow["rnet1"]), (600, 1280));
     }
 
     #[test]

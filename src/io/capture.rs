@@ -89,6 +89,15 @@ impl Capture {
         }
     }
 
+    /// The device whose queue frames wait in, where one can be told: with pcap libpcap's own counts it.
+    pub fn device(&self) -> Option<&str> {
+        match self {
+            Capture::Tap(tap) => Some(tap.name()),
+            #[cfg(feature = "pcap")]
+            Capture::Pcap(_) => None,
+        }
+    }
+
     /// The next captured frame, or nothing if none waits. `buffer` should hold [`CAPTURE_MAX`] bytes; a longer frame is cut.
     /// `Malformed` concerns that frame only: it is lost. An error means that the device is gone or down (EBADFD, EIO):
     /// close the port, or try again when it is up.

@@ -127,12 +127,13 @@ struct Group {
     segment: usize,
     count: usize,
     bytes: usize,
+    alone: bool,
 }
 
 impl Group {
     /// Whether a datagram of `len` bytes may still join.
     fn takes(&self, len: usize) -> bool {
-        let open = self.bytes == self.segment * self.count;
+        let open = !self.alone && self.bytes == self.segment * self.count;
         open && len <= self.segment && self.count < SEGMENTS_MAX && self.bytes + len <= DATAGRAM_MAX
     }
 }
@@ -178,6 +179,15 @@ impl Egress {
     /// Room for a datagram of `len` bytes (1 to 65,507) for `to`, to be written whole before the next call. Nothing if the
     /// batch is full or no datagram can be that long; it is counted as `overflow` then.
     pub fn reserve(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.reserve_as(to, len, false)
+    }
+
+    /// The same for a datagram that joins no other, and is joined by none.
+    pub fn reserve_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.reserve_as(to, len, true)
+    }
+
+    fn reserve_as(&mut self, to: SocketAddr, len: usize, alone: bool) -> Option<&mut [u8]> {
         let fits = len > 0
             && len <= DATAGRAM_MAX
             && self.used + len <= CAPACITY
@@ -190,7 +200,7 @@ impl Egress {
         let (start, end) = (self.used, self.used + len);
         // Only the last group of a destination: an earlier one would overtake it.
         let group = self.groups.iter_mut().enumerate().rev().take(TURNS).find(|(_, group)| group.to == to);
-        match group.filter(|(_, group)| group.takes(len)) {
+        match group.filter(|(_, group)| !alone && group.takes(len)) {
             Some((number, group)) => {
                 self.latest = number;
                 group.count += 1;
@@ -207,7 +217,15 @@ impl Egress {
                 self.latest = self.groups.len();
                 let stretch = self.stretches.len();
                 self.stretches.push(Stretch { start, end, next: None });
-                self.groups.push(Group { to, first: stretch, last: stretch, segment: len, count: 1, bytes: len });
+                self.groups.push(Group {
+                    to,
+                    first: stretch,
+                    last: stretch,
+                    segment: len,
+                    count: 1,
+                    bytes: len,
+                    alone,
+                });
             }
         }
         self.used = end;
@@ -314,6 +332,18 @@ mod tests {
         );
         assert!(got.iter().all(|d| d.iter().all(|b| *b == d[0])), "each datagram is whole");
         assert!(egress.is_empty());
+    }
+
+    #[test]
+    fn what_is_to_be_alone_rides_no_other_send() {
+        let (mut client, server, to) = pair();
+        let mut egress = Egress::new();
+        for (mark, alone) in [(1, false), (2, true), (3, true), (4, false), (5, false)] {
+            let room = if alone { egress.reserve_alone(to, 500) } else { egress.reserve(to, 500) };
+            room.unwrap().fill(mark);
+        }
+        assert_eq!(egress.flush(&mut client), Sent { datagrams: 5, bytes: 2500, calls: 4, ..Sent::default() });
+        assert_eq!(receive(&server, 5).iter().map(|d| d[0]).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap pcap     a network's capture port: a frame and what is left to do on it, in or out, never blocking
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
+//! lost                 what the kernel dropped before we saw it
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
 //! firewall routes      nftables: changed, listed, watched; where this machine sends what
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
@@ -26,6 +27,7 @@ pub mod ethtool;
 pub mod firewall;
 pub mod ingress;
 pub mod lock;
+pub mod lost;
 pub mod netlink;
 pub mod netns;
 pub mod packet;

@@ -50,6 +50,9 @@ pub struct LinkRecord {
     pub established: bool,
     /// Round-trip time, microseconds; 0 while unknown. A change of it is a new version for the whole mesh: quantise it.
     pub rtt_us: u32,
+    /// The largest UDP payload that gets through from this end, bytes; 0 while unknown. It changes seldom: only a settled one
+    /// is told.
+    pub mtu: u16,
 }
 
 impl Record {
@@ -166,7 +169,7 @@ pub(crate) mod tests {
 
     pub(crate) fn link(to: u16, established: bool) -> LinkRecord {
         let address = SocketAddr::from(([10, 0, to.to_be_bytes()[0], to.to_be_bytes()[1]], 6783));
-        LinkRecord { peer: key(to).name(), address, outbound: true, established, rtt_us: 0 }
+        LinkRecord { peer: key(to).name(), address, outbound: true, established, rtt_us: 0, mtu: 0 }
     }
 
     /// Peer `n` with number n + 1 and links to `to`.

@@ -1,4 +1,4 @@
-//! Proof and measure of one datagram path: heartbeats and the search for its MTU.
+//! Proof and measure of one datagram path: heartbeats, and what the search for its MTU (`search`) sends.
 //!
 //! Owns what is known of the path's quality; does not seal, send or choose the endpoint: the owner does, with bodies
 //! that `poll` makes. Only bodies that opened (authenticated, not replayed) may be given to `handle`.
@@ -18,12 +18,15 @@
 //! that a path costs two datagrams a second; an unanswered ask is repeated after 250 ms or twice the round trip, whichever
 //! is more. The path is proven while the other side acknowledged something new within 3 s and says the same of us.
 //!
-//! MTU: between 1200 (assumed) and 9000; usual sizes first, then halving; three tries a size; checked again each
-//! minute, and every 5 s while data flows, because what a narrower path drops in silence nobody else tells; searched anew
-//! after 10 minutes, or when the address or this host's network changed.
+//! Sizes are tried only while the path is proven, so that what is lost is lost for its size.
+
+mod search;
+
+pub use search::{MOST_MTU, SURE_MTU};
 
 use crate::types::Instant;
 use crate::wire::Malformed;
+use search::{Patience, Search};
 use smallvec::SmallVec;
 use std::time::Duration;
 
@@ -45,22 +48,8 @@ const REPEAT: Duration = Duration::from_millis(250);
 /// Timers are rounded to this grid, so that many paths share one wake-up.
 const GRID: Duration = Duration::from_millis(250);
 
-/// Smallest MTU that is ever assumed, bytes of UDP payload.
-pub const LEAST_MTU: u16 = 1200;
-/// Largest that is looked for.
-pub const MOST_MTU: u16 = 9000;
-/// Sizes tried before halving: Ethernet under IPv4 and IPv6, jumbo frames alike; the size after each tells that it is the limit.
-const USUAL: [u16; 8] = [1472, 1473, 1452, 1453, 8972, 8973, 8952, 8953];
-const SIZE_TRIES: u8 = 3;
-const SIZE_TIMEOUT: Duration = Duration::from_millis(250);
-const CHECK_AGAIN: Duration = Duration::from_secs(60);
-/// The same while the path is in use.
-const CHECK_IN_USE: Duration = Duration::from_secs(5);
-/// From the end of a search to the next that a change of the network calls for.
-const SEARCH_REST: Duration = Duration::from_secs(2);
-/// Datagrams between two checks that make a path one in use: more than heartbeats are.
-const IN_USE: u64 = 128;
-const SEARCH_AGAIN: Duration = Duration::from_secs(600);
+/// Answers to size tests that wait to be sent: a whole round of them may come at once.
+const SIZE_ANSWERS: usize = 16;
 
 /// The fixed part of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,7 +96,7 @@ impl Body {
 pub struct Heard {
     /// It is the newest heartbeat of the other side: where it came from is where the other side is.
     pub newest: bool,
-    /// `proven` or `mtu` changed.
+    /// `proven`, `mtu` or `is_settled` changed.
     pub changed: bool,
 }
 
@@ -144,7 +133,7 @@ pub struct Probe {
     they_proved: bool,
     ask_at: Instant,
     answer: bool,
-    size_answers: SmallVec<[u16; 4]>,
+    size_answers: SmallVec<[u16; SIZE_ANSWERS]>,
     rtt_us: Option<u32>,
     last_rtt_us: u32,
     /// Sixteen times the jitter, so that small changes are not rounded away.
@@ -187,9 +176,14 @@ impl Probe {
         self.alive(now) && self.they_proved
     }
 
-    /// Largest UDP payload that came through; 0 while unknown.
+    /// Largest UDP payload that came through; 0 while unknown: then only [`SURE_MTU`] is sure.
     pub fn mtu(&self) -> u16 {
-        self.search.proven
+        self.search.mtu()
+    }
+
+    /// Nothing larger than `mtu` gets through: it is the path's limit, not just what was tried so far.
+    pub fn is_settled(&self) -> bool {
+        self.search.is_settled()
     }
 
     /// What was measured.
@@ -208,20 +202,20 @@ impl Probe {
         }
     }
 
-    /// The other side's address changed: the MTU is searched anew, and the new address asked at once.
+    /// The other side's address changed: nothing is known of the MTU, and the new address is asked at once.
     pub fn address_changed(&mut self, now: Instant) {
-        self.search.restart();
+        self.search = Search::new();
         self.ask_at = now;
     }
 
-    /// A device or a route of this host changed: the MTU is searched anew soon.
-    pub fn network_changed(&mut self) {
-        self.search.again = true;
+    /// An address or a route of this machine changed: larger datagrams may get through, or not even those that did.
+    pub fn route_changed(&mut self, now: Instant) {
+        self.search.grow(now);
     }
 
-    /// How many datagrams were sent under the keys in use.
-    pub fn carried(&mut self, datagrams: u64) {
-        self.search.carried = datagrams;
+    /// Data was sent since this was last called: if full-size datagrams get lost now, it is to be noticed.
+    pub fn data_flows(&mut self, now: Instant) {
+        self.search.hurry(now);
     }
 
     /// Probe at once: the path's keys have only now become usable.
@@ -243,11 +237,16 @@ impl Probe {
         if !self.proven(now) {
             return None;
         }
-        let patience = SIZE_TIMEOUT.max(Duration::from_micros(2 * u64::from(self.quality().rtt_us)));
-        let size = self.search.poll(patience, now)?;
+        let size = self.search.poll(self.patience(), now)?;
         let mut body = Body { flags: FULL, size: 0, sequence: 0, acknowledged: 0, held_us: 0, seen: 0 }.emit();
         body.resize(usize::from(size.saturating_sub(self.overhead)).max(BODY_LEN), 0);
         Some(body)
+    }
+
+    fn patience(&self) -> Patience {
+        let Quality { rtt_us, loss_out, loss_in, .. } = self.quality();
+        let lost = 1.0 - (1.0 - loss_out / 100.0) * (1.0 - loss_in / 100.0);
+        Patience { rtt: Duration::from_micros(rtt_us.into()), lost }
     }
 
     fn heartbeat(&mut self, ask: u8, now: Instant) -> Vec<u8> {
@@ -287,17 +286,17 @@ impl Probe {
         if let Some(acknowledged) = self.acknowledged_at.filter(|_| self.alive(now)) {
             at = at.min(acknowledged + DEAD_AFTER);
         }
-        if self.proven(now) { at.min(self.search.next) } else { at }
+        if self.proven(now) { at.min(self.search.deadline()) } else { at }
     }
 
     /// A probe's body (at least its first 24 bytes) of a datagram of `size` bytes of UDP payload.
     pub fn handle(&mut self, body: &[u8], size: u16, now: Instant) -> Result<Heard, Malformed> {
         let body = Body::parse(body)?;
-        let (proven, mtu) = (self.proven(now), self.mtu());
+        let before = (self.proven(now), self.mtu(), self.is_settled());
         let mut newest = false;
         if body.flags & FULL != 0 {
             // Answers wait in a short list: who sends more at once than it holds is asking in vain.
-            if self.size_answers.len() < 4 {
+            if self.size_answers.len() < SIZE_ANSWERS {
                 self.size_answers.push(size);
             }
         } else if body.flags & ARRIVED != 0 {
@@ -305,7 +304,7 @@ impl Probe {
         } else {
             newest = self.learn(&body, now);
         }
-        Ok(Heard { newest, changed: (proven, mtu) != (self.proven(now), self.mtu()) })
+        Ok(Heard { newest, changed: before != (self.proven(now), self.mtu(), self.is_settled()) })
     }
 
     fn learn(&mut self, body: &Body, now: Instant) -> bool {
@@ -359,393 +358,5 @@ fn on_grid(at: Instant) -> Instant {
     Instant::from_nanos(at.nanos() / grid * grid)
 }
 
-/// The search for the MTU: `low` came through, `high` did not.
-#[derive(Debug)]
-struct Search {
-    /// What the data path may use.
-    proven: u16,
-    low: u16,
-    high: u16,
-    /// The size on its way, tries made, when the last was sent.
-    trial: Option<(u16, u8, Instant)>,
-    /// Nothing is tried before.
-    next: Instant,
-    searched_at: Option<Instant>,
-    /// To be searched anew.
-    again: bool,
-    /// When the size in use was last sent to be checked, and what had been carried then; and what has been until now.
-    checked: (Instant, u64),
-    carried: u64,
-}
-
-impl Search {
-    fn new() -> Search {
-        Search {
-            proven: 0,
-            low: LEAST_MTU,
-            high: MOST_MTU + 1,
-            trial: None,
-            next: Instant::ZERO,
-            searched_at: None,
-            again: false,
-            checked: (Instant::ZERO, 0),
-            carried: 0,
-        }
-    }
-
-    fn restart(&mut self) {
-        *self = Search { proven: self.proven, checked: self.checked, carried: self.carried, ..Search::new() };
-    }
-
-    /// Whether the search is over and something calls for a look before the time.
-    fn is_called_for(&self, now: Instant) -> bool {
-        let (Some(searched), None) = (self.searched_at, self.trial) else { return false };
-        // Keys are replaced now and then, and datagrams counted anew.
-        let in_use = self.carried.checked_sub(self.checked.1).unwrap_or(self.carried) > IN_USE;
-        let checked = searched.max(self.checked.0);
-        (self.again && now - searched >= SEARCH_REST) || (in_use && now - checked >= CHECK_IN_USE)
-    }
-
-    fn done(&self) -> bool {
-        self.low + 1 >= self.high
-    }
-
-    fn candidate(&self) -> u16 {
-        let usual = USUAL.iter().copied().find(|size| *size > self.low && *size < self.high);
-        usual.unwrap_or(self.low + (self.high - self.low) / 2)
-    }
-
-    /// The size to send a probe of now.
-    fn poll(&mut self, patience: Duration, now: Instant) -> Option<u16> {
-        if now < self.next && !self.is_called_for(now) {
-            return None;
-        }
-        if let Some((size, tries, sent)) = self.trial {
-            if now < sent + patience {
-                self.next = sent + patience;
-                return None;
-            }
-            if tries < SIZE_TRIES {
-                return Some(self.send(size, tries + 1, patience, now));
-            }
-            self.lost(size);
-        }
-        if self.done() {
-            return self.check(patience, now);
-        }
-        let size = self.candidate();
-        Some(self.send(size, 1, patience, now))
-    }
-
-    fn send(&mut self, size: u16, tries: u8, patience: Duration, now: Instant) -> u16 {
-        self.trial = Some((size, tries, now));
-        self.next = now + patience;
-        size
-    }
-
-    /// The search is over: what it found is checked each minute, and searched anew after ten.
-    fn check(&mut self, patience: Duration, now: Instant) -> Option<u16> {
-        let Some(searched) = self.searched_at else {
-            self.searched_at = Some(now);
-            self.proven = self.low;
-            self.next = now + CHECK_AGAIN;
-            return None;
-        };
-        self.checked = (now, self.carried);
-        if self.again || now - searched >= SEARCH_AGAIN {
-            self.restart();
-            let size = self.candidate();
-            return Some(self.send(size, 1, patience, now));
-        }
-        let size = self.low;
-        (size > LEAST_MTU).then(|| self.send(size, 1, patience, now)).or_else(|| {
-            self.next = now + CHECK_AGAIN;
-            None
-        })
-    }
-
-    fn lost(&mut self, size: u16) {
-        self.trial = None;
-        if size <= self.low {
-            // What came through before does no longer.
-            self.restart();
-            self.proven = LEAST_MTU;
-            self.high = size;
-            return;
-        }
-        self.high = size;
-        // Until something larger is proven, only the assumed size is safe.
-        if self.proven == 0 || self.proven >= size {
-            self.proven = self.low;
-        }
-    }
-
-    fn arrived(&mut self, size: u16, now: Instant) {
-        let Some((trial, _, _)) = self.trial else { return };
-        if size != trial {
-            return;
-        }
-        self.trial = None;
-        self.next = if self.searched_at.is_some() { now + CHECK_AGAIN } else { now };
-        self.low = self.low.max(size);
-        if self.proven == 0 || size > self.proven {
-            self.proven = size;
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const OVERHEAD: u16 = 32;
-
-    fn at(ms: u64) -> Instant {
-        Instant::from_nanos(ms * 1_000_000)
-    }
-
-    /// Two ends and a wire of one millisecond; `passes` says which datagram (from which end, number, size) arrives.
-    struct Wire<F: FnMut(usize, usize, usize) -> bool> {
-        ends: [Probe; 2],
-        flying: Vec<(Instant, usize, Vec<u8>)>,
-        sent: usize,
-        now: Instant,
-        passes: F,
-    }
-
-    impl<F: FnMut(usize, usize, usize) -> bool> Wire<F> {
-        fn new(passes: F) -> Wire<F> {
-            let end = |asks| Probe::new(asks, OVERHEAD, Instant::ZERO);
-            Wire { ends: [end(true), end(false)], flying: Vec::new(), sent: 0, now: Instant::ZERO, passes }
-        }
-
-        fn run_until(&mut self, until: Instant) {
-            loop {
-                for from in 0..2 {
-                    while let Some(body) = self.ends[from].poll(self.now) {
-                        self.sent += 1;
-                        assert!(self.sent < 1_000_000, "a storm");
-                        if (self.passes)(from, self.sent, body.len() + usize::from(OVERHEAD)) {
-                            self.flying.push((self.now + Duration::from_millis(1), 1 - from, body));
-                        }
-                    }
-                }
-                let timers = self
-                    .ends
-                    .iter()
-                    .map(|end| end.deadline(self.now))
-                    .map(|at| at.max(self.now + Duration::from_millis(1)));
-                let next = timers.chain(self.flying.iter().map(|(at, ..)| *at)).min().unwrap();
-                if next > until {
-                    self.now = until;
-                    return;
-                }
-                self.now = next;
-                let now = self.now;
-                let (due, later) = std::mem::take(&mut self.flying).into_iter().partition(|(at, ..)| *at <= now);
-                self.flying = later;
-                let due: Vec<(Instant, usize, Vec<u8>)> = due;
-                for (_, to, body) in due {
-                    let size = u16::try_from(body.len()).unwrap() + OVERHEAD;
-                    self.ends[to].handle(&body[..body.len().min(64)], size, now).unwrap();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn both_ends_prove_a_good_path_within_two_round_trips() {
-        let mut wire = Wire::new(|_, _, _| true);
-        wire.run_until(at(6));
-        assert!(wire.ends.iter().all(|end| end.proven(at(6))));
-    }
-
-    #[test]
-    fn a_path_that_works_one_way_only_is_not_proven() {
-        let mut wire = Wire::new(|from, _, _| from == 0);
-        wire.run_until(at(20_000));
-        assert!(wire.ends.iter().all(|end| !end.proven(at(20_000))));
-    }
-
-    #[test]
-    fn an_idle_path_costs_two_datagrams_a_second() {
-        let mut wire = Wire::new(|_, _, size| size <= 1472);
-        wire.run_until(at(30_000));
-        let before = wire.sent;
-        wire.run_until(at(50_000));
-        assert!((38..=46).contains(&(wire.sent - before)), "{}", wire.sent - before);
-        assert_eq!(wire.ends[0].quality().loss_out, 0.0);
-        assert!((1900..2200).contains(&wire.ends[0].quality().rtt_us), "{:?}", wire.ends[0].quality());
-        assert!((1900..2200).contains(&wire.ends[1].quality().rtt_us), "{:?}", wire.ends[1].quality());
-    }
-
-    #[test]
-    fn a_cut_path_is_dead_after_three_seconds_on_both_ends_and_comes_back() {
-        let cut = std::cell::Cell::new(false);
-        let mut wire = Wire::new(|_, _, _| !cut.get());
-        wire.run_until(at(10_000));
-        cut.set(true);
-        wire.run_until(at(12_000));
-        assert!(wire.ends.iter().all(|end| end.proven(at(12_000))));
-        wire.run_until(at(13_600));
-        assert!(wire.ends.iter().all(|end| !end.proven(at(13_600))));
-        cut.set(false);
-        wire.run_until(at(14_200));
-        assert!(wire.ends.iter().all(|end| end.proven(at(14_200))));
-    }
-
-    #[test]
-    fn thirty_percent_loss_neither_kills_a_path_nor_goes_unseen() {
-        let mut random = StdRng::seed_from_u64(7);
-        let mut wire = Wire::new(move |_, _, size| size <= 1472 && random.random_bool(0.7));
-        wire.run_until(at(5000));
-        let mut dead = 0;
-        for second in 5..300 {
-            wire.run_until(at(second * 1000));
-            dead += u32::from(!wire.ends.iter().all(|end| end.proven(wire.now)));
-        }
-        assert!(dead <= 1, "{dead} seconds dead");
-        let loss = wire.ends[0].quality().loss_out;
-        assert!((10.0..55.0).contains(&loss), "{loss}");
-    }
-
-    use rand::rngs::StdRng;
-    use rand::{RngExt, SeedableRng};
-
-    #[test]
-    fn finds_the_mtu_of_usual_and_unusual_paths() {
-        for limit in [1200, 1280, 1372, 1392, 1452, 1472, 1473, 4000, 8952, 8972, 9000] {
-            let mut wire = Wire::new(|_, _, size| size <= limit);
-            wire.run_until(at(20_000));
-            for end in &wire.ends {
-                assert_eq!(usize::from(end.mtu()), limit);
-            }
-        }
-    }
-
-    #[test]
-    fn usual_mtu_is_known_within_a_second_and_a_half() {
-        let mut wire = Wire::new(|_, _, size| size <= 1472);
-        wire.run_until(at(1500));
-        assert_eq!(wire.ends[0].mtu(), 1472);
-    }
-
-    #[test]
-    fn mtu_shrinks_within_a_minute_and_grows_after_ten() {
-        let limit = std::cell::Cell::new(1472);
-        let mut wire = Wire::new(|_, _, size| size <= limit.get());
-        wire.run_until(at(10_000));
-        limit.set(1400);
-        wire.run_until(at(85_000));
-        assert_eq!(wire.ends[0].mtu(), 1400);
-        limit.set(8972);
-        wire.run_until(at(800_000));
-        assert_eq!(wire.ends[0].mtu(), 8972);
-    }
-
-    #[test]
-    fn mtu_of_a_path_in_use_shrinks_within_six_seconds() {
-        let limit = std::cell::Cell::new(1472);
-        let mut wire = Wire::new(|_, _, size| size <= limit.get());
-        let mut carried = 0;
-        let mut run = |wire: &mut Wire<_>, until: u64| {
-            for tenth in wire.now.nanos() / 100_000_000..until * 10 {
-                carried += 100;
-                wire.ends.iter_mut().for_each(|end| end.carried(carried));
-                wire.run_until(at(tenth * 100));
-            }
-        };
-        run(&mut wire, 20);
-        let before = wire.sent;
-        run(&mut wire, 50);
-        assert!((80..=88).contains(&(wire.sent - before)), "heartbeats and checks: {}", wire.sent - before);
-        limit.set(1300);
-        run(&mut wire, 57);
-        assert!(wire.ends.iter().all(|end| end.mtu() <= 1300));
-        run(&mut wire, 70);
-        assert!(wire.ends.iter().all(|end| end.mtu() == 1300));
-        // Keys are replaced.
-        carried = 0;
-        limit.set(1250);
-        let mut carry = |wire: &mut Wire<_>, until: u64| {
-            for tenth in wire.now.nanos() / 100_000_000..until * 10 {
-                carried += 10;
-                wire.ends.iter_mut().for_each(|end| end.carried(carried));
-                wire.run_until(at(tenth * 100));
-            }
-        };
-        carry(&mut wire, 80);
-        assert!(wire.ends.iter().all(|end| end.mtu() <= 1250));
-    }
-
-    #[test]
-    fn mtu_shrinks_and_grows_soon_where_the_hosts_network_changed() {
-        let limit = std::cell::Cell::new(1472);
-        let mut wire = Wire::new(|_, _, size| size <= limit.get());
-        wire.run_until(at(20_000));
-        limit.set(1300);
-        wire.ends.iter_mut().for_each(Probe::network_changed);
-        wire.run_until(at(22_500));
-        assert!(wire.ends.iter().all(|end| end.mtu() <= 1300));
-        // In the middle of the search: it is searched once more afterwards.
-        limit.set(1472);
-        wire.ends.iter_mut().for_each(Probe::network_changed);
-        wire.run_until(at(45_000));
-        assert!(wire.ends.iter().all(|end| end.mtu() == 1472));
-        // However often it changes, searches rest in between.
-        let before = wire.sent;
-        for tenth in 450..650 {
-            wire.ends.iter_mut().for_each(Probe::network_changed);
-            wire.run_until(at(tenth * 100));
-        }
-        assert!(wire.sent - before < 40 + 2 * 8 * 6, "{}", wire.sent - before);
-        assert!(wire.ends.iter().all(|end| end.mtu() == 1472));
-    }
-
-    #[test]
-    fn address_change_searches_at_once() {
-        let limit = std::cell::Cell::new(1472);
-        let mut wire = Wire::new(|_, _, size| size <= limit.get());
-        wire.run_until(at(10_000));
-        limit.set(8972);
-        let now = wire.now;
-        wire.ends[0].address_changed(now);
-        wire.run_until(at(20_000));
-        assert_eq!(wire.ends[0].mtu(), 8972);
-    }
-
-    #[test]
-    fn an_old_heartbeat_is_not_the_newest() {
-        let mut wire = Wire::new(|_, _, _| true);
-        wire.run_until(at(3000));
-        let old = Body { flags: 0, size: 0, sequence: 1, acknowledged: 0, held_us: 0, seen: 0 }.emit();
-        let heard = wire.ends[0].handle(&old, 56, at(3000)).unwrap();
-        assert_eq!(heard, Heard { newest: false, changed: false });
-    }
-
-    proptest! {
-        #[test]
-        fn handles_any_bytes(bodies in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..64), any::<u16>(), 0u64..5000), 0..40)) {
-            let mut probe = Probe::new(true, OVERHEAD, Instant::ZERO);
-            let mut now = Instant::ZERO;
-            for (mut body, size, wait) in bodies {
-                if let Some(flags) = body.first_mut() { *flags &= 15; }
-                if let Some(zero) = body.get_mut(1) { *zero = 0; }
-                now += Duration::from_millis(wait);
-                let _ = probe.handle(&body, size, now);
-                let sent = std::iter::from_fn(|| probe.poll(now)).take(20).count();
-                prop_assert!(sent < 20, "a storm");
-                prop_assert!(probe.deadline(now) > now);
-                let quality = probe.quality();
-                prop_assert!((0.0..=100.0).contains(&quality.loss_in) && (0.0..=100.0).contains(&quality.loss_out));
-            }
-        }
-
-        #[test]
-        fn body_parses_what_it_emits(flags in 0u8..16, size: u16, sequence: u32, acknowledged: u32, held_us: u32, seen: u64) {
-            let body = Body { flags, size, sequence, acknowledged, held_us, seen };
-            prop_assert_eq!(Body::parse(&body.emit()), Ok(body));
-        }
-    }
-}
+mod tests;

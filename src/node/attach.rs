@@ -133,7 +133,7 @@ impl Attachments {
             }
             HostOp::Plug { interfaces, .. } => self.add(who, interfaces),
             HostOp::Unplug { key, interfaces, .. } => self.remove(key, interfaces),
-            HostOp::Filter(_) => {}
+            HostOp::Filter(_) | HostOp::ResizeNetwork { .. } | HostOp::Resize { .. } => {}
         }
     }
 
@@ -162,7 +162,11 @@ impl Attachments {
             HostOp::Plug { key, interfaces, .. } => self.remove(key, interfaces),
             // Its attachments still reach each other.
             HostOp::Recapture { .. } => {}
-            HostOp::CloseNetwork { .. } | HostOp::Unplug { .. } | HostOp::Filter(_) => {}
+            HostOp::CloseNetwork { .. }
+            | HostOp::Unplug { .. }
+            | HostOp::Filter(_)
+            | HostOp::ResizeNetwork { .. }
+            | HostOp::Resize { .. } => {}
         }
     }
 
@@ -208,6 +212,19 @@ impl Attachments {
         self.networks.get(&id).map(|port| HostOp::CloseNetwork { id, port: port.port })
     }
 
+    /// Gives all that is there this MTU.
+    pub fn resize(&self, mtu: u16) -> Vec<HostOp> {
+        let networks = self.networks.iter().filter(|(_, port)| port.open);
+        let networks = networks.map(|(id, port)| HostOp::ResizeNetwork { network: port.network, id: *id, mtu });
+        // The host's interfaces are the bridges themselves.
+        let plugged = self.by_key.values().filter(|attachment| attachment.place != Place::Host);
+        let plugged = plugged.map(|attachment| {
+            let Attachment { key, place, interfaces, .. } = attachment.clone();
+            HostOp::Resize { key, place, interfaces, mtu }
+        });
+        networks.chain(plugged).collect()
+    }
+
     /// Takes everything off the machine.
     pub fn clear(&self) -> Vec<HostOp> {
         let unplugs = self.by_key.values().map(|a| unplug(&a.key, &a.place, a.interfaces.clone()));
@@ -232,8 +249,12 @@ pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
             let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
             Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
         }
-        // The packet filter follows the tables by itself.
-        HostOp::CloseNetwork { .. } | HostOp::Recapture { .. } | HostOp::Filter(_) => None,
+        // The packet filter follows the tables by itself, the MTU the mesh.
+        HostOp::CloseNetwork { .. }
+        | HostOp::Recapture { .. }
+        | HostOp::Filter(_)
+        | HostOp::ResizeNetwork { .. }
+        | HostOp::Resize { .. } => None,
     }
 }
 
@@ -469,7 +490,7 @@ impl Node {
             steps.push(unplug(&who.key, &who.place, replaced));
         }
         if !plugged.is_empty() {
-            steps.push(plug(who, plugged, self.config.mtu));
+            steps.push(plug(who, plugged, self.width.in_use()));
         }
         steps
     }
@@ -480,7 +501,7 @@ impl Node {
             if !self.attachments.networks.contains_key(&id) {
                 self.attachments.ports += 1;
                 let port = PortId(self.attachments.ports);
-                steps.push(HostOp::OpenNetwork { network, id, port, mtu: self.config.mtu });
+                steps.push(HostOp::OpenNetwork { network, id, port, mtu: self.width.in_use() });
             }
         }
         steps
@@ -488,10 +509,11 @@ impl Node {
 
     /// Plans to capture a network anew, unless it has been closed meanwhile.
     pub(super) fn plan_recapture(&mut self, gone: PortId) -> Option<HostOp> {
-        let (id, _) = self.attachments.network_of(gone)?;
+        let (id, network) = self.attachments.network_of(gone)?;
+        let mtu = network.usable_mtu(self.width.in_use());
         self.attachments.ports += 1;
         let port = PortId(self.attachments.ports);
-        Some(HostOp::Recapture { id, gone, port, mtu: self.config.mtu })
+        Some(HostOp::Recapture { id, gone, port, mtu })
     }
 
     /// Plans to plug again what was attached in the last run.
@@ -505,7 +527,7 @@ impl Node {
             wanted.insert(interface.id, interface.network);
         }
         let mut steps = self.plan_networks(wanted);
-        steps.push(plug(attachment, attachment.interfaces.clone(), self.config.mtu));
+        steps.push(plug(attachment, attachment.interfaces.clone(), self.width.in_use()));
         Ok(Plan { who: Attachment { interfaces: Vec::new(), ..attachment.clone() }, steps })
     }
 
@@ -521,7 +543,7 @@ impl Node {
         } else {
             self.meant_addresses(held, addresses)
         };
-        let (steps, gone) = self.attachments.without(held, &taken, self.config.mtu);
+        let (steps, gone) = self.attachments.without(held, &taken, self.width.in_use());
         let who = Attachment { interfaces: Vec::new(), ..held.clone() };
         (Plan { who: who.clone(), steps }, Attachment { interfaces: gone, ..who })
     }

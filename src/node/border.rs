@@ -103,7 +103,8 @@ pub enum Level {
     Debug,
 }
 
-/// A change to this machine. `host::plan` turns it into steps, `host::apply` runs them or undoes them all.
+/// A change to this machine. `host::plan` turns it into steps, `host::apply` runs them or undoes them all. An MTU counts as
+/// `Network::usable_mtu` has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostOp {
     /// Make bridge and capture port of a network; frames captured there come in on `port`.
@@ -115,6 +116,10 @@ pub enum HostOp {
     /// Make these interfaces in the namespace of `place`, up and addressed, bridged to their networks. `key` names the
     /// attachment for `AttachmentGone`. If `guarded`, it gets no forged frame onto the bridge.
     Plug { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16, guarded: bool },
+    /// Give bridge and capture port this MTU.
+    ResizeNetwork { network: Network, id: NetId, mtu: u16 },
+    /// Give these interfaces this MTU, in their namespace and here. It is no error if they are gone.
+    Resize { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
     /// Remove these interfaces again; it is no error if they or the namespace are gone.
     Unplug { key: String, place: Place, interfaces: Vec<Interface> },
     /// Route and translate between networks and the outside as this says, instead of whatever was said before.

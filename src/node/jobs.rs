@@ -20,13 +20,35 @@ pub const MAX_WAITING: usize = 256;
 
 /// What is to be done.
 pub(super) enum Job {
-    Attach { request: RequestId, attach: Attach },
-    Restore { attachment: Attachment },
-    Detach { request: RequestId, key: String, addresses: Vec<AddressRequest> },
-    Ports { request: RequestId, key: String, change: Change },
-    Gone { key: String },
-    Recapture { port: PortId },
-    Leave { request: RequestId },
+    Attach {
+        request: RequestId,
+        attach: Attach,
+    },
+    Restore {
+        attachment: Attachment,
+    },
+    Detach {
+        request: RequestId,
+        key: String,
+        addresses: Vec<AddressRequest>,
+    },
+    Ports {
+        request: RequestId,
+        key: String,
+        change: Change,
+    },
+    Gone {
+        key: String,
+    },
+    /// All that is there gets the MTU in use.
+    Resize,
+    /// The device of a network's capture port is gone.
+    Recapture {
+        port: PortId,
+    },
+    Leave {
+        request: RequestId,
+    },
     Stop,
 }
 
@@ -37,7 +59,7 @@ impl Job {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
-            Job::Leave { .. } | Job::Stop => false,
+            Job::Resize | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -142,6 +164,14 @@ impl Node {
         }
     }
 
+    /// What is there gets another MTU.
+    pub(super) fn resize(&mut self) {
+        let waits = self.jobs.waiting.iter().any(|job| matches!(job, Job::Resize));
+        if !self.stopping && !waits && !self.attachments.is_empty() {
+            self.jobs.waiting.push_back(Job::Resize);
+        }
+    }
+
     /// Somebody deleted the device that a network is captured on.
     pub(super) fn capture_gone(&mut self, port: PortId) {
         let Some((_, network)) = self.attachments.network_of(port).filter(|_| !self.stopping) else { return };
@@ -213,6 +243,10 @@ impl Node {
                 let plan = self.plan_detach(&key, &[]).0;
                 (key, Ok(plan), Then::Nobody)
             }
+            Job::Resize => {
+                let steps = self.attachments.resize(self.width.in_use());
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
+            }
             Job::Recapture { port } => {
                 let steps = self.plan_recapture(port).into_iter().collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
@@ -271,7 +305,7 @@ impl Node {
                     if let Then::Ports(_, before) = &work.then {
                         self.set_ports(&work.who.key, before.clone());
                     }
-                    let (mtu, guarded) = (self.config.mtu, !work.who.unguarded);
+                    let (mtu, guarded) = (self.width.in_use(), !work.who.unguarded);
                     work.steps = work.done.drain(..).rev().filter_map(|op| attach::undo(&op, mtu, guarded)).collect();
                     work.failure = Some(why);
                 } else {
@@ -328,6 +362,8 @@ fn what(op: &HostOp) -> String {
         HostOp::CloseNetwork { id, .. } => format!("network {id} could not be taken off this machine"),
         HostOp::Plug { key, .. } => format!("{key} could not be put back"),
         HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),
+        HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
+        HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
     }
 }

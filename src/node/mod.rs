@@ -12,6 +12,7 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
+//! width    the MTU of attachments
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -39,6 +40,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod view;
+mod width;
 
 use crate::crypto::keys::public_key;
 use crate::ipam::IpamConfig;
@@ -48,7 +50,7 @@ use crate::mesh::gossip::Gossip;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
-use crate::types::{Instant, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+use crate::types::{Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
 pub use addresses::AddressConfig;
 pub use storing::STATE_VERSION;
 
@@ -69,6 +71,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storing::Storing;
 use tell::Tell;
+use width::Width;
 
 /// What a router is made of.
 pub struct NodeConfig {
@@ -92,8 +95,8 @@ pub struct NodeConfig {
     pub allow: Option<Vec<PublicKey>>,
     /// Links at a time.
     pub connection_limit: usize,
-    /// MTU of attachments' interfaces, bytes.
-    pub mtu: u16,
+    /// MTU of attachments' interfaces.
+    pub mtu: Mtu,
     /// What moves frames, for `Status`.
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
@@ -129,6 +132,7 @@ pub struct Node {
     published: Published,
     neighbourhood: Neighbourhood,
     attachments: Attachments,
+    width: Width,
     jobs: Jobs,
     addresses: Addresses,
     storing: Storing,
@@ -181,6 +185,7 @@ impl Node {
             published: Published::default(),
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
+            width: Width::new(config.mtu),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),
@@ -227,7 +232,10 @@ impl Node {
             Input::CaptureGone { port } => self.capture_gone(port),
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
-            Input::NetworkChanged => self.network_changed(),
+            Input::NetworkChanged => {
+                self.dialer.network_changed(self.now);
+                self.routes_changed();
+            }
             Input::Tick => {}
         }
     }
@@ -259,6 +267,7 @@ impl Node {
         }
         self.publish();
         self.tend_addresses();
+        self.tend_width();
         self.next_job();
         self.publish();
         self.obey_allocator();
@@ -275,6 +284,7 @@ impl Node {
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
             self.publish_at(),
+            self.width_deadline(),
             if self.stopping { None } else { self.addresses.deadline() },
             self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.

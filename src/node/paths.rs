@@ -42,9 +42,29 @@ pub(super) struct Tended {
     warned: bool,
     /// As published: changes slowly.
     pub published_rtt_us: u32,
+    /// The last limit that was found; 0: none yet.
+    pub settled_mtu: u16,
+    /// What the data plane was told of the MTU, and whether it is the limit.
+    told_mtu: (u16, bool),
+    /// Datagrams that were sealed when that was last looked at: more now, and data flows.
+    sealed: u64,
 }
 
 impl Tended {
+    /// Tells the data plane what was found out of the MTU. Returns whether the mesh is to know it too.
+    fn tell_mtu(&mut self) -> bool {
+        let found = (self.probe.mtu(), self.probe.is_settled());
+        if found == std::mem::replace(&mut self.told_mtu, found) {
+            return false;
+        }
+        match found {
+            (mtu, true) => self.path.set_mtu(mtu),
+            (mtu, false) => self.path.set_mtu_so_far(mtu),
+        }
+        let (mtu, settled) = found;
+        settled && mtu != std::mem::replace(&mut self.settled_mtu, mtu)
+    }
+
     pub fn deadline(&self, now: Instant) -> Instant {
         let keys = self.rekey.deadline();
         if self.rekey.active() == 0 { keys } else { keys.min(self.probe.deadline(now)) }
@@ -81,6 +101,9 @@ impl Node {
             since: self.now,
             warned: false,
             published_rtt_us: 0,
+            settled_mtu: 0,
+            told_mtu: (0, false),
+            sealed: 0,
         });
         self.published.fib_changed = true;
     }
@@ -146,20 +169,17 @@ impl Node {
         tended.is_some_and(|tended| tended.rekey.due(tended.path.counter(), self.now))
     }
 
-    /// Routes may lead elsewhere now, and devices carry more or less at a time.
-    pub(super) fn network_changed(&mut self) {
-        self.dialer.network_changed(self.now);
-        let tended = self.links.all.values_mut().filter_map(|connected| connected.tended.as_mut());
-        tended.for_each(|tended| tended.probe.network_changed());
-    }
-
     fn send_probes(&mut self, id: LinkId) {
         let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
         let Some(to) = tended.path.endpoint().filter(|_| tended.rekey.active() != 0) else { return };
-        tended.probe.carried(tended.path.counter());
+        let sealed = tended.path.counter();
+        if sealed != std::mem::replace(&mut tended.sealed, sealed) {
+            tended.probe.data_flows(self.now);
+        }
         while let Some(body) = tended.probe.poll(self.now) {
             let mut bytes = Vec::new();
             if tended.path.seal_probe(&body, &mut bytes) {
+                tended.sealed += 1;
                 self.out.push_back(Output::Datagram { to, bytes });
             }
         }
@@ -169,10 +189,8 @@ impl Node {
     fn judge_path(&mut self, id: LinkId) {
         let Some(connected) = self.links.all.get_mut(&id) else { return };
         let Some(tended) = connected.tended.as_mut() else { return };
-        let (mtu, proven) = (tended.probe.mtu(), tended.probe.proven(self.now));
-        if tended.path.mtu() != mtu && mtu != 0 {
-            tended.path.set_mtu(mtu);
-        }
+        let proven = tended.probe.proven(self.now);
+        let limited = tended.tell_mtu();
         let changed = proven != tended.proven;
         let lasted = self.now - tended.since;
         if changed {
@@ -182,6 +200,9 @@ impl Node {
             tended.warned = true;
         } else {
             self.published.rtt_moved |= proven && rtt_moved(tended.published_rtt_us, tended.probe.quality().rtt_us);
+            if limited {
+                self.refresh_record();
+            }
             return;
         }
         self.tell_path(id, changed, lasted);
@@ -227,6 +248,13 @@ impl Node {
         self.send_probes(id);
         if heard.changed {
             self.judge_path(id);
+        }
+    }
+
+    /// Addresses or routes of this machine changed, and so perhaps what the underlay takes.
+    pub(super) fn routes_changed(&mut self) {
+        for tended in self.links.all.values_mut().filter_map(|connected| connected.tended.as_mut()) {
+            tended.probe.route_changed(self.now);
         }
     }
 }

@@ -15,7 +15,6 @@ use crate::mesh::routes::Routes;
 use crate::plane::fib::{Fib, Floods, PathId};
 use crate::plane::path::Path;
 use crate::types::{Instant, NetId, PeerName, ShortId, Target, Uid};
-use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,9 +64,9 @@ struct Trees {
 }
 
 impl Floods for Trees {
-    fn next_hops(&self, origin: ShortId, net: NetId) -> SmallVec<[Arc<Path>; 8]> {
+    fn each_next_hop(&self, origin: ShortId, net: NetId, visit: &mut dyn FnMut(&Path)) {
         let hops = self.routes.flood(origin, net).iter();
-        hops.filter_map(|hop| self.paths.get(usize::from(*hop)).cloned().flatten()).collect()
+        hops.filter_map(|hop| self.paths.get(usize::from(*hop))?.as_deref()).for_each(visit);
     }
 
     fn upstream(&self, origin: ShortId) -> Option<PathId> {
@@ -85,7 +84,8 @@ impl Node {
             let (Some(peer), Some(tended)) = (connected.peer, connected.tended.as_mut()) else { continue };
             tended.published_rtt_us = if tended.proven { round_rtt(tended.probe.quality().rtt_us) } else { 0 };
             let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
-            links.push(LinkRecord { peer, address, outbound, established, rtt_us });
+            let mtu = tended.settled_mtu;
+            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu });
         }
         let networks = self.attachments.open_networks();
         if self.peers.update_me(|me| (me.links, me.networks) = (links, networks)) {
@@ -129,6 +129,7 @@ impl Node {
             self.published.routes = Arc::new(Routes::compute(&self.peers));
             self.published.fib_changed = true;
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
+            self.weigh_paths();
             self.forget_unreachable();
             self.discover();
             self.refresh_neighbours(true);

@@ -26,8 +26,14 @@ pub struct Status {
     pub discovery: bool,
     /// Peers that may join, if an allow list is in use.
     pub allowed: Option<usize>,
-    /// Attachments' interface MTU, bytes.
+    /// Attachments' interface MTU, bytes; at least 1280 on IPv6 networks.
     pub mtu: u16,
+    /// Whether it follows the narrowest path of the mesh.
+    #[serde(default)]
+    pub mtu_auto: bool,
+    /// That path, once one is measured.
+    #[serde(default)]
+    pub mtu_limit: Option<PathLimit>,
     /// What moves frames.
     #[serde(default)]
     pub datapath: DatapathStatus,
@@ -58,6 +64,15 @@ pub struct Status {
     pub drops: Vec<(String, u64)>,
     /// Frames and bytes in the four directions.
     pub traffic: Traffic,
+}
+
+/// A path that is as narrow as any.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathLimit {
+    /// Who measured it, and to whom it leads.
+    pub ends: [(PeerName, Nickname); 2],
+    /// Largest datagram that gets through, bytes of UDP payload.
+    pub mtu: u16,
 }
 
 /// What the data path has to work with on this machine; what is false is done without, at a price.
@@ -189,6 +204,9 @@ pub struct PeerLink {
     pub established: bool,
     /// Round-trip time, microseconds; 0 while unknown.
     pub rtt_us: u32,
+    /// Largest datagram that gets through, bytes of UDP payload; 0 while unknown.
+    #[serde(default)]
+    pub mtu: u16,
 }
 
 /// A network.

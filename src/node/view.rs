@@ -7,8 +7,10 @@ use super::Node;
 use super::links::Connected;
 use super::paths::{SLOW_PROOF, no_proof};
 use super::status::{
-    Connection, ConnectionState, Count, LearnedMac, NetworkStatus, PathStatus, Peer, PeerLink, Status, Traffic,
+    Connection, ConnectionState, Count, LearnedMac, NetworkStatus, PathLimit, PathStatus, Peer, PeerLink, Status,
+    Traffic,
 };
+use super::width::Narrowest;
 use crate::mesh::dialer::{Attempt, Entry};
 use crate::mesh::peers::Record;
 use crate::plane::macs::Place;
@@ -29,7 +31,9 @@ impl Node {
             encrypted: self.config.psk.is_some(),
             discovery: self.config.discovery,
             allowed: self.config.allow.as_ref().map(Vec::len),
-            mtu: self.config.mtu,
+            mtu: self.width.in_use(),
+            mtu_auto: !self.width.is_fixed(),
+            mtu_limit: self.width.narrowest().map(|path| self.limit(path)),
             datapath: self.config.datapath.clone(),
             uptime: (self.now - self.started).as_secs(),
             targets: self.dialer.given().cloned().collect(),
@@ -49,6 +53,10 @@ impl Node {
                 to_net: count(tally.to_net),
             },
         }
+    }
+
+    fn limit(&self, Narrowest { ends: (one, other), mtu }: Narrowest) -> PathLimit {
+        PathLimit { ends: [(one, self.nickname_of(one)), (other, self.nickname_of(other))], mtu }
     }
 
     fn connections(&self) -> Vec<Connection> {
@@ -125,6 +133,7 @@ impl Node {
             address: link.address,
             established: link.established,
             rtt_us: link.rtt_us,
+            mtu: link.mtu,
         };
         Peer {
             name,

@@ -7,7 +7,7 @@ use super::fib::{PathId, PortId};
 use super::macs::{Learned, Place};
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::path::{Path, Writer};
-use super::{Drop, Load, Sink, Way, fragment, guard, neighbours};
+use super::{Drop, Load, Sink, Way, fragment, guard, mss, neighbours};
 use crate::types::{Mac, NetId};
 use crate::wire::datagram::{Fragment, Inner};
 use crate::wire::frame::{Frame, HEADER_LEN, SUPER_FRAME_MAX};
@@ -59,7 +59,10 @@ impl<S: Sink> Way<'_, S> {
     }
 
     fn write(&mut self, writer: &Writer, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        writer.write(inner, payload.len(), self.out, |into| into.copy_from_slice(payload))?;
+        writer.write(inner, payload.len(), self.out, |into| {
+            into.copy_from_slice(payload);
+            lower_mss(into, inner, || writer.limit());
+        })?;
         self.tally.to_net.add(payload.len());
         Ok(())
     }
@@ -117,7 +120,8 @@ impl<S: Sink> Way<'_, S> {
     /// Tells the sender of a frame that does not fit how much would; false: it does not want to know, or may not be told.
     pub(super) fn tell_too_big(&mut self, from: PortId, frame: &Frame<'_>, path: &Path) -> Result<bool, Drop> {
         let mut reply = [0; fragment::REPLY_MAX];
-        let mtu = path.writer()?.room().saturating_sub(HEADER_LEN);
+        let Some(limit) = path.writer()?.limit() else { return Ok(false) };
+        let mtu = limit.saturating_sub(HEADER_LEN);
         let told = fragment::too_big(frame, mtu, &mut reply).and_then(|length| reply.get(..length));
         if let Some(reply) = told {
             self.deliver(from, reply);
@@ -128,14 +132,17 @@ impl<S: Sink> Way<'_, S> {
     /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
     /// there are to have it; what does not get through to one of them is counted and does not keep it from the others.
     pub(super) fn flood(&mut self, inner: &Inner, load: &Load<'_>, came: Option<PathId>) -> usize {
-        let mut hops = self.fib.floods.next_hops(inner.origin, inner.network);
-        hops.retain(|path| Some(path.id()) != came);
-        for path in &hops {
+        let (fib, mut hops) = (self.fib, 0);
+        fib.floods.each_next_hop(inner.origin, inner.network, &mut |path| {
+            if Some(path.id()) == came {
+                return;
+            }
+            hops += 1;
             if let Err(reason) = self.send_all(path, inner, load) {
                 self.tally.drop(reason);
             }
-        }
-        hops.len()
+        });
+        hops
     }
 
     /// A frame, or a piece of one, is at its destination.
@@ -210,6 +217,17 @@ impl<S: Sink> Way<'_, S> {
     pub(super) fn deliver(&mut self, port: PortId, frame: &[u8]) {
         self.tally.to_bridge.add(frame.len());
         self.out.deliver(port, &Offload::NONE, &[frame]);
+    }
+}
+
+/// A connection that begins over a path agrees on segments that it takes whole.
+#[inline]
+pub(super) fn lower_mss(frame: &mut [u8], inner: &Inner, limit: impl FnOnce() -> Option<usize>) {
+    if inner.fragment.is_none()
+        && mss::is_syn(frame)
+        && let Some(limit) = limit()
+    {
+        mss::lower(frame, limit, inner.partial);
     }
 }
 

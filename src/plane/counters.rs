@@ -100,6 +100,10 @@ reasons! {
     SendUnreachable = "send-unreachable",
     /// Datagrams that could not be sent for another reason, such as a firewall of this host.
     SendFailed = "send-failed",
+    /// Frames from a bridge that came faster than they were read: the capture port's queue was full.
+    BridgeQueue = "bridge-queue",
+    /// Datagrams that came faster than they were read: the socket's receive buffer was full.
+    NetQueue = "net-queue",
     /// Frames that the bridge's port did not take: its queue is full, or it is about to go.
     BridgeFull = "bridge-full",
     /// Probes that control was too busy to look at.

@@ -23,9 +23,9 @@ pub struct PathId(pub u32);
 
 /// Where floods of an origin go next from here.
 pub trait Floods: Send + Sync {
-    /// The neighbours that a flood by `origin` on `net` is handed to by this peer: its children in the
-    /// origin's shortest-path tree below which somebody has a port on `net`. Empty for an unknown origin.
-    fn next_hops(&self, origin: ShortId, net: NetId) -> SmallVec<[Arc<Path>; 8]>;
+    /// Visits the neighbours that a flood by `origin` on `net` is handed to by this peer: its children in the
+    /// origin's shortest-path tree below which somebody has a port on `net`. None for an unknown origin.
+    fn each_next_hop(&self, origin: ShortId, net: NetId, visit: &mut dyn FnMut(&Path));
 
     /// The path on which floods by `origin` come in: the neighbour that is above this peer in the origin's tree. A flood
     /// that comes in on another one is dropped, so that trees which differ for a moment cannot multiply frames. None if the
@@ -41,9 +41,7 @@ pub trait Floods: Send + Sync {
 pub struct NoFloods;
 
 impl Floods for NoFloods {
-    fn next_hops(&self, _: ShortId, _: NetId) -> SmallVec<[Arc<Path>; 8]> {
-        SmallVec::new()
-    }
+    fn each_next_hop(&self, _: ShortId, _: NetId, _: &mut dyn FnMut(&Path)) {}
 }
 
 /// What an attachment may send: its MAC and the addresses that were given to it.

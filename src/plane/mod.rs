@@ -6,6 +6,7 @@
 //! ```text
 //! from_bridge   frame > guard > macs learn > switch > path write > (Sink)            too big: fragment
 //!                                          > offload: a super-frame is cut, segment by segment into datagrams > (Sink)
+//!                                          > mss: TCP agrees on segments that fit
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
@@ -23,6 +24,7 @@ pub mod fib;
 pub mod fragment;
 pub mod guard;
 pub mod macs;
+pub mod mss;
 pub mod neighbours;
 pub mod offload;
 pub mod path;
@@ -67,6 +69,10 @@ pub trait Sink {
     /// `len` bytes (at most 65,507) of a datagram for `to`, to be written whole before the next call. Consecutive calls
     /// with equal `to` and `len` ride one GSO send. Nothing if the batch cannot take more: the datagram is dropped and counted.
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]>;
+    /// The same for a datagram that is to ride no send but its own.
+    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.datagram(to, len)
+    }
     /// A frame for the bridge behind `port`, in parts that lie one behind the other, and the work that is left to do on it: no
     /// more than the port `takes`.
     fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]);
@@ -331,6 +337,7 @@ impl<S: Sink> Way<'_, S> {
         let (inner, header) = Inner::parse(body).map_err(|_| Drop::Malformed)?;
         let payload = body.get_mut(header..).ok_or(Drop::Malformed)?;
         self.tally.from_net.add(payload.len());
+        carry::lower_mss(payload, &inner, || came.writer().ok()?.limit());
         let onward = Inner { hops: inner.hops.saturating_sub(1), ..inner };
         match switch::from_net(fib, came.id(), &inner) {
             Verdict::Drop(reason) => Err(reason),

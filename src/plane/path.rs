@@ -32,8 +32,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The UDP payload that is assumed to get through until a larger or smaller one is proven: IPv4 over Ethernet.
-pub const MTU_ASSUMED: u16 = 1472;
+/// The UDP payload that is taken to get through before one is proven: what every host takes over IPv4 (RFC 791), 576 bytes
+/// less the headers.
+pub const MTU_SURE: u16 = 548;
+
+/// Below this (IPv6's least underlay) each datagram is sent alone: filters of this host that drop by size see the whole GSO
+/// packet and not what it is cut into, and on such a path there is little to gain by one.
+const MTU_ALONE: u16 = 1280 - 48;
 
 /// Datagrams under one key at most. Control replaces keys at 2^32; this is the wall behind it, far inside what AES-GCM
 /// with a counter as its nonce allows (NIST SP 800-38D, and 2^34 datagrams of 1,500 bytes are 2^41 blocks).
@@ -73,6 +78,7 @@ struct State {
     sealed: bool,
     ready: bool,
     mtu: u16,
+    limit_known: bool,
     active: Option<Arc<Keys>>,
     epochs: SmallVec<[Arc<Keys>; EPOCHS_MAX]>,
 }
@@ -86,10 +92,19 @@ pub struct Path {
 
 /// Control's side.
 impl Path {
-    /// A path to `peer` without keys or address: sealed, not ready, of the assumed MTU.
+    /// A path to `peer` without keys or address: sealed, not ready, of the MTU that is sure.
     pub fn new(id: PathId, peer: ShortId) -> Path {
         let epochs = SmallVec::new();
-        let state = State { peer, endpoint: None, sealed: true, ready: false, mtu: MTU_ASSUMED, active: None, epochs };
+        let state = State {
+            peer,
+            endpoint: None,
+            sealed: true,
+            ready: false,
+            mtu: MTU_SURE,
+            limit_known: false,
+            active: None,
+            epochs,
+        };
         Path { id, state: ArcSwap::from_pointee(state), partials: Mutex::default() }
     }
 
@@ -201,9 +216,14 @@ impl Path {
         self.state.load().ready
     }
 
-    /// The largest UDP payload that is proven to get through, bytes; 0: unknown, [`MTU_ASSUMED`] is taken.
+    /// The largest UDP payload that gets through, bytes: nothing larger does, so senders may be told of it.
     pub fn set_mtu(&self, mtu: u16) {
-        self.change(|state| state.mtu = if mtu == 0 { MTU_ASSUMED } else { mtu });
+        self.change(|state| (state.mtu, state.limit_known) = (mtu, true));
+    }
+
+    /// A UDP payload that gets through, while larger ones are still tried; 0: none yet, [`MTU_SURE`] is taken.
+    pub fn set_mtu_so_far(&self, mtu: u16) {
+        self.change(|state| (state.mtu, state.limit_known) = (if mtu == 0 { MTU_SURE } else { mtu }, false));
     }
 
     /// See [`Path::set_mtu`].
@@ -298,6 +318,12 @@ impl Writer {
         usize::from(self.state.mtu).saturating_sub(OUTER_LEN + INNER_LEN + self.state.tag_len())
     }
 
+    /// The same if it is the path's limit; nothing while larger frames may get through in a moment: what senders are told
+    /// they remember for minutes (RFC 1191), or for as long as a connection lasts.
+    pub fn limit(&self) -> Option<usize> {
+        self.state.limit_known.then(|| self.room())
+    }
+
     /// The most bytes of a piece of a frame that one datagram takes.
     pub fn fragment_room(&self) -> usize {
         self.room().saturating_sub(FRAGMENT_LEN)
@@ -321,7 +347,9 @@ impl Writer {
         }
         let keys = state.active.as_ref().ok_or(Drop::NotReady)?;
         let (counter, lane) = (keys.take_counter()?, out.lane());
-        let datagram = out.datagram(self.to, length).ok_or(Drop::SinkFull)?;
+        let room =
+            if state.mtu < MTU_ALONE { out.datagram_alone(self.to, length) } else { out.datagram(self.to, length) };
+        let datagram = room.ok_or(Drop::SinkFull)?;
         let kind = if state.sealed { Kind::Sealed } else { Kind::Plain };
         let written = keys.emit(kind, (counter, lane), datagram, |body| {
             inner.emit(body);
@@ -551,14 +579,17 @@ mod tests {
     #[test]
     fn room_is_what_fits() {
         let (a, _) = pair();
-        for (sealed, mtu) in [(true, 0), (false, 0), (true, 1280), (false, 9000)] {
+        for (sealed, mtu) in [(true, 256), (false, 1472), (true, 1280), (false, 9000)] {
             a.set_sealed(sealed);
             a.set_mtu(mtu);
+            assert_eq!(a.writer().unwrap().limit(), Some(a.writer().unwrap().room()));
             assert!(written(&a, &vec![0; a.writer().unwrap().room()]).is_ok());
             assert_eq!(written(&a, &vec![0; a.writer().unwrap().room() + 1]), Err(Drop::TooBig));
         }
         a.set_mtu(1);
         assert_eq!(a.writer().unwrap().room(), 0);
+        a.set_mtu_so_far(0);
+        assert_eq!((a.mtu(), a.writer().unwrap().limit()), (MTU_SURE, None));
     }
 
     #[test]

@@ -94,7 +94,6 @@ mod tests {
     use super::*;
     use crate::plane::fib::{Floods, NetworkEntry};
     use crate::plane::testing::{PORT, mac, net};
-    use smallvec::SmallVec;
     use std::sync::Arc;
     use std::time::Duration;
 
@@ -108,9 +107,7 @@ mod tests {
     struct Tree;
 
     impl Floods for Tree {
-        fn next_hops(&self, _: ShortId, _: NetId) -> SmallVec<[Arc<Path>; 8]> {
-            SmallVec::new()
-        }
+        fn each_next_hop(&self, _: ShortId, _: NetId, _: &mut dyn FnMut(&Path)) {}
 
         fn upstream(&self, origin: ShortId) -> Option<PathId> {
             (origin == FAR).then_some(ABOVE)

@@ -10,7 +10,6 @@ use crate::crypto::session::Role;
 use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::Inner;
 use crate::wire::virtio::Offload;
-use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,6 +105,7 @@ pub fn pair() -> (Path, Path) {
     for (path, there) in [(&a, 2), (&b, 1)] {
         path.set_endpoint(address(there));
         path.set_ready(true);
+        path.set_mtu(1472);
     }
     (a, b)
 }
@@ -127,11 +127,11 @@ pub struct Mesh {
 #[derive(Default)]
 struct Trees(HashMap<ShortId, (Option<PathId>, Below)>);
 
-type Below = SmallVec<[Arc<Path>; 8]>;
+type Below = Vec<Arc<Path>>;
 
 impl Floods for Trees {
-    fn next_hops(&self, origin: ShortId, _: NetId) -> Below {
-        self.0.get(&origin).map(|(_, below)| below.clone()).unwrap_or_default()
+    fn each_next_hop(&self, origin: ShortId, _: NetId, visit: &mut dyn FnMut(&Path)) {
+        self.0.get(&origin).into_iter().flat_map(|(_, below)| below).for_each(|path| visit(path));
     }
 
     fn upstream(&self, origin: ShortId) -> Option<PathId> {
@@ -179,6 +179,7 @@ impl Mesh {
         for (path, here, there) in [(ends.0, a, b), (ends.1, b, a)] {
             path.set_endpoint(address(there));
             path.set_ready(true);
+            path.set_mtu(1472);
             self.hosts.get_mut(&here).unwrap().paths.insert(there, path);
         }
     }

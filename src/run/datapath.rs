@@ -17,9 +17,11 @@ use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
 use crate::io::egress::{Egress, Senders};
 use crate::io::ingress::Ingress;
+use crate::io::lost;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
 use crate::plane::{Drop as Reason, Event, Plane, Sink, Takes, Tally};
+use crate::types::Instant;
 use crate::wire::virtio::Offload;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -29,6 +31,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// Frames read of one port before the others have their turn.
 const BURST: usize = 64;
@@ -36,6 +39,8 @@ const BURST: usize = 64;
 const BYTES: usize = 256 << 10;
 /// Receive calls before the ports have their turn; each brings up to 8 x 64 KiB.
 const ROUNDS: usize = 2;
+/// How often the kernel's drops are looked at.
+const AUDIT: Duration = Duration::from_secs(1);
 /// Events that may wait for control; more are dropped, and the prober sees a lost probe.
 pub const EVENTS_MAX: usize = 1024;
 
@@ -143,7 +148,10 @@ impl Datapath {
                 events: events.clone(),
                 lost: Tally::default(),
             };
-            workers.push(Worker { plane: Arc::clone(&plane), clock, waiting, wake, readable, outlet });
+            let drops = lost::of_socket(&outlet.receiver).unwrap_or(0);
+            let audited = clock.now();
+            let plane = Arc::clone(&plane);
+            workers.push(Worker { audited, drops, captured: false, plane, clock, waiting, wake, readable, outlet });
         }
         let mut datapath = Datapath { hands: Hands { threads: hands.into() }, threads: Vec::new() };
         for mut worker in workers {
@@ -192,6 +200,8 @@ struct Port {
     id: PortId,
     takes: Takes,
     capture: Capture,
+    /// The device's drops so far.
+    drops: u64,
 }
 
 /// What is readable, as epoll keeps it: the two that are always there, and ports above.
@@ -248,6 +258,13 @@ impl Sink for Outlet {
         self.egress.reserve(to, len)
     }
 
+    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        if self.egress.is_pressing() {
+            self.flush();
+        }
+        self.egress.reserve_alone(to, len)
+    }
+
     fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]) {
         // An error concerns this frame only: the device's queue is full, or it is about to go.
         let written = self.port(port).map(|port| port.capture.write(offload, parts));
@@ -273,6 +290,11 @@ impl Sink for Outlet {
 }
 
 struct Worker {
+    /// When the kernel's drops were looked at, and the socket's so far.
+    audited: Instant,
+    drops: u32,
+    /// Frames were captured since.
+    captured: bool,
     plane: Arc<Plane>,
     clock: Clock,
     waiting: mpsc::Receiver<Order>,
@@ -304,7 +326,35 @@ impl Worker {
                     port => self.take_from_bridge(PortId(u32::try_from(port - PORTS).unwrap_or(u32::MAX)), &mut buffer),
                 }
             }
+            self.audit();
         }
+    }
+
+    /// Counts what the kernel dropped in front of us. Queues overflow under load only, so looking once a second while
+    /// there is something to do misses nothing, and costs nothing while there is not.
+    fn audit(&mut self) {
+        let now = self.clock.now();
+        if now - self.audited < AUDIT {
+            return;
+        }
+        self.audited = now;
+        let Outlet { lane, receiver, ports, lost, .. } = &mut self.outlet;
+        let drops = lost::of_socket(receiver).unwrap_or(self.drops);
+        lost.drops_of(Reason::NetQueue, drops.wrapping_sub(self.drops).into());
+        self.drops = drops;
+        // A device counts for all its queues.
+        if *lane == 0 && std::mem::take(&mut self.captured) {
+            let devices = lost::of_devices();
+            for port in ports {
+                let Some((_, drops)) = devices.iter().find(|(name, _)| Some(name.as_str()) == port.capture.device())
+                else {
+                    continue;
+                };
+                lost.drops_of(Reason::BridgeQueue, drops.saturating_sub(port.drops));
+                port.drops = *drops;
+            }
+        }
+        self.outlet.report(&self.plane);
     }
 
     /// Carries out what control ordered; false: end.
@@ -326,7 +376,7 @@ impl Worker {
         let features = capture.features();
         let takes = Takes { checksum: features.checksum, tcp: features.tso, udp: features.uso };
         match self.readable.add(&capture, event) {
-            Ok(()) => self.outlet.ports.push(Port { id, takes, capture }),
+            Ok(()) => self.outlet.ports.push(Port { id, takes, capture, drops: 0 }),
             Err(why) => tracing::error!("data path: port {}: {why}", id.0),
         }
     }
@@ -347,6 +397,7 @@ impl Worker {
     }
 
     fn take_from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
+        self.captured = true;
         let Worker { plane, clock, readable, outlet, .. } = self;
         let mut batch = plane.batch(clock.now());
         let mut bytes = 0;

@@ -7,6 +7,7 @@
 mod address;
 mod instant;
 mod mac;
+mod mtu;
 mod network;
 mod peer;
 mod port;
@@ -17,6 +18,7 @@ mod target;
 pub use address::{AddressRequest, HostAddress, parse_requests};
 pub use instant::Instant;
 pub use mac::Mac;
+pub use mtu::Mtu;
 pub use network::{NetId, Network};
 pub use peer::{Nickname, PeerName, PublicKey, ShortId, Uid};
 pub use port::{PortMap, Transport};

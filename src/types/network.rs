@@ -86,6 +86,12 @@ impl Network {
         self.0.contains(&address)
     }
 
+    /// `mtu`, or what its packets need at least: an interface of less than 1280 bytes loses its IPv6 addresses (RFC 8200
+    /// section 5).
+    pub fn usable_mtu(self, mtu: u16) -> u16 {
+        if self.0.addr().is_ipv6() { mtu.max(1280) } else { mtu }
+    }
+
     /// Its id; see the head of this file.
     pub fn id(self) -> NetId {
         let hash = digest::digest(&digest::SHA256, self.0.to_string().as_bytes());

@@ -42,6 +42,7 @@ mod room;
 mod scenario;
 mod trouble;
 mod wait;
+mod widths;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         hostile::facts(),
         inside::facts(),
         neighbours::facts(),
+        widths::facts(),
         integrity::facts(),
         datapath::facts(),
         trouble::facts(),

@@ -11,7 +11,7 @@ use rnet::node::border::{HostAnswer, HostOp, Level, State};
 use rnet::node::command::{Interface, Reply};
 use rnet::plane::fib::PortId;
 use rnet::plane::{Event as PlaneEvent, Plane, Sink};
-use rnet::types::{Instant, Mac, NetId, PublicKey, StaticKey, Uid};
+use rnet::types::{Instant, Mac, Mtu, NetId, PublicKey, StaticKey, Uid};
 use rnet::wire::virtio::Offload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,6 +29,7 @@ pub struct Options {
     pub init: Init,
     pub reclaim: Option<Duration>,
     pub aes: bool,
+    pub mtu: Mtu,
 }
 
 impl Default for Options {
@@ -42,6 +43,7 @@ impl Default for Options {
             init: Init::Consensus(1),
             reclaim: Some(Duration::from_secs(3600)),
             aes: true,
+            mtu: Mtu::Fixed(1376),
         }
     }
 }
@@ -73,6 +75,8 @@ pub struct Nic {
 pub struct Host {
     pub name: String,
     pub ip: IpAddr,
+    /// Bytes of IP packets that its line takes.
+    pub line_mtu: usize,
     /// Behind a translator with this address, which maps its datagrams to this port and lets in only answers.
     pub nat: Option<SocketAddr>,
     /// Whom it sent datagrams to through the translator.
@@ -93,6 +97,8 @@ pub struct Host {
     pub failing_changes: usize,
     /// Echo replies that came back: id, when.
     pub answered: BTreeMap<u64, Instant>,
+    /// MTU of each network's devices.
+    pub mtus: BTreeMap<NetId, u16>,
     /// The smallest MTU that an ICMP told, if any did.
     pub told_mtu: Option<u16>,
 }
@@ -116,7 +122,8 @@ impl Host {
             return Err("no".into());
         }
         match op {
-            HostOp::OpenNetwork { id, port, .. } => {
+            HostOp::OpenNetwork { id, port, mtu, .. } => {
+                self.mtus.insert(id, mtu);
                 assert!(self.ports.values().all(|open| *open != id), "{}: network {id} is opened twice", self.name);
                 assert!(self.ports.insert(port, id).is_none(), "{}: {port:?} is used again", self.name);
             }
@@ -137,7 +144,11 @@ impl Host {
                 let gone: BTreeSet<Mac> = interfaces.iter().map(|interface| interface.mac).collect();
                 self.nics.retain(|nic| nic.key != key || !gone.contains(&nic.mac));
             }
-            HostOp::Filter(_) => {}
+            HostOp::ResizeNetwork { id, mtu, .. } => {
+                assert!(self.ports.values().any(|open| *open == id), "{}: widens what is not open", self.name);
+                self.mtus.insert(id, mtu);
+            }
+            HostOp::Resize { .. } | HostOp::Filter(_) => {}
         }
         Ok(HostAnswer::Done)
     }

@@ -292,7 +292,9 @@ impl World {
         self.hosts[h.0].contacted.insert(to);
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
-        if bytes.len() + 28 > self.weather.mtu || self.rng.random_bool(self.weather.lost) {
+        let lines = [self.host_at(to.ip()), Some(h)].into_iter().flatten().map(|h| self.hosts[h.0].line_mtu);
+        let widest = lines.min().unwrap_or(usize::MAX).min(self.weather.mtu);
+        if bytes.len() + 28 > widest || self.rng.random_bool(self.weather.lost) {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.doubled));

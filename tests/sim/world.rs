@@ -161,6 +161,7 @@ impl World {
         self.hosts.push(Host {
             name: format!("host{n}"),
             ip,
+            line_mtu: usize::MAX,
             nat: None,
             contacted: BTreeSet::new(),
             key: generate_key(self.rng.random()),
@@ -175,6 +176,7 @@ impl World {
             log: Vec::new(),
             failing_changes: 0,
             answered: BTreeMap::new(),
+            mtus: BTreeMap::new(),
             told_mtu: None,
         });
         H(n)
@@ -207,7 +209,7 @@ impl World {
             discovery: options.discovery,
             allow: options.allow,
             connection_limit: options.limit,
-            mtu: 1376,
+            mtu: options.mtu,
             datapath: DatapathStatus::default(),
             addresses: AddressConfig {
                 ranges: options.range.split_whitespace().map(|range| range.parse().unwrap()).collect(),

@@ -28,6 +28,8 @@ fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
             HostOp::Plug { .. } => "plug",
             HostOp::Unplug { .. } => "unplug",
             HostOp::Filter(_) => "filter",
+            HostOp::ResizeNetwork { .. } => "resize network",
+            HostOp::Resize { .. } => "resize",
         })
         .collect()
 }
@@ -283,4 +285,53 @@ fn requests_wait_in_bounded_number() {
         .count();
     assert_eq!(world.hosts[0].replies.len(), 300);
     assert!((30..=60).contains(&refused), "{refused}");
+}
+
+#[test]
+fn what_is_attached_follows_the_narrowest_path_and_what_comes_has_its_width() {
+    let mut world = World::new(vec![NodeConfig { mtu: Mtu::Auto, ..config(1) }, config(2)]);
+    attached(world.attach(0, "web", &["10.2.1.1/24", "fd00:1::1/64"]));
+    let addresses = vec!["10.2.1.9/24".parse().unwrap()];
+    attached(world.ask(0, Command::Expose { addresses, masquerade: false }));
+    let width = |op: &HostOp| match op {
+        HostOp::OpenNetwork { mtu, .. }
+        | HostOp::Plug { mtu, .. }
+        | HostOp::ResizeNetwork { mtu, .. }
+        | HostOp::Resize { mtu, .. } => Some(*mtu),
+        _ => None,
+    };
+    assert!(world.hosts[0].ops.iter().filter_map(width).all(|mtu| mtu == 1398));
+    kinds(&mut world, 0);
+    assert_eq!((world.status(0).mtu, world.status(0).mtu_auto, world.status(0).mtu_limit), (1398, true, None));
+    world.connect(0, 1);
+    world.seconds(8);
+    assert!(world.hosts[0].ops.iter().all(|op| width(op) == Some(1418)));
+    assert_eq!(
+        kinds(&mut world, 0),
+        ["resize network", "resize network", "resize"],
+        "the host is on the bridge itself"
+    );
+    attached(world.attach(0, "db", &["10.2.1.2/24"]));
+    assert!(world.hosts[0].ops.iter().all(|op| width(op) == Some(1418)));
+    let status = world.status(0);
+    let limit = status.mtu_limit.unwrap();
+    assert_eq!((status.mtu, limit.mtu), (1418, 1472));
+    let ends: BTreeSet<_> = limit.ends.iter().map(|(name, _)| *name).collect();
+    assert_eq!(ends, BTreeSet::from([public(1).name(), public(2).name()]));
+    assert_eq!(world.logged(0, "MTU of attachments is 1418 instead of 1398: the path between"), 1);
+    // A fixed one follows nobody.
+    assert_eq!((world.status(1).mtu, world.status(1).mtu_auto), (1400, false));
+}
+
+#[test]
+fn an_interface_that_cannot_be_widened_keeps_the_others_from_nothing() {
+    let mut world = World::new(vec![NodeConfig { mtu: Mtu::Auto, ..config(1) }, config(2)]);
+    attached(world.attach(0, "web", &["10.2.1.1/24"]));
+    attached(world.attach(0, "db", &["10.2.1.2/24"]));
+    world.hosts[0].fails = Box::new(|op| matches!(op, HostOp::Resize { key, .. } if key == "db"));
+    world.connect(0, 1);
+    world.seconds(8);
+    assert_eq!(world.logged(0, "db does not get an MTU of 1418: no permission"), 1);
+    assert_eq!(kinds(&mut world, 0), ["open", "plug", "plug", "resize network", "resize", "resize"]);
+    assert_eq!(world.status(0).attachments.len(), 2);
 }

@@ -20,7 +20,7 @@ use crate::crypto::keys::generate_key;
 use crate::ipam::Init;
 use crate::plane::fib::PortId;
 use crate::plane::{Event, Limits, Plane, Sink};
-use crate::types::{Instant, Nickname, Psk, PublicKey, Target, Uid};
+use crate::types::{Instant, Mtu, Nickname, Psk, PublicKey, Target, Uid};
 use crate::wire::virtio::Offload;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -88,7 +88,7 @@ fn config(n: u8) -> NodeConfig {
         discovery: false,
         allow: None,
         connection_limit: 200,
-        mtu: 1400,
+        mtu: Mtu::Fixed(1400),
         datapath: DatapathStatus::default(),
         addresses: space("10.32.0.0/12"),
         state: State::default(),

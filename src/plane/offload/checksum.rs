@@ -86,17 +86,16 @@ pub fn complete(frame: &mut [u8], partial: Partial) -> Result<(), Malformed> {
 
 /// Whether the TCP or UDP checksum of `frame`, which has this layout, is there and right.
 pub fn is_right(frame: &[u8], layout: &Layout) -> bool {
-    verify(frame, layout, pseudo(frame, layout))
+    let Some(transport) = frame.get(layout.transport..layout.end) else { return false };
+    let checksum = be16(transport, layout.partial().offset.into());
+    covers(checksum, pseudo(frame, layout) + length(transport.len()), transport, layout.protocol)
 }
 
-/// As [`is_right`] with the sum of the pseudo-header known.
-#[inline]
-pub(super) fn verify(frame: &[u8], layout: &Layout, pseudo: u32) -> bool {
-    let Some(transport) = frame.get(layout.transport..layout.end) else { return false };
-    if layout.protocol == Protocol::Udp && be16(transport, 6) == 0 {
-        return false;
-    }
-    fold(pseudo + length(transport.len()) + u32::from(sum(transport))) == 0xffff
+/// Whether `checksum`, which stands in `transport`, is there and right. `pseudo` is the pseudo-header's sum, length included.
+#[inline(always)]
+pub(super) fn covers(checksum: u16, pseudo: u32, transport: &[u8], protocol: Protocol) -> bool {
+    let none = protocol == Protocol::Udp && checksum == 0;
+    !none && fold(pseudo + u32::from(sum(transport))) == 0xffff
 }
 
 /// A length as a term of a sum.
@@ -105,12 +104,12 @@ pub(super) fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(0) & 0xffff
 }
 
-/// Where the IP packet ends, or the frame if it is none or lies: padding is not summed.
+/// Where the IP packet ends, or the frame if it is none or says that it is longer: padding is not summed.
 fn packet_end(frame: &[u8]) -> usize {
     let end = match be16(frame, 12) {
         0x0800 => NETWORK + usize::from(be16(frame, NETWORK + 2)),
         0x86dd => NETWORK + 40 + usize::from(be16(frame, NETWORK + 4)),
         _ => frame.len(),
     };
-    if end < NETWORK + 20 { frame.len() } else { end.min(frame.len()) }
+    end.min(frame.len())
 }

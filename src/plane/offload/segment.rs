@@ -21,7 +21,7 @@ use crate::wire::virtio::{Gso, Partial};
 /// The most segments of a UDP super-frame: UDP_MAX_SEGMENTS of Linux 6.9 and later; before it was 64.
 pub const UDP_SEGMENTS_MAX: usize = 128;
 
-/// The most segments of a TCP super-frame: the largest packet in the smallest segments that Linux makes, 8 bytes (TCP_MIN_GSO_SIZE).
+/// The most segments of a TCP super-frame: the largest packet in the smallest segments of Linux, 8 bytes (TCP_MIN_GSO_SIZE).
 pub const TCP_SEGMENTS_MAX: usize = 8192;
 
 /// Headers are copied with some bytes after them if there are, to be overwritten: a copy of constant size is faster.
@@ -50,8 +50,8 @@ pub struct Segments<'f> {
 }
 
 impl<'f> Segments<'f> {
-    /// Finds out whether `frame` can be cut as `gso` says. `Kind` if it carries something else or has no layout (then nobody could
-    /// cut it: options and extension headers are not made here), `Field` for segments of no bytes, `TooLong` for too many.
+    /// Finds out whether `frame` can be cut as `gso` says. `Kind` if it carries something else or has no layout (options and
+    /// extension headers are not copied here), `Field` for segments of no bytes, `TooLong` for too many of them.
     pub fn new(frame: &'f [u8], gso: &Gso) -> Result<Segments<'f>, Malformed> {
         let layout = Layout::of(frame).ok_or(Malformed::Kind)?;
         if layout.gso_kind() != gso.kind {
@@ -118,8 +118,8 @@ impl<'f> Segments<'f> {
         self.frame.len() - self.layout.payload
     }
 
-    /// Writes segment `n` as a whole frame, with a partial checksum. `into` has exactly [`Segments::len_of`] bytes; if it has not, or
-    /// there is no such segment, it is left as it is.
+    /// Writes segment `n` as a whole frame, with a partial checksum. `into` has exactly [`Segments::len_of`] bytes; if it has
+    /// not, or there is no such segment, it is left as it is.
     #[inline]
     pub fn write(&self, n: usize, into: &mut [u8]) {
         if n >= self.count || into.len() != self.len_of(n) {

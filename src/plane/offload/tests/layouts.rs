@@ -49,7 +49,8 @@ fn a_frame_cut_anywhere_has_none() {
 #[test]
 fn what_is_odd_has_none() {
     let [tcp4, tcp6, udp4, udp6] = frames();
-    let facts: [(&str, &[u8], &[(usize, u8)]); 21] = [
+    type Changes<'a> = &'a [(usize, u8)];
+    let facts: [(&str, &[u8], Changes<'_>); 21] = [
         ("another ether type", &tcp4, &[(13, 6)]),
         ("a tag", &tcp4, &[(12, 0x81)]),
         ("IPv6 in IPv4's type", &tcp4, &[(14, 0x65)]),

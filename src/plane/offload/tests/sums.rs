@@ -71,6 +71,8 @@ fn a_checksum_of_zero_is_written_as_ones_in_udp_only() {
         complete(&mut frame, layout.partial()).unwrap();
         assert_eq!((checksum(&frame), &frame), (expected, &packet.bytes()));
         assert!(is_right(&frame, &layout));
+        frame[34 + field..36 + field].fill(0);
+        assert_eq!(is_right(&frame, &layout), expected == 0, "in UDP 0 is none");
     }
 }
 
@@ -130,7 +132,10 @@ proptest! {
     }
 
     #[test]
-    fn completes_anything_or_refuses(mut frame in prop::collection::vec(any::<u8>(), 0..100), kind in 0usize..3, start in 0u16..110, offset in 0u16..110) {
+    fn completes_anything_or_refuses(
+        mut frame in prop::collection::vec(any::<u8>(), 0..100),
+        (kind, start, offset) in (0usize..3, 0u16..110, 0u16..110),
+    ) {
         if frame.len() >= 14 {
             frame[12..14].copy_from_slice(&[[8u8, 0], [0x86, 0xdd], [8, 6]][kind]);
         }

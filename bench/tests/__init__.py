@@ -1,0 +1,1 @@
+"""Of the pure parts, and of what ends processes."""

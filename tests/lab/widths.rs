@@ -1,0 +1,234 @@
+//! Underlays that are narrow, wide, or of several widths, and drop in silence what is too big.
+
+use crate::isolation::{SNIFF, listening};
+use crate::room::{Container, Host, Room, SOON};
+use crate::wait::{until, within};
+use std::time::{Duration, Instant};
+
+crate::facts![
+    an_underlay_of_700_bytes_carries_big_pings_and_tcp_at_once,
+    tcp_agrees_on_segments_that_the_path_takes,
+    a_stream_survives_a_path_that_narrows_in_silence,
+    jumbo_frames_are_used_where_the_underlay_takes_them,
+    a_line_that_widens_is_used_at_once,
+    a_mixed_mesh_goes_by_its_narrowest_path,
+];
+
+/// From now on this host drops datagrams of more than so many bytes, IP header included, and tells nobody.
+fn narrow(host: &Host, bytes: usize) {
+    let chain = |hook: &str| {
+        format!(
+            "add chain inet narrow {hook} {{ type filter hook {hook} priority 0; }}; add rule inet narrow {hook} udp dport 6783 meta length > {bytes} drop"
+        )
+    };
+    host.sh(&format!("nft 'add table inet narrow; {}; {}'", chain("output"), chain("input")));
+}
+
+fn widen(one: &Host, other: &Host, mtu: u16) {
+    one.sh(&format!("ip link set to-{} mtu {mtu}", other.name));
+    other.sh(&format!("ip link set to-{} mtu {mtu}", one.name));
+}
+
+fn width(container: &Container, interface: &str) -> u16 {
+    let link = container.sh(&format!("ip -o link show {interface}"));
+    link.split("mtu ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("an MTU")
+}
+
+/// Nor lost in pieces.
+fn nothing_was_too_big(host: &Host) {
+    let drops = host.status().drops;
+    assert!(drops.iter().all(|(reason, _)| ["no-peers", "suppressed"].contains(&reason.as_str())), "{drops:?}");
+}
+
+fn has_width(container: &Container, interface: &str, mtu: u16) {
+    until(SOON, &format!("{interface} has an MTU of {mtu}"), || width(container, interface) == mtu);
+}
+
+/// Sends so many bytes over TCP, and gives how long that took.
+fn transfer(from: &Container, to: &Container, address: &str, megabytes: u32) -> Duration {
+    let sink = format!(
+        "import socket\ns = socket.create_server(('{address}', 7000))\nprint('ready', flush=True)\nc = s.accept()[0]\n\
+         n = 0\nwhile True:\n  b = c.recv(1 << 16)\n  if not b: break\n  n += len(b)\nprint(n)"
+    );
+    let sink = to.start(&["python3", "-c", &sink]);
+    until(SOON, "the receiver listens", || sink.stdout().contains("ready"));
+    let source = format!(
+        "import socket\ns = socket.create_connection(('{address}', 7000))\nfor _ in range({megabytes}): s.sendall(bytes(1 << 20))"
+    );
+    let start = Instant::now();
+    from.run(&["python3", "-c", &source]).ok();
+    let received = sink.finish(SOON).ok();
+    assert_eq!(received.lines().last(), Some((u64::from(megabytes) << 20).to_string().as_str()));
+    start.elapsed()
+}
+
+fn an_underlay_of_700_bytes_carries_big_pings_and_tcp_at_once() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    for host in [&a, &b] {
+        narrow(host, 700);
+    }
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    let addresses = [["10.2.1.1/24", "fd00:1::1/64"], ["10.2.1.2/24", "fd00:1::2/64"]];
+    let (one, two) = (a.container(&addresses[0]), b.container(&addresses[1]));
+    one.reaches("10.2.1.2");
+    for (address, family) in [("10.2.1.2", "-4"), ("fd00:1::2", "-6")] {
+        let outcome = one.run(&["ping", family, "-nq", "-c2", "-i0.5", "-W1", "-s10000", address]);
+        assert!(!outcome.stdout.contains(" 0 received"), "the second try at the latest: {outcome:?}");
+    }
+    let took = transfer(&one, &two, "10.2.1.2", 4);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    // 700 - 28 - 54; IPv6 needs 1280, which goes in pieces.
+    for container in [&one, &two] {
+        has_width(container, "rnet0", 618);
+        has_width(container, "rnet1", 1280);
+    }
+    one.run(&["ping", "-nq", "-c1", "-W2", "-M", "do", "-s1232", "fd00:1::2"]).ok();
+    assert_eq!(one.sh("ip -6 -o addr show rnet1").matches("fd00:1::1/64").count(), 1, "it keeps its address");
+    let took = transfer(&one, &two, "10.2.1.2", 4);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    let shown = a.rnet(&["status", "connections"]).ok();
+    assert!(shown.contains("mtu=672"), "{shown}");
+    let shown = a.rnet(&["status"]).ok();
+    assert!(shown.contains("MTU: 618 (auto: the path between ") && shown.contains("takes 672 bytes"), "{shown}");
+    nothing_was_too_big(&a);
+}
+
+/// The MSS that the SYN offers which comes out at `to` when `from` connects.
+fn offered(from: &Container, to: &Container, address: &str) -> u16 {
+    let wire = listening(to.start(&[&SNIFF[..], &["-"]].concat()));
+    let connect = format!("import socket\ntry: socket.create_connection(('{address}', 9), 1)\nexcept OSError: pass");
+    from.run(&["python3", "-c", &connect]).ok();
+    within(SOON, "a SYN", || {
+        let seen = wire.stdout();
+        seen.lines().filter_map(|line| line.split(' ').nth(2)).find_map(syn_mss)
+    })
+}
+
+fn syn_mss(hex: &str) -> Option<u16> {
+    let byte = |at: usize| u8::from_str_radix(hex.get(2 * at..2 * at + 2)?, 16).ok();
+    let tcp = match (byte(12)?, byte(13)?) {
+        (8, 0) if byte(23)? == 6 => 34,
+        (0x86, 0xdd) if byte(20)? == 6 => 54,
+        _ => return None,
+    };
+    let offers = byte(tcp + 13)? == 2 && byte(tcp + 20)? == 2;
+    offers.then_some(u16::from_be_bytes([byte(tcp + 22)?, byte(tcp + 23)?]))
+}
+
+fn tcp_agrees_on_segments_that_the_path_takes() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    for host in [&a, &b] {
+        narrow(host, 700);
+    }
+    let password = room.path("pw");
+    let options = ["--password-file", &password, "--mtu", "1400"];
+    a.launch_with(&options, &[]).ok();
+    b.launch_with(&options, &[&a.toward(&b)]).ok();
+    let addresses = [["10.2.1.1/24", "fd00:1::1/64"], ["10.2.1.2/24", "fd00:1::2/64"]];
+    let (one, two) = (a.container(&addresses[0]), b.container(&addresses[1]));
+    one.reaches("10.2.1.2");
+    one.reaches("fd00:1::2");
+    // 700 - 28 - 40 of rnet - 14 of Ethernet - IP and TCP, once the limit is known.
+    for (address, mss) in [("10.2.1.2", 618 - 40), ("fd00:1::2", 618 - 60)] {
+        until(SOON, "the MSS is lowered", || offered(&one, &two, address) == mss);
+    }
+    assert_eq!((width(&one, "rnet0"), width(&two, "rnet1")), (1400, 1400), "interfaces are as they were told to be");
+    let took = transfer(&one, &two, "10.2.1.2", 4);
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+fn a_stream_survives_a_path_that_narrows_in_silence() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    let sink = "import socket\ns = socket.create_server(('10.2.1.2', 7000))\nprint('ready', flush=True)\nc = s.accept()[0]\n\
+                import time\nlast, longest, end, n = time.monotonic(), 0, time.monotonic() + 12, 0\n\
+                while time.monotonic() < end:\n  n += len(c.recv(1 << 16)); now = time.monotonic()\n\
+                \x20 longest, last = max(longest, now - last), now\n  if n and now > end - 11.5: print('flows', flush=True)\n\
+                print(longest)";
+    let sink = two.start(&["python3", "-u", "-c", sink]);
+    until(SOON, "the receiver listens", || sink.stdout().contains("ready"));
+    let source = "import socket\ns = socket.create_connection(('10.2.1.2', 7000))\ntry:\n  while True: s.sendall(bytes(1 << 14))\n\
+                  except OSError: pass";
+    let source = one.start(&["python3", "-c", source]);
+    until(SOON, "bytes flow", || sink.stdout().contains("flows"));
+    for host in [&a, &b] {
+        narrow(host, 700);
+    }
+    let told = sink.finish(SOON).ok();
+    let longest: f64 = told.lines().last().and_then(|line| line.parse().ok()).expect("a time");
+    // Two seconds until it is noticed, and what TCP needs to try again.
+    println!("a stream over a path that narrowed stood still for {longest:.1} s");
+    assert!(longest > 0.2 && longest < 5.0, "nothing came for {longest} s");
+    drop(source);
+    let shown = a.rnet(&["status", "connections"]).ok();
+    assert!(shown.contains("established") && shown.contains("mtu=672"), "{shown}");
+}
+
+fn jumbo_frames_are_used_where_the_underlay_takes_them() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    widen(&a, &b, 9000);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    // 9000 - 28 - 54.
+    for container in [&one, &two] {
+        has_width(container, "rnet0", 8918);
+    }
+    one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s8890", "10.2.1.2"]).ok();
+    transfer(&one, &two, "10.2.1.2", 16);
+    // What comes later has it from the start, and the bridge too.
+    let three = b.container(&["10.2.1.3/24"]);
+    assert_eq!(width(&three, "rnet0"), 8918);
+    assert!(b.sh("ip -o link show type bridge").contains("mtu 8918"));
+    one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s8890", "10.2.1.3"]).ok();
+    nothing_was_too_big(&a);
+}
+
+fn a_line_that_widens_is_used_at_once() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    let takes =
+        |host: &Host, mtu| host.status().connections.iter().any(|c| c.path.as_ref().is_some_and(|p| p.mtu == mtu));
+    for mtu in [1500, 9000, 1400] {
+        widen(&a, &b, mtu);
+        for host in [&a, &b] {
+            until(SOON, "the path is as wide as the line", || takes(host, mtu - 28));
+        }
+    }
+}
+
+fn a_mixed_mesh_goes_by_its_narrowest_path() {
+    let room = Room::new();
+    let [a, b, c] = room.chain(["a", "b", "c"]);
+    widen(&a, &b, 9000);
+    widen(&b, &c, 1300);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    c.launch(&[&b.toward(&c)]);
+    let (one, two, three) =
+        (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]), c.container(&["10.2.1.3/24"]));
+    one.reaches("10.2.1.3");
+    // 1300 - 28 - 54.
+    for container in [&one, &two, &three] {
+        has_width(container, "rnet0", 1218);
+    }
+    for address in ["10.2.1.2", "10.2.1.3"] {
+        one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s1190", address]).ok();
+        one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-s10000", address]).ok();
+    }
+    transfer(&one, &three, "10.2.1.3", 8);
+    let limit = a.status().mtu_limit.expect("a limit");
+    let ends = limit.ends.map(|(_, nickname)| nickname.to_string());
+    assert!(limit.mtu == 1272 && ends.contains(&"b".to_string()) && ends.contains(&"c".to_string()), "{ends:?}");
+}
