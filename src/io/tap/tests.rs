@@ -212,6 +212,25 @@ fn the_device_goes_with_its_last_queue() {
 }
 
 #[test]
+fn a_burst_longer_than_the_kernels_own_queue_is_held() {
+    in_fresh_namespace(async |netlink| {
+        let mut taps = create("tap0", 1, true);
+        netlink.add_address("tap0", "10.9.0.1/24".parse().unwrap()).await.unwrap();
+        netlink.set_up("tap0").await.unwrap();
+        let socket = std::net::UdpSocket::bind("10.9.0.1:0").unwrap();
+        socket.set_broadcast(true).unwrap();
+        for _ in 0..3000 {
+            socket.send_to(b"one of many", "10.9.0.255:9").unwrap();
+        }
+        let mut held = 0;
+        while let Some(read) = taps[0].read(&mut [0; 2048]).unwrap() {
+            held += usize::from(read.unwrap().frame.ends_with(b"one of many"));
+        }
+        assert_eq!(held, 3000);
+    });
+}
+
+#[test]
 fn a_name_that_is_taken_is_never_joined() {
     in_fresh_namespace(async |netlink| {
         let error = |name: &str, queues: usize| Tap::create(name, queues, true).err().unwrap();

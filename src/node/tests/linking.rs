@@ -227,7 +227,7 @@ fn keys_are_replaced_every_two_minutes_without_a_gap() {
         assert_eq!(path.loss_percent, 0.0);
     }
     assert_eq!(world.logged(0, "is down"), 0);
-    world.seconds(15);
+    world.seconds(45);
     assert_eq!(world.hosts[0].plane.fib().by_index.len(), 1, "the old epoch is retired");
 }
 
