@@ -152,8 +152,8 @@ const V6: Net = Net { network: "fd00:1::/64", here: "fd00:1::1", there: "fd00:1:
 enum Rush {
     /// It takes all of it.
     Passes,
-    /// It drops some: Open vSwitch's packet sockets have room for 212,992 bytes each, and where it has to wait for a processor
-    /// they overflow (`ss -0 -m` there: two or three thousand frames dropped here beside other work, and none anywhere else).
+    /// It drops some. Open vSwitch's packet sockets have room for 212,992 bytes each: beside other work on two processors they
+    /// dropped two or three thousand frames of what `is_on_the_network` moves (`ss -0 -m`), and nobody else dropped any.
     Overflows,
 }
 
@@ -234,7 +234,8 @@ fn open_vswitch_is_on_the_network() {
     let (room, hosts) = stage();
     let [_, a, v] = &hosts;
     let (local, remote) = (v.toward(a), a.toward(v));
-    // Everything of it in the room; its userspace datapath needs whole packets and finished checksums, which a veth leaves undone.
+    // Everything of it in the room; its userspace datapath needs whole packets and finished checksums, which a veth leaves
+    // undone.
     v.sh(&format!(
         "mkdir {dir} && ovsdb-tool create {dir}/conf.db /usr/share/openvswitch/vswitch.ovsschema",
         dir = room.path("ovs")

@@ -173,7 +173,7 @@ fn what_was_forgotten_is_not_joined_by_an_attempt_that_waited() {
     assert_eq!(part(&mut world, "vxlan://10.0.0.5", None), Reply::Done);
     kinds(&mut world, 0);
     world.hosts[0].node.jobs.join_later(vtep);
-    world.seconds(1);
+    world.ask(0, Command::Detach { key: "nobody".into(), addresses: vec![] });
     assert_eq!(kinds(&mut world, 0), [] as [&str; 0]);
     assert!(world.status(0).vteps.is_empty());
 }
