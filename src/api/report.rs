@@ -6,10 +6,11 @@
 //! sure once more, because a terminal obeys what it is sent.
 
 mod addresses;
+mod vteps;
 
 use crate::node::command::Attachment;
 use crate::node::status::{Connection, ConnectionState, Count, DatapathStatus, PathLimit, Peer, Status};
-use crate::types::{NetId, Nickname, PeerName, PortMap};
+use crate::types::{NetId, Nickname, PeerName, PortMap, Target};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -34,9 +35,12 @@ pub enum View {
 pub fn text(status: &Status, view: View) -> String {
     match view {
         View::Summary => summary(status),
-        View::Connections => connections(&status.connections),
+        View::Connections => connections(status),
         View::Peers => peers(&status.peers),
-        View::Targets => status.targets.iter().map(|target| format!("{target}\n")).collect(),
+        View::Targets => {
+            let dialled: String = status.targets.iter().map(|target| format!("{target}\n")).collect();
+            dialled + &vteps::targets(&status.vteps)
+        }
         View::Networks => networks(status),
         View::Ipam => addresses::text(status),
     }
@@ -48,7 +52,11 @@ pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
         View::Summary => serde_json::to_string_pretty(status),
         View::Connections => serde_json::to_string_pretty(&status.connections),
         View::Peers => serde_json::to_string_pretty(&status.peers),
-        View::Targets => serde_json::to_string_pretty(&status.targets),
+        View::Targets => {
+            let dialled = status.targets.iter().map(Target::to_string);
+            let all = dialled.chain(status.vteps.iter().map(|vtep| vtep.address.to_string()));
+            serde_json::to_string_pretty(&all.collect::<Vec<_>>())
+        }
         View::Networks => serde_json::to_string_pretty(&status.networks),
         View::Ipam => serde_json::to_string_pretty(&status.ipam),
     }?;
@@ -126,6 +134,7 @@ fn summary(status: &Status) -> String {
     row("Uptime", duration(status.uptime));
     row("Targets", status.targets.len().to_string());
     row("Connections", states(&status.connections));
+    vteps::summary(status).into_iter().for_each(|vteps| row("VTEPs", vteps));
     row("Peers", format!("{} (with {})", status.peers.len(), links(established, pending)));
     let open = status.networks.iter().filter(|network| network.open).count();
     row("Networks", format!("{} ({open} open here)", status.networks.len()));
@@ -213,7 +222,7 @@ fn arrow(outbound: bool) -> String {
     if outbound { "->" } else { "<-" }.to_string()
 }
 
-fn connections(connections: &[Connection]) -> String {
+fn connections(status: &Status) -> String {
     let row = |connection: &Connection| {
         vec![
             arrow(connection.outbound),
@@ -222,7 +231,7 @@ fn connections(connections: &[Connection]) -> String {
             story(connection),
         ]
     };
-    columns(&connections.iter().map(row).collect::<Vec<_>>())
+    columns(&status.connections.iter().map(row).chain(vteps::connections(&status.vteps)).collect::<Vec<_>>())
 }
 
 fn mtu(status: &Status) -> String {
@@ -300,7 +309,7 @@ fn networks(status: &Status) -> String {
             if network.open { "open" } else { "elsewhere" }.to_string(),
             counted(network.attachments, "attachment"),
             if network.addresses == 1 { "1 address".to_string() } else { format!("{} addresses", network.addresses) },
-            network.peers.iter().map(peer).collect::<Vec<_>>().join(" "),
+            network.peers.iter().map(peer).chain(vteps::of_network(network)).collect::<Vec<_>>().join(" "),
         ]
     };
     columns(&status.networks.iter().map(row).collect::<Vec<_>>())
@@ -447,6 +456,7 @@ mod tests {
                 open: true,
                 attachments: 1,
                 addresses: 2,
+                vteps: vec![],
                 peers: vec![name(0x44), name(0x99)],
             }],
             ipam: None,
@@ -457,6 +467,7 @@ mod tests {
                 attachment(&"5c".repeat(32), None, vec![Interface { addresses: vec![], ..interface }]),
                 attachment("netns:blue", None, vec![]),
             ],
+            vteps: vec![],
             macs: vec![],
             drops: vec![("replay".into(), 3), ("guard-mac".into(), 1)],
             traffic: Traffic { from_bridge: Count { frames: 12, bytes: 1400 }, ..Traffic::default() },

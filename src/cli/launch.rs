@@ -242,7 +242,8 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     require_capture(kind)?;
     let capture = Options { kind, queues: threads(&config), offload: config.offload };
     let (host_events, machine_events) = mpsc::unbounded_channel();
-    let host = Host::start_in(Some(&config.run_dir), capture, host_events).await.map_err(|why| fail(&why))?;
+    let host =
+        Host::start_in(Some(&config.run_dir), config.host, capture, host_events).await.map_err(|why| fail(&why))?;
     let swept = host.sweep().await.map_err(|why| fail(&why))?;
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;

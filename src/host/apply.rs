@@ -13,6 +13,8 @@
 
 use super::announce::announcements;
 use super::changes::{Devices, Verdict};
+use super::doors::Doors;
+use super::events::HostEvent;
 use super::fence::{self, Fences};
 use super::firewall::{self, Firewall};
 use super::guard;
@@ -29,6 +31,7 @@ use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,20 +48,6 @@ const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a bridge may take to pass a new port's frames; milliseconds as a rule.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
-pub enum HostEvent {
-    /// Frames of `port` are captured here from now on, one capture per queue: for the data path.
-    Opened { port: PortId, captures: Vec<Capture> },
-    /// Close the captures of `port`; its device is about to be deleted.
-    Closed { port: PortId },
-    /// The device of `port` was taken away by others; its captures bring nothing any more.
-    CaptureGone { port: PortId },
-    /// The process or the namespace of this attachment is gone; its interfaces went with it.
-    AttachmentGone { key: String },
-    /// An address, a route or a device of this machine changed.
-    NetworkChanged,
-}
 
 struct Task(JoinHandle<()>);
 
@@ -91,8 +80,9 @@ pub struct Host {
     shared: Arc<Shared>,
     firewall: Firewall,
     fences: Fences,
+    doors: Doors,
     _watch: Task,
-    _keep: [Task; 2],
+    _keep: [Task; 3],
     /// Tests make the step of this number fail.
     #[cfg(test)]
     fail_at: Option<usize>,
@@ -112,29 +102,36 @@ impl Host {
     ///
     /// Errors: no netlink. That privilege is missing shows at the first change.
     pub async fn start(capture: Options, events: UnboundedSender<HostEvent>) -> Result<Host, String> {
-        Host::start_in(None, capture, events).await
+        Host::start_in(None, None, capture, events).await
     }
 
-    /// The same; settings of the kernel that it switches on are remembered in this run directory.
+    /// The same; settings of the kernel that it switches on are remembered in this run directory, and doors are only at this address.
     pub async fn start_in(
         run_dir: Option<&Path>,
+        at: Option<IpAddr>,
         capture: Options,
         events: UnboundedSender<HostEvent>,
     ) -> Result<Host, String> {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
+        let doors = Doors::new(at, capture.queues, events.clone());
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
         let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
         let fences = Fences::default();
-        let keep = [Task(tokio::spawn(firewall.clone().keep())), Task(tokio::spawn(fences.clone().keep()))];
+        let keep = [
+            Task(tokio::spawn(firewall.clone().keep())),
+            Task(tokio::spawn(fences.clone().keep())),
+            Task(tokio::spawn(doors.clone().keep())),
+        ];
         Ok(Host {
             capture,
             own,
             shared,
             firewall,
             fences,
+            doors,
             _watch: watch,
             _keep: keep,
             #[cfg(test)]
@@ -160,6 +157,8 @@ impl Host {
             }
             HostOp::Recapture { .. } => self.run(steps, None).await?,
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
+            HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
+            HostOp::CloseTunnel { port, .. } => self.doors.close(port),
             HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
                 self.check_overlap(&interfaces).await?;
                 self.run(steps, None).await?;

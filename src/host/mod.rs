@@ -15,6 +15,8 @@
 //! - `apply`    runs the steps, undoes them in reverse, sweeps what a dead router left
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
+//! - `doors`    UDP ports by which VTEPs are reached
+//! - `events`   what is told of all this
 //! - `rules`    the packet filter as text; pure
 //! - `firewall` sets it, and puts it back when others flush it
 //! - `guard`    what an attachment may put on its bridge, as text; pure
@@ -25,6 +27,8 @@
 mod announce;
 mod apply;
 mod changes;
+mod doors;
+mod events;
 mod fence;
 pub mod firewall;
 mod guard;
@@ -33,5 +37,6 @@ mod plan;
 mod rules;
 pub mod sandbox;
 
-pub use apply::{Host, HostEvent};
+pub use apply::Host;
+pub use events::HostEvent;
 pub use plan::{Step, plan};

@@ -165,8 +165,8 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
             // The guard goes last, so that nothing passes unguarded.
             veths.flat_map(|name| [Step::Delete { name: name.clone() }, Step::Unguard { name }]).collect()
         }
-        // No devices: `firewall` does it.
-        HostOp::Filter(_) => Vec::new(),
+        // No devices: `firewall` does it, and `doors`.
+        HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => Vec::new(),
     }
 }
 

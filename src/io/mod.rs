@@ -8,6 +8,7 @@
 //! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap pcap     a network's capture port: a frame and what is left to do on it, in or out, never blocking
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
+//! door                 UDP ports by which VTEPs are reached, and what the way to them takes
 //! lost                 what the kernel dropped before we saw it
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
 //! firewall routes      nftables: changed, listed, watched; where this machine sends what
@@ -21,6 +22,7 @@ pub mod alarm;
 pub mod background;
 pub mod capture;
 pub mod clock;
+pub mod door;
 pub mod egress;
 pub mod entropy;
 pub mod ethtool;

@@ -5,7 +5,7 @@
 //! part of this border: the node holds the same `Arc<Plane>` as the data path threads, publishes snapshots into it
 //! and reads its tables, all of it pure.
 
-use super::command::{Attachment, Command, Interface, Place, Reply};
+use super::command::{Attachment, Command, Interface, Place, Reply, Vtep};
 use crate::ipam::IpamState;
 use crate::plane::Event;
 use crate::plane::fib::PortId;
@@ -59,6 +59,8 @@ pub enum Input<'a> {
     CaptureGone { port: PortId },
     /// An address, route or device of this machine changed: dial at once, and look how large datagrams may be.
     NetworkChanged,
+    /// What the route to the VTEP behind `port` takes now, bytes of IP packet.
+    RouteMtu { port: PortId, mtu: u16 },
     /// The deadline of `Output::Wait` was reached.
     Tick,
 }
@@ -73,7 +75,7 @@ pub enum Output {
     Close { link: LinkId },
     /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
     Datagram { to: SocketAddr, bytes: Vec<u8> },
-    /// Write a frame to the bridge behind `port`, now or never.
+    /// Write a frame to whatever is behind `port`, now or never.
     Deliver { port: PortId, frame: Vec<u8> },
     /// Change this machine, and answer with `HostDone`.
     Host { host: HostId, op: HostOp },
@@ -122,6 +124,11 @@ pub enum HostOp {
     Resize { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
     /// Remove these interfaces again; it is no error if they or the namespace are gone.
     Unplug { key: String, place: Place, interfaces: Vec<Interface> },
+    /// Take in and send datagrams of a VTEP; it is `port` of its network. Answered by `Input::RouteMtu` besides, then and
+    /// whenever that changes.
+    OpenTunnel { port: PortId, id: NetId, vtep: Vtep },
+    /// No longer.
+    CloseTunnel { port: PortId, vtep: Vtep },
     /// Route and translate between networks and the outside as this says, instead of whatever was said before.
     Filter(Edge),
 }
@@ -179,6 +186,9 @@ pub struct State {
     pub targets: Vec<Target>,
     /// What was attached: plugged again at the next start if its namespace still lives.
     pub attachments: Vec<Attachment>,
+    /// The VTEPs that were joined: joined again at the next start.
+    #[serde(default)]
+    pub vteps: Vec<Vtep>,
     /// What people call peers that this one knew.
     #[serde(default)]
     pub nicknames: BTreeMap<PeerName, Nickname>,

@@ -10,9 +10,9 @@
 use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
-use super::command::{Attach, Attachment, HOST_KEY, Place, Reply};
+use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Vtep};
 use crate::plane::fib::PortId;
-use crate::types::{AddressRequest, PortMap};
+use crate::types::{AddressRequest, Network, PortMap, VtepAddress};
 use std::collections::VecDeque;
 
 /// Requests that may wait.
@@ -37,6 +37,16 @@ pub(super) enum Job {
         key: String,
         change: Change,
     },
+    /// Of an edge, or again after it failed.
+    Join {
+        request: Option<RequestId>,
+        vtep: Vtep,
+    },
+    Part {
+        request: RequestId,
+        address: VtepAddress,
+        network: Option<Network>,
+    },
     Gone {
         key: String,
     },
@@ -59,7 +69,7 @@ impl Job {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
-            Job::Resize | Job::Leave { .. } | Job::Stop => false,
+            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -79,6 +89,8 @@ enum Then {
     Detached(RequestId, Attachment),
     /// The attachment with its ports; it had these before.
     Ports(RequestId, Vec<PortMap>),
+    Joined(Option<RequestId>, Vtep),
+    Parted(RequestId),
     Nobody,
     Left(RequestId),
     Stopped,
@@ -88,10 +100,10 @@ impl Then {
     /// Whether the job is undone when this operation of it fails, and the edge refused.
     fn is_strict(&self, op: &HostOp) -> bool {
         match self {
-            Then::Attached(_) | Then::Ports(..) => true,
+            Then::Attached(_) | Then::Ports(..) | Then::Joined(..) => true,
             // What was on the mesh stays on it, whatever the packet filter says.
             Then::Restored => !matches!(op, HostOp::Filter(_)),
-            Then::Detached(..) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
+            Then::Detached(..) | Then::Parted(_) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
         }
     }
 }
@@ -129,6 +141,14 @@ impl Jobs {
         let strict = |then: &Then| matches!(then, Then::Attached(_) | Then::Restored);
         let running = |running: &Running| strict(&running.work.then) && running.work.who.key == key;
         self.waiting.iter().any(|job| job.attaches(key)) || self.running.as_ref().is_some_and(running)
+    }
+
+    /// A VTEP is to be joined that nobody asked for just now; once is enough.
+    pub fn join_later(&mut self, vtep: Vtep) {
+        let same = |job: &Job| matches!(job, Job::Join { request: None, vtep: other } if *other == vtep);
+        if !self.waiting.iter().any(same) {
+            self.waiting.push_back(Job::Join { request: None, vtep });
+        }
     }
 
     /// Attachments of the last run that are not plugged yet.
@@ -189,7 +209,12 @@ impl Node {
             return;
         }
         for job in std::mem::take(&mut self.jobs.waiting) {
-            if let Job::Attach { request, .. } | Job::Detach { request, .. } | Job::Ports { request, .. } = job {
+            if let Job::Attach { request, .. }
+            | Job::Detach { request, .. }
+            | Job::Ports { request, .. }
+            | Job::Join { request: Some(request), .. }
+            | Job::Part { request, .. } = job
+            {
                 self.refuse_request(request, "the router is stopping".to_string());
             }
         }
@@ -201,13 +226,14 @@ impl Node {
     /// Everything is taken off for good, then the addresses are given to the other peers.
     pub(super) fn leave(&mut self, request: RequestId) {
         self.leaving = true;
+        self.attachments.vteps.forget_wanted();
         self.give_up_waiting(None, "the router is leaving the mesh");
         for job in std::mem::take(&mut self.jobs.waiting) {
             match job {
-                Job::Attach { request, .. } => {
+                Job::Attach { request, .. } | Job::Join { request: Some(request), .. } => {
                     self.refuse_request(request, "the router is leaving the mesh".to_string())
                 }
-                Job::Restore { .. } => {}
+                Job::Restore { .. } | Job::Join { request: None, .. } => {}
                 other => self.jobs.waiting.push_back(other),
             }
         }
@@ -238,6 +264,13 @@ impl Node {
             Job::Ports { request, key, change } => match self.plan_ports(&key, &change) {
                 Ok((plan, before)) => (key, Ok(plan), Then::Ports(request, before)),
                 Err(why) => return self.refuse_request(request, why),
+            },
+            // Forgotten while it waited.
+            Job::Join { request: None, vtep } if !self.attachments.vteps.is_wanted(&vtep) => return,
+            Job::Join { request, vtep } => (String::new(), self.plan_join(&vtep), Then::Joined(request, vtep)),
+            Job::Part { request, address, network } => match self.plan_part(address, network) {
+                Ok(plan) => (String::new(), Ok(plan), Then::Parted(request)),
+                Err(why) => return self.refuse_request(request, format!("forget {address}: {why}")),
             },
             Job::Gone { key } => {
                 let plan = self.plan_detach(&key, &[]).0;
@@ -273,9 +306,16 @@ impl Node {
         if let HostOp::CloseNetwork { id, .. } = op {
             self.plane.forget_network(id);
         }
+        let closed = match op {
+            HostOp::CloseTunnel { port, .. } | HostOp::Recapture { gone: port, .. } => Some(port),
+            _ => None,
+        };
         self.tables_changed();
         // What frames need is in the data plane before the first frame can come.
         self.publish();
+        if let Some(port) = closed {
+            self.plane.forget_port(port);
+        }
         self.jobs.next_host += 1;
         let host = HostId(self.jobs.next_host);
         self.out.push_back(Output::Host { host, op: op.clone() });
@@ -334,6 +374,8 @@ impl Node {
             (Then::Detached(request, taken), _) => {
                 self.out.push_back(Output::Reply { request, reply: Reply::Attached(taken) });
             }
+            (Then::Joined(request, vtep), failure) => self.joined(request, &vtep, failure),
+            (Then::Parted(request), _) => self.reply_when_stored(request, Reply::Done),
             (Then::Left(request), _) => {
                 self.unsaved = true;
                 self.retire(request);
@@ -362,6 +404,8 @@ fn what(op: &HostOp) -> String {
         HostOp::CloseNetwork { id, .. } => format!("network {id} could not be taken off this machine"),
         HostOp::Plug { key, .. } => format!("{key} could not be put back"),
         HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),
+        HostOp::OpenTunnel { vtep, .. } => format!("{} could not be joined", vtep.address),
+        HostOp::CloseTunnel { vtep, .. } => format!("{} could not be taken off", vtep.address),
         HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
         HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),

@@ -12,6 +12,7 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
+//! vteps    tunnel ends that are not rnet, on networks here
 //! width    the MTU of attachments
 //! ```
 //!
@@ -40,6 +41,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod view;
+mod vteps;
 mod width;
 
 use crate::crypto::keys::public_key;
@@ -207,6 +209,7 @@ impl Node {
         node.addresses.nicknames = state.nicknames;
         node.restore_addresses(&state.attachments);
         node.restore(state.attachments);
+        node.restore_vteps(state.vteps);
         node
     }
 
@@ -232,6 +235,7 @@ impl Node {
             Input::CaptureGone { port } => self.capture_gone(port),
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
+            Input::RouteMtu { port, mtu } => self.route_mtu(port, mtu),
             Input::NetworkChanged => {
                 self.dialer.network_changed(self.now);
                 self.routes_changed();
@@ -299,6 +303,7 @@ impl Node {
         self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
         self.collect();
         self.hear_of_others();
+        self.retry_vteps();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
     }

@@ -2,7 +2,7 @@
 
 use super::command::Attachment;
 use crate::ipam::IpamStatus;
-use crate::types::{Mac, NetId, Network, Nickname, PeerName, PublicKey, Target};
+use crate::types::{Mac, NetId, Network, Nickname, PeerName, PublicKey, Target, VtepAddress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -58,6 +58,9 @@ pub struct Status {
     pub nicknames: BTreeMap<PeerName, Nickname>,
     /// What is attached here.
     pub attachments: Vec<Attachment>,
+    /// Tunnel ends that are not rnet.
+    #[serde(default)]
+    pub vteps: Vec<VtepStatus>,
     /// Learned MACs.
     pub macs: Vec<LearnedMac>,
     /// Frames dropped, by reason (metric label), only reasons that happened.
@@ -223,8 +226,34 @@ pub struct NetworkStatus {
     /// Addresses in use on it, in the whole mesh as far as it is known here.
     #[serde(default)]
     pub addresses: usize,
+    /// VTEPs that are joined to it here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vteps: Vec<VtepAddress>,
     /// Peers with a port on it, ourselves included.
     pub peers: Vec<PeerName>,
+}
+
+/// A tunnel end that is not rnet, on a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VtepStatus {
+    /// Where it listens.
+    pub address: VtepAddress,
+    /// The network.
+    pub network: Network,
+    /// What it calls that.
+    pub vni: NetId,
+    /// The UDP port of this host that it sends to.
+    pub local_port: u16,
+    /// The largest packet that it can be sent, bytes; 0: it is not joined.
+    pub mtu: u16,
+    /// Frames that came from it.
+    pub from_vtep: Count,
+    /// Frames that were sent to it.
+    pub to_vtep: Count,
+    /// Seconds since its last frame; none: there was none.
+    pub last_heard: Option<u64>,
+    /// Why it is not joined; empty if it is.
+    pub info: String,
 }
 
 /// Where a MAC was seen.
@@ -234,8 +263,11 @@ pub struct LearnedMac {
     pub network: NetId,
     /// Which.
     pub mac: Mac,
-    /// Behind which peer; none: on our own bridge.
+    /// Behind which peer; none: on our own bridge, or behind a VTEP.
     pub peer: Option<PeerName>,
+    /// Behind which VTEP of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<VtepAddress>,
     /// Seconds since it was last seen.
     pub age: u64,
 }

@@ -44,6 +44,7 @@ impl Node {
             letters_lost: self.addresses.lost,
             nicknames: self.addresses.nicknames.clone(),
             attachments: self.attachments.list(),
+            vteps: self.attachments.vteps.status(self.now),
             macs: self.learned(),
             drops: tally.drops().map(|(reason, times)| (reason.label().to_string(), times)).collect(),
             traffic: Traffic {
@@ -163,18 +164,19 @@ impl Node {
             let open = peers.contains(&self.me);
             let attachments = if open { self.attachments.users(id) } else { 0 };
             let addresses = in_use.get(&id).copied().unwrap_or(0);
-            NetworkStatus { network, id, open, attachments, addresses, peers: peers.into_iter().collect() }
+            let vteps = if open { self.attachments.vteps.on(id) } else { Vec::new() };
+            NetworkStatus { network, id, open, attachments, addresses, vteps, peers: peers.into_iter().collect() }
         };
         known.into_iter().map(network).collect()
     }
 
     fn learned(&self) -> Vec<LearnedMac> {
         let learned = |seen: crate::plane::macs::Seen| {
-            let peer = match seen.place {
-                Place::Port(_) => None,
-                Place::Peer(short) => self.published.routes.owner(short),
+            let (peer, vtep) = match seen.place {
+                Place::Port(port) => (None, self.attachments.vteps.address(port)),
+                Place::Peer(short) => (self.published.routes.owner(short), None),
             };
-            LearnedMac { network: seen.network, mac: seen.mac, peer, age: seen.age.as_secs() }
+            LearnedMac { network: seen.network, mac: seen.mac, peer, vtep, age: seen.age.as_secs() }
         };
         self.plane.macs(self.now).into_iter().map(learned).collect()
     }

@@ -106,6 +106,20 @@ reasons! {
     NetQueue = "net-queue",
     /// Frames that the bridge's port did not take: its queue is full, or it is about to go.
     BridgeFull = "bridge-full",
+    /// A VXLAN datagram from an address where no VTEP is joined.
+    VtepUnknown = "vtep-unknown",
+    /// A VXLAN datagram too short for its header and a frame's.
+    VtepTruncated = "vtep-truncated",
+    /// A VXLAN datagram that names no network: its I flag is clear, or its VNI is 0.
+    VtepNoVni = "vtep-no-vni",
+    /// A VXLAN datagram of another VNI than was agreed for its VTEP.
+    VtepVni = "vtep-vni",
+    /// From a VTEP with the MAC of an attachment of the mesh as its source: what was sent there came back, or it was forged.
+    VtepLooped = "vtep-looped",
+    /// From a VTEP for another one: these reach each other without us, or frames would go in circles.
+    SplitHorizon = "split-horizon",
+    /// Too big for the way to or from a VTEP, where nothing is cut, and of a kind whose sender is not told.
+    VtepTooBig = "vtep-too-big",
     /// Probes that control was too busy to look at.
     EventLost = "event-lost",
 }

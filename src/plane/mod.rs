@@ -10,6 +10,7 @@
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
+//! from_vteps    datagram > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
 //! ```
 //!
 //! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
@@ -20,6 +21,8 @@
 
 mod carry;
 pub mod counters;
+mod decap;
+mod encap;
 pub mod fib;
 pub mod fragment;
 pub mod guard;
@@ -33,6 +36,7 @@ pub mod switch;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tunnel;
 
 pub use counters::{Count, Drop, Tally};
 pub use macs::{Place, Seen};
@@ -43,6 +47,8 @@ use crate::wire::frame::{Frame, SUPER_FRAME_MAX};
 use crate::wire::virtio::{Gso, Offload, Partial};
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
+use decap::Recent;
+use encap::Back;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
 use offload::{Coalescer, Odd, Segments};
@@ -51,7 +57,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use switch::Verdict;
+use switch::{Came, Verdict};
 
 /// What work the kernel behind a capture port does on frames that it is given. The default is none: whole frames only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,6 +78,11 @@ pub trait Sink {
     /// The same for a datagram that is to ride no send but its own.
     fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
         self.datagram(to, len)
+    }
+    /// As `datagram`, but sent from UDP port `door` of this host.
+    fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        let _ = (door, to, len);
+        None
     }
     /// A frame for the bridge behind `port`, in parts that lie one behind the other, and the work that is left to do on it: no
     /// more than the port `takes`.
@@ -182,6 +193,11 @@ impl Plane {
         self.macs.forget_peer(peer);
     }
 
+    /// Forgets the MACs behind a port: it is closed.
+    pub fn forget_port(&self, port: PortId) {
+        self.macs.forget_port(port);
+    }
+
     /// Forgets where `mac` was seen on `network`: it is elsewhere now.
     pub fn forget_mac(&self, network: NetId, mac: Mac) {
         self.macs.forget_mac(network, mac);
@@ -255,6 +271,31 @@ impl Batch<'_> {
         held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
     }
 
+    /// VXLAN datagrams as they came to UDP port `door`, from whom. Frames for the bridge are coalesced over all of them and have been
+    /// delivered when this returns.
+    pub fn from_vteps<'d>(
+        &mut self,
+        door: u16,
+        datagrams: impl Iterator<Item = (SocketAddr, &'d mut [u8])>,
+        out: &mut impl Sink,
+    ) {
+        let mut held = Coalescer::new();
+        let (now, mut recent) = (self.now, Recent::default());
+        let mut way = self.way(out);
+        for (from, datagram) in datagrams {
+            if let Err(reason) = way.tunnelled((door, from.ip()), datagram, &mut recent, &mut held) {
+                way.tally.drop(reason);
+            }
+        }
+        recent.tell(now);
+        held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
+    }
+
+    /// A frame of our own for whatever is behind `port`.
+    pub fn deliver_to(&mut self, port: PortId, frame: &[u8], out: &mut impl Sink) {
+        self.way(out).deliver(port, frame);
+    }
+
     fn way<'a, S: Sink>(&'a mut self, out: &'a mut S) -> Way<'a, S> {
         Way { plane: self.plane, fib: &self.fib, tally: &mut self.tally, out, now: self.now }
     }
@@ -291,7 +332,8 @@ impl<S: Sink> Way<'_, S> {
         self.ask(from, network, &frame, checked)?;
         let inner =
             |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
-        match switch::from_bridge(fib, &self.plane.macs, network, frame.dst(), self.now) {
+        let came = Came { network, entry, port: from };
+        match switch::from_port(fib, &self.plane.macs, came, frame.dst(), self.now) {
             Verdict::Drop(reason) => Err(reason),
             Verdict::Forward { to, path } => match self.send(path, &inner(to), load) {
                 Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
@@ -302,8 +344,15 @@ impl<S: Sink> Way<'_, S> {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
-            // There is one port to a network: the bridge has done this already.
-            Verdict::Deliver(_) | Verdict::DeliverAndFlood(_) => Err(Drop::Local),
+            Verdict::Deliver(ports) => {
+                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                Ok(())
+            }
+            Verdict::DeliverAndFlood(ports) => {
+                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                self.flood(&inner(ShortId::FLOOD), load, None);
+                Ok(())
+            }
         }
     }
 
@@ -342,14 +391,14 @@ impl<S: Sink> Way<'_, S> {
         match switch::from_net(fib, came.id(), &inner) {
             Verdict::Drop(reason) => Err(reason),
             Verdict::Forward { path, .. } => self.send_all(path, &onward, &Load::Frame(payload)),
-            Verdict::Deliver(port) => self.arrive(port, (came, &inner), payload, held),
+            Verdict::Deliver(ports) => self.arrive(ports, (came, &inner), payload, held),
             Verdict::Flood => match self.flood(&onward, &Load::Frame(payload), Some(came.id())) {
                 0 => Err(Drop::NotOpen),
                 _ => Ok(()),
             },
-            Verdict::DeliverAndFlood(port) => {
+            Verdict::DeliverAndFlood(ports) => {
                 self.flood(&onward, &Load::Frame(payload), Some(came.id()));
-                self.arrive(port, (came, &inner), payload, held)
+                self.arrive(ports, (came, &inner), payload, held)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod narrow;
 mod super_frames;
+mod tunnels;
 
 use super::testing::*;
 use super::*;

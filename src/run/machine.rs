@@ -1,7 +1,7 @@
 //! The tasks that change this machine and tell what happens on it.
 //!
 //! Changes are made one after the other, in the order in which the node asked for them, beside control: a slow kernel
-//! delays no link. Capture ports that come and go are handed straight to the data path; the rest is told to control.
+//! delays no link. Capture ports and doors that come and go are handed straight to the data path; the rest is told to control.
 
 use super::Happening;
 use super::datapath::Hands;
@@ -32,6 +32,15 @@ pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happ
                 hands.close(port);
                 continue;
             }
+            HostEvent::DoorOpened { door, sockets } => {
+                hands.open_door(door, sockets);
+                continue;
+            }
+            HostEvent::DoorClosed { door } => {
+                hands.close_door(door);
+                continue;
+            }
+            HostEvent::RouteMtu { port, mtu } => Happening::RouteMtu(port, mtu),
             HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),
             HostEvent::NetworkChanged => Happening::NetworkChanged,

@@ -14,6 +14,7 @@
 pub mod control;
 pub mod datapath;
 mod desk;
+mod door;
 pub mod journal;
 pub mod keeper;
 pub mod links;
@@ -56,6 +57,8 @@ pub enum Happening {
     CaptureGone(PortId),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
+    /// What the route to the VTEP behind a port takes.
+    RouteMtu(PortId, u16),
     /// The state of this number is on the disk.
     Stored(u64),
     /// SIGTERM or SIGINT.

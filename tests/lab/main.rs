@@ -41,6 +41,7 @@ mod refusals;
 mod room;
 mod scenario;
 mod trouble;
+mod vteps;
 mod wait;
 mod widths;
 
@@ -99,6 +100,7 @@ fn main() -> ExitCode {
         trouble::facts(),
         leftovers::facts(),
         demo::facts(),
+        vteps::facts(),
         fairness::facts(),
         limits::facts(),
     ]

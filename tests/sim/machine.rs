@@ -148,7 +148,7 @@ impl Host {
                 assert!(self.ports.values().any(|open| *open == id), "{}: widens what is not open", self.name);
                 self.mtus.insert(id, mtu);
             }
-            HostOp::Resize { .. } | HostOp::Filter(_) => {}
+            HostOp::Resize { .. } | HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => {}
         }
         Ok(HostAnswer::Done)
     }

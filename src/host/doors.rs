@@ -1,0 +1,134 @@
+//! UDP ports by which VTEPs are reached: open from the first VTEP that needs one to the last.
+//!
+//! Owns who needs which door, and looks now and then at what the routes to VTEPs take: a route may change, and a router on
+//! the way may say that it takes less. The sockets are handed to the data path as they are opened, and are closed by it.
+
+use super::events::HostEvent;
+use crate::io::door::{self, Route};
+use crate::node::command::Vtep;
+use crate::plane::fib::PortId;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, sleep};
+
+/// How often routes are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long the data path may take to close a door that is opened again at once.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// A VTEP that is reached by a door.
+struct Reached {
+    to: SocketAddr,
+    door: u16,
+    /// What its route took when it was last told; 0: not known.
+    mtu: u16,
+}
+
+#[derive(Default)]
+struct Table {
+    reached: HashMap<PortId, Reached>,
+    closed: HashMap<u16, Instant>,
+}
+
+/// See the head of this file. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Doors {
+    /// The one address of this host that the router listens on, if it was told to.
+    at: Option<IpAddr>,
+    /// Sockets for each door.
+    queues: usize,
+    events: UnboundedSender<HostEvent>,
+    table: Arc<Mutex<Table>>,
+}
+
+impl Doors {
+    pub fn new(at: Option<IpAddr>, queues: usize, events: UnboundedSender<HostEvent>) -> Doors {
+        Doors { at, queues, events, table: Arc::default() }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `port` leads to this VTEP from now on. The error is one line.
+    pub async fn open(&self, port: PortId, vtep: &Vtep) -> Result<(), String> {
+        let (to, number) = (vtep.address.socket(), vtep.local_port);
+        let route = door::route(to).ok();
+        if route.is_some_and(|route| route.own) && to.port() == number {
+            return Err(
+                "that is this host itself, by the very port that it would listen on: give the VTEP's address".into()
+            );
+        }
+        if self.at.is_some_and(|at| at.is_ipv4() != to.is_ipv4() && !at.is_unspecified()) {
+            let at = self.at.map(|at| at.to_string()).unwrap_or_default();
+            return Err(format!("it cannot be reached from {at}, the one address that this router uses (--host)"));
+        }
+        let is_open = self.table().reached.values().any(|reached| reached.door == number);
+        if !is_open {
+            let sockets = self.bind(number).await.map_err(|why| refused(number, &why))?;
+            let _ = self.events.send(HostEvent::DoorOpened { door: number, sockets });
+        }
+        self.table().reached.insert(port, Reached { to, door: number, mtu: 0 });
+        self.look(port, route);
+        Ok(())
+    }
+
+    async fn bind(&self, number: u16) -> io::Result<Vec<crate::io::udp::UdpSocket>> {
+        let closed = self.table().closed.remove(&number);
+        loop {
+            match door::open(number, self.at, self.queues) {
+                Err(why)
+                    if why.kind() == io::ErrorKind::AddrInUse && closed.is_some_and(|at| at.elapsed() < CLOSING) =>
+                {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// `port` leads nowhere any more.
+    pub fn close(&self, port: PortId) {
+        let mut table = self.table();
+        let Some(Reached { door, .. }) = table.reached.remove(&port) else { return };
+        if table.reached.values().all(|reached| reached.door != door) {
+            table.closed.insert(door, Instant::now());
+            let _ = self.events.send(HostEvent::DoorClosed { door });
+        }
+    }
+
+    /// Tells what the route takes, if that is new.
+    fn look(&self, port: PortId, route: Option<Route>) {
+        let Some(Route { mtu, .. }) = route else { return };
+        if let Some(reached) = self.table().reached.get_mut(&port).filter(|reached| reached.mtu != mtu) {
+            reached.mtu = mtu;
+            let _ = self.events.send(HostEvent::RouteMtu { port, mtu });
+        }
+    }
+
+    /// Looks at routes for ever.
+    pub async fn keep(self) {
+        loop {
+            sleep(LOOK_EVERY).await;
+            let all: Vec<(PortId, SocketAddr)> =
+                self.table().reached.iter().map(|(port, reached)| (*port, reached.to)).collect();
+            all.into_iter().for_each(|(port, to)| self.look(port, door::route(to).ok()));
+        }
+    }
+}
+
+/// Why a door cannot be opened, and what to do.
+fn refused(door: u16, why: &io::Error) -> String {
+    match why.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "UDP port {door} of this host is in use by another program or by the kernel (often a VXLAN device, which no tool \
+             names, or Open vSwitch): take that off, or have the VTEP send to another port and give it with --local-port"
+        ),
+        io::ErrorKind::PermissionDenied => format!("UDP port {door} needs root"),
+        _ => format!("UDP port {door} cannot be had: {why}"),
+    }
+}
