@@ -84,6 +84,7 @@ mod tests {
             forwarding: false,
             mtu: 1500,
             mac: None,
+            peer: None,
         }
     }
 
