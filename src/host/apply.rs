@@ -88,15 +88,6 @@ pub struct Host {
     fail_at: Option<usize>,
 }
 
-/// An attachment's namespace, and its process where the attachment ends with that.
-struct Inside {
-    namespace: Netns,
-    netlink: Netlink,
-    process: Option<Pidfd>,
-    /// Where it is: this very process, if it was given by its number.
-    place: Place,
-}
-
 impl Host {
     /// Connects to the kernel and begins to watch. Must be called within a runtime, in the router's network namespace.
     ///
@@ -165,14 +156,14 @@ impl Host {
                 self.shared.register(&key, &interfaces, None);
             }
             HostOp::Plug { key, place, interfaces, .. } => {
-                let inside = self.enter(&place)?;
+                let inside = Inside::enter(&place, &self.own)?;
                 self.run(steps, Some(&inside)).await?;
                 self.shared.register(&key, &interfaces, inside.process);
                 return Ok(HostAnswer::Plugged(inside.place));
             }
             HostOp::ResizeNetwork { .. } => self.run(steps, None).await?,
             HostOp::Resize { place, .. } => {
-                let inside = self.enter(&place)?;
+                let inside = Inside::enter(&place, &self.own)?;
                 self.run(steps, Some(&inside)).await?;
             }
             HostOp::Unplug { key, interfaces, .. } => {
@@ -182,37 +173,6 @@ impl Host {
             }
         }
         Ok(HostAnswer::Done)
-    }
-
-    /// Deletes every device in this namespace that a dead router left, and answers their names.
-    ///
-    /// Refused if a living router has devices here: a second router in one network namespace would take them away.
-    pub async fn sweep(&self) -> Result<Vec<String>, String> {
-        let deadline = Instant::now() + SWEEP_PATIENCE;
-        let leftovers = loop {
-            let mut links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
-            links.retain(|link| names::is_ours(&link.name, &link.kind));
-            let Some(used) = links.iter().find(|link| names::is_in_use(&link.name, link.promiscuity)) else {
-                break links;
-            };
-            if Instant::now() >= deadline {
-                return Err(format!("another router is running in this network namespace (it holds {})", used.name));
-            }
-            // A router that was killed a moment ago: the kernel is still taking its descriptors down.
-            sleep(Duration::from_millis(20)).await;
-        };
-        let mut swept = Vec::new();
-        // Both: the one says nothing of the other.
-        if firewall::sweep(!leftovers.is_empty()).await? | fence::sweep().await? {
-            swept.push("the packet filter's rules".to_string());
-        }
-        for link in leftovers {
-            // A veth's other end went with the first.
-            if self.shared.netlink.delete(&link.name).await.map_err(|e| e.to_string())? {
-                swept.push(link.name);
-            }
-        }
-        Ok(swept)
     }
 
     /// An address in a network that the host has an interface on already would take that interface's traffic away.
@@ -234,46 +194,6 @@ impl Host {
             }
         }
         Ok(())
-    }
-
-    /// Opens the namespace of an attachment. Refuses the router's own.
-    fn enter(&self, place: &Place) -> Result<Inside, String> {
-        let named = match place {
-            Place::Pid(pid) | Place::Process { pid, .. } => format!("pid {pid}"),
-            Place::Path(path) => path.clone(),
-            Place::Host => return Err("the host itself has no namespace to enter".to_string()),
-        };
-        let failed = |e: io::Error| match (place, e.kind(), e.raw_os_error()) {
-            (Place::Path(_), io::ErrorKind::NotFound, _) => format!("{named}: no such network namespace"),
-            (Place::Path(_), ..) => format!("{named}: {e}"),
-            (_, io::ErrorKind::NotFound, _) | (_, _, Some(libc::ESRCH)) => format!("{named}: no such process"),
-            (_, _, Some(libc::EINVAL)) => format!("{named}: not a process"),
-            _ => format!("{named}: {e}"),
-        };
-        let (namespace, process, place) = match place {
-            Place::Pid(pid) | Place::Process { pid, .. } => {
-                // The descriptor first: if the process lives after its namespace was opened, they belong together.
-                let process = Pidfd::open(*pid).map_err(failed)?;
-                let began = started(*pid).map_err(failed)?;
-                if let Place::Process { started, .. } = place
-                    && *started != began
-                {
-                    return Err(format!("{named}: the process has ended, and another one has its number"));
-                }
-                let namespace = Netns::of_process(*pid).map_err(failed)?;
-                if process.is_gone() {
-                    return Err(format!("{named}: the process has ended"));
-                }
-                (namespace, Some(process), Place::Process { pid: *pid, started: began })
-            }
-            Place::Path(path) => (Netns::at(Path::new(path)).map_err(failed)?, None, place.clone()),
-            Place::Host => return Err(named),
-        };
-        if self.own.is(&namespace).map_err(failed)? {
-            return Err(format!("{named}: that is the host's own network namespace"));
-        }
-        let netlink = Netlink::open_in(&namespace).map_err(failed)?;
-        Ok(Inside { namespace, netlink, process, place })
     }
 
     /// Runs all steps, or undoes those that were run.
@@ -380,7 +300,7 @@ impl Host {
             | Step::InsideMulticast { .. }
             | Step::InsideDefaultRoute { .. } => {
                 let inside = inside.ok_or("a step inside without a namespace")?;
-                return self.execute_inside(step, inside).await;
+                return inside.execute(step, &self.shared.netlink, &mut self.found).await;
             }
         };
         result.map_err(|e| e.to_string())
@@ -401,34 +321,6 @@ impl Host {
         }
     }
 
-    async fn execute_inside(&self, step: &Step, inside: &Inside) -> Result<(), String> {
-        let netlink = &inside.netlink;
-        let result = match step {
-            Step::AddVeth { name, peer, mac, mtu } => {
-                let veth = Veth { name, peer, inside: Some(&inside.namespace), mac: Some(*mac), mtu: *mtu };
-                self.shared.netlink.add_veth(veth).await
-            }
-            Step::InsideAddress { name, address } => netlink.add_address(name, *address).await,
-            Step::InsideMtu { name, mtu } => unless_gone(netlink.set_mtu(name, *mtu).await),
-            Step::InsideUp { name } => netlink.set_up(name).await,
-            Step::InsideMulticast { name } => netlink.add_multicast_route(name).await.map(|_| ()),
-            Step::InsideDefaultRoute { name, via } => match netlink.add_default_route(name, *via).await {
-                Err(e) if e.source.raw_os_error() == Some(libc::EEXIST) => {
-                    return Err("gateway: it has a default route already: leave --gateway out".to_string());
-                }
-                other => other,
-            },
-            Step::InsideSettings { name, ipv6 } => {
-                return inside.namespace.within(|| settings_inside(name, *ipv6)).map_err(|e| e.to_string());
-            }
-            Step::InsideChecksums { name } => {
-                let off = inside.namespace.within(|| ethtool::transmit_checksums_off(name));
-                return off.map_err(|e| format!("switching checksum offload of {name} off: {e}"));
-            }
-            _ => Ok(()),
-        };
-        result.map_err(|e| e.to_string())
-    }
 }
 
 impl Shared {
@@ -533,44 +425,6 @@ async fn announce(interfaces: Vec<Interface>) {
             }
         }
     }
-}
-
-/// A device that is gone needs no change.
-fn unless_gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
-    result.or_else(|e| if e.is_no_device() { Ok(()) } else { Err(e) })
-}
-
-fn silence(name: &str) -> io::Result<()> {
-    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-    // A device without an address takes packets for any address of the host, and answers for it, unless it is told not to.
-    set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
-    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")
-}
-
-fn settings_of_host(name: &str, ipv6: bool) -> io::Result<()> {
-    // Speak on a network only as who we are there: the port guard drops everything else.
-    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")?;
-    set_sysctl(&format!("ipv4/conf/{name}/arp_announce"), "2")?;
-    set_sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
-    // The bridge is up: these before IPv6 makes itself an address.
-    for setting in ["router_solicitations", "accept_ra", "accept_dad"] {
-        set_sysctl(&format!("ipv6/conf/{name}/{setting}"), "0")?;
-    }
-    settings_inside(name, ipv6)
-}
-
-fn settings_inside(name: &str, ipv6: bool) -> io::Result<()> {
-    // Without IPv6 addresses the guard would drop all that IPv6 says by itself; so it says nothing.
-    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), if ipv6 { "0" } else { "1" })?;
-    set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-    set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
-    for family in ["ipv4", "ipv6"] {
-        // An address that moved without a word is asked for again after seconds, not after a minute.
-        set_sysctl(&format!("{family}/neigh/{name}/base_reachable_time_ms"), "5000")?;
-        set_sysctl(&format!("{family}/neigh/{name}/delay_first_probe_time"), "2")?;
-        set_sysctl(&format!("{family}/neigh/{name}/ucast_solicit"), "1")?;
-    }
-    Ok(())
 }
 
 fn tap_error(name: &str, error: &io::Error) -> String {
