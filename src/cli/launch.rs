@@ -337,6 +337,8 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         allow: config.allow.clone(),
         connection_limit: config.connection_limit,
         mtu: config.mtu,
+        framing: config.framing,
+        trusted_subnets: config.trusted_subnets.clone(),
         datapath: DatapathStatus::default(),
         addresses: AddressConfig {
             ranges: config.ranges.clone(),

@@ -29,6 +29,7 @@ use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
+use crate::types::Engine;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -43,6 +44,8 @@ use tokio::time::{Instant, sleep};
 const QUIET: Duration = Duration::from_millis(200);
 /// When a new attachment's addresses are announced: the first may come before the network knows of it.
 const ANNOUNCE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(750)];
+/// Why the kernel's VXLAN devices are not used.
+const NO_KERNEL_ENGINE: &str = "this rnet is built without the kernel's VXLAN devices";
 /// How long a dead router's kernel objects may take to go.
 const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -150,6 +153,14 @@ impl Host {
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
             HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
             HostOp::CloseTunnel { port, .. } => self.doors.close(port),
+            HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.doors.open_peers(port).await?,
+            HostOp::OpenVxlan { engine: Engine::Kernel, .. } => return Err(NO_KERNEL_ENGINE.to_string()),
+            HostOp::CloseVxlan => self.doors.close_peers(),
+            // The data path knows them by the snapshot.
+            HostOp::VxlanPeers(_) => {}
+            HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => {
+                return Err(NO_KERNEL_ENGINE.to_string());
+            }
             HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
                 self.check_overlap(&interfaces).await?;
                 self.run(steps, None).await?;

@@ -70,7 +70,7 @@ mod tests {
 
     #[test]
     fn fit_the_kernel_and_are_recognised() {
-        for id in [NetId::new(1).unwrap(), NetId::new(0xff_ffff).unwrap()] {
+        for id in [NetId::new(1).unwrap(), NetId::new(0xff_fffe).unwrap()] {
             let (captured, bridged) = pcap_pair(id);
             let all = [
                 (bridge(id), "bridge"),

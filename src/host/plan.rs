@@ -167,6 +167,8 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
         }
         // No devices: `firewall` does it, and `doors`.
         HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => Vec::new(),
+        HostOp::OpenVxlan { .. } | HostOp::CloseVxlan | HostOp::VxlanPeers(_) => Vec::new(),
+        HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => Vec::new(),
     }
 }
 

@@ -154,7 +154,8 @@ impl Attachments {
                 }
             }
             HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => self.vteps.begin(op),
-            HostOp::Filter(_) | HostOp::Resize { .. } => {}
+            // Of `framings`, or of no table.
+            _ => {}
         }
     }
 
@@ -185,12 +186,7 @@ impl Attachments {
             HostOp::OpenTunnel { .. } => self.vteps.failed(op),
             // Its attachments still reach each other.
             HostOp::Recapture { .. } => {}
-            HostOp::CloseNetwork { .. }
-            | HostOp::Unplug { .. }
-            | HostOp::CloseTunnel { .. }
-            | HostOp::Filter(_)
-            | HostOp::ResizeNetwork { .. }
-            | HostOp::Resize { .. } => {}
+            _ => {}
         }
     }
 
@@ -275,13 +271,8 @@ pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
             let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
             Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
         }
-        // The packet filter follows the tables by itself, the MTU the mesh.
-        HostOp::CloseNetwork { .. }
-        | HostOp::Recapture { .. }
-        | HostOp::CloseTunnel { .. }
-        | HostOp::Filter(_)
-        | HostOp::ResizeNetwork { .. }
-        | HostOp::Resize { .. } => None,
+        // The packet filter and VXLAN follow the tables by themselves, the MTU the mesh.
+        _ => None,
     }
 }
 

@@ -11,6 +11,7 @@ use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
 use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Vtep};
+use super::framings;
 use crate::plane::fib::PortId;
 use crate::types::{AddressRequest, Network, PortMap, VtepAddress};
 use std::collections::VecDeque;
@@ -407,5 +408,6 @@ fn what(op: &HostOp) -> String {
         HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
         HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
+        op => framings::what(op),
     }
 }

@@ -13,7 +13,7 @@
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
 //! vteps    tunnel ends that are not rnet, on networks here
-//! width    the MTU of attachments
+//! width    the MTU of attachments                             framings   VXLAN between peers: who has it, and what the kernel carries
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -25,6 +25,7 @@ mod attach;
 pub mod border;
 pub mod command;
 mod expose;
+mod framings;
 mod jobs;
 mod journal;
 mod letters;
@@ -52,7 +53,7 @@ use crate::mesh::gossip::Gossip;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
-use crate::types::{Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+use crate::types::{Framing, Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
 pub use addresses::AddressConfig;
 pub use storing::STATE_VERSION;
 
@@ -60,6 +61,7 @@ use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::HOST_KEY;
+use ipnet::IpNet;
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
@@ -99,6 +101,10 @@ pub struct NodeConfig {
     pub connection_limit: usize,
     /// MTU of attachments' interfaces.
     pub mtu: Mtu,
+    /// What carries frames where nothing is encrypted; none: the fastest that this machine has.
+    pub framing: Option<Framing>,
+    /// Where peers are that need no encryption, if they say the same of us.
+    pub trusted_subnets: Vec<IpNet>,
     /// What moves frames, for `Status`.
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
@@ -228,7 +234,8 @@ impl Node {
             Input::LinkDrained { link } => self.link_drained(link),
             Input::LinkDown { link, why } => self.link_down(link, why),
             Input::DialFailed { dial, why } => self.dial_failed(dial.0, &why),
-            Input::Plane(event) => self.probed(event),
+            Input::Plane(event) => self.told_by_plane(event),
+            Input::OffloadLost { id } => self.offload_lost(id),
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),

@@ -98,6 +98,8 @@ pub struct Fib {
     pub ports: HashMap<PortId, NetId, foldhash::fast::RandomState>,
     /// The ports that are VTEPs.
     pub tunnels: Tunnels,
+    /// The UDP port of this host by which peers speak VXLAN, while rnet itself does that.
+    pub vxlan_door: Option<u16>,
     /// Flood sets, computed lazily.
     pub floods: Box<dyn Floods>,
     /// Addresses that rnet gave out.
@@ -116,6 +118,7 @@ impl Fib {
             networks: HashMap::default(),
             ports: HashMap::default(),
             tunnels: Tunnels::default(),
+            vxlan_door: None,
             floods: Box::new(NoFloods),
             neighbours: Arc::default(),
         }

@@ -45,6 +45,7 @@ use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
 use crate::wire::frame::{Frame, SUPER_FRAME_MAX};
 use crate::wire::virtio::{Gso, Offload, Partial};
+use crate::wire::vxlan::{self, VXLAN_LEN};
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use decap::Recent;
@@ -106,6 +107,11 @@ pub enum Event {
     /// An authenticated probe (heartbeat) arrived on `path` from `from`: its body, at most 64 bytes kept, and the
     /// size of the whole datagram in bytes (padding is cut, its size is what proves the path MTU).
     Probe { path: PathId, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
+    /// A datagram of a path came by VXLAN under the VNI of peers from `from`, and nobody has opened it yet: see `wire::beat`. `size`:
+    /// of the whole UDP payload that it came in, bytes, the headers of VXLAN and Ethernet included. Both engines raise it.
+    Beat { from: SocketAddr, datagram: Vec<u8>, size: u16, at: Instant },
+    /// Frames for this MAC go to this neighbour, and the kernel could carry them. Raised once, and again after a while.
+    Offload { network: NetId, mac: Mac, peer: ShortId },
 }
 
 /// Bytes of a probe's body that are kept for control; the rest is padding.
@@ -289,6 +295,16 @@ impl Batch<'_> {
         }
         recent.tell(now);
         held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
+    }
+
+    /// A frame for a peer by VXLAN, under the VNI of peers. Gone if this host has no door for that.
+    pub fn beat(&mut self, to: SocketAddr, frame: &[u8], out: &mut impl Sink) {
+        let Some(door) = self.fib.vxlan_door else { return };
+        let room = out.tunnelled(door, to, VXLAN_LEN + frame.len());
+        if let Some((header, rest)) = room.and_then(|room| room.split_first_chunk_mut::<VXLAN_LEN>()) {
+            vxlan::emit_of_peers(header);
+            rest.copy_from_slice(frame);
+        }
     }
 
     /// A frame of our own for whatever is behind `port`.

@@ -23,6 +23,7 @@ use crate::node::border::{HostId, HostOp, Input, LinkId, Output, RequestId};
 use crate::node::command::{Command, Reply};
 use crate::plane::Event;
 use crate::types::Instant;
+use crate::wire::beat;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -167,6 +168,9 @@ impl Control {
                 Output::Datagram { to, bytes } => {
                     // A probe that cannot leave is a lost probe: the prober draws the conclusion.
                     let _ = self.outlets.socket.send(to, &bytes);
+                }
+                Output::Beat { peer, to, body } => {
+                    self.outlets.hands.beat(to, beat::frame(self.node.name(), peer, &body))
                 }
                 Output::Deliver { port, frame } => self.outlets.hands.deliver(port, frame),
                 Output::Host { host, op } => {

@@ -90,6 +90,8 @@ fn config(n: u8) -> NodeConfig {
         allow: None,
         connection_limit: 200,
         mtu: Mtu::Fixed(1400),
+        framing: None,
+        trusted_subnets: Vec::new(),
         datapath: DatapathStatus::default(),
         addresses: space("10.32.0.0/12"),
         state: State::default(),
@@ -225,6 +227,7 @@ impl World {
                 self.pipes.retain(|pipe| !pipe.contains(&(at, link)));
             }
             Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
+            Output::Beat { .. } => {}
             Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
             Output::Host { host, op } => {
                 let result =
