@@ -28,7 +28,7 @@ const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
 /// What of a killed router's devices may be of use, by what is remembered of it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    devices: BTreeSet<String>,
+    pub(super) devices: BTreeSet<String>,
     /// Bridges that the host has these addresses on.
     exposed: BTreeSet<(String, HostAddress)>,
     /// Something was exposed or published: the packet filter is replaced, not removed.
@@ -47,9 +47,9 @@ impl Keep {
             for interface in &attachment.interfaces {
                 let bridge = names::bridge(interface.id);
                 match attachment.place {
-                    Place::Host => keep
-                        .exposed
-                        .extend(interface.addresses.iter().map(|address| (bridge.clone(), *address))),
+                    Place::Host => {
+                        keep.exposed.extend(interface.addresses.iter().map(|address| (bridge.clone(), *address)))
+                    }
                     _ => drop(keep.devices.insert(names::veth(&attachment.key, &interface.name))),
                 }
                 keep.devices.insert(bridge);
@@ -66,6 +66,7 @@ impl Keep {
 #[derive(Debug, Default)]
 pub(super) struct Found {
     devices: BTreeSet<String>,
+    all: BTreeSet<String>,
     /// Bridges that the host was exposed on: not shut before it is known that it is so no more.
     exposed: BTreeSet<String>,
 }
@@ -74,6 +75,11 @@ impl Found {
     /// Whether there is such a device to take over; only once.
     pub fn take(&mut self, name: &str) -> bool {
         self.devices.remove(name)
+    }
+
+    /// Whether there is such a device, or was one that is taken over by now.
+    pub fn has(&self, name: &str) -> bool {
+        self.all.contains(name)
     }
 
     /// Whether the host goes on using this bridge.
@@ -98,7 +104,8 @@ impl Host {
         let kept: BTreeSet<String> = kept.into_iter().map(|link| link.name).collect();
         let mut told = Vec::new();
         // Its rules go on holding for what is kept; they are replaced, each when its turn comes.
-        let others = if kept.is_empty() || !keep.edge { firewall::sweep(!swept.is_empty(), &kept).await? } else { false };
+        let others =
+            if kept.is_empty() || !keep.edge { firewall::sweep(!swept.is_empty(), &kept).await? } else { false };
         if others | fence::sweep(&kept).await? {
             told.push("the packet filter's rules".to_string());
         }
@@ -112,8 +119,10 @@ impl Host {
         if !kept.iter().any(|name| names::is_vxlan(name)) {
             super::gate::remove().await?;
         }
-        self.found.exposed = keep.exposed.iter().map(|(name, _)| name.clone()).filter(|name| kept.contains(name)).collect();
-        self.found.devices = kept;
+        self.found.exposed =
+            keep.exposed.iter().map(|(name, _)| name.clone()).filter(|name| kept.contains(name)).collect();
+        self.found.devices.clone_from(&kept);
+        self.found.all = kept;
         Ok(told)
     }
 
@@ -124,7 +133,9 @@ impl Host {
         }
         let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
         for (index, held) in self.shared.netlink.addresses().await.map_err(|e| e.to_string())? {
-            let Some(link) = links.iter().find(|link| link.index == index && kept.contains(&link.name)) else { continue };
+            let Some(link) = links.iter().find(|link| link.index == index && kept.contains(&link.name)) else {
+                continue;
+            };
             let Ok(address) = held.to_string().parse::<HostAddress>() else { continue };
             if !keep.exposed.contains(&(link.name.clone(), address)) {
                 self.shared.netlink.remove_address(&link.name, address).await.map_err(|e| e.to_string())?;
@@ -140,6 +151,7 @@ impl Host {
                 self.fences.set(&bridge, super::guard::bridge(&bridge)).await?;
             }
         }
+        self.found.all.clear();
         for name in std::mem::take(&mut self.found.devices) {
             if self.shared.netlink.delete(&name).await.map_err(|e| e.to_string())? {
                 tracing::info!("removed what a killed router had left: {name}");

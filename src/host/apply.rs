@@ -9,22 +9,26 @@
 //! ```
 //!
 //! Invariant: after a failed [`Host::apply`] the machine is as before it. Whatever a killed router left is found by
-//! [`Host::sweep`], by exact name and kind, and nothing else is ever deleted.
+//! [`Host::sweep`] (`adopt`), by exact name and kind, and nothing else is ever deleted.
 
+use super::adopt::Found;
 use super::announce::announcements;
 use super::changes::{Devices, Verdict};
 use super::doors::Doors;
 use super::events::HostEvent;
-use super::fence::{self, Fences};
-use super::firewall::{self, Firewall};
+use super::fence::Fences;
+use super::firewall::Firewall;
 use super::guard;
+use super::inside::{Inside, settings_of_host, silence, unless_gone};
+use super::kernel::{Beats, Kernel};
 use super::names;
 use super::plan::{Step, plan};
 use crate::io::capture::{Capture, Options};
-use crate::io::netlink::{Netlink, NetlinkError, Veth};
-use crate::io::netns::{Netns, set_sysctl};
-use crate::io::pidfd::{Pidfd, started};
-use crate::io::watch::Watch;
+use crate::io::netlink::{Netlink, Veth};
+use crate::io::netns::Netns;
+use crate::io::pidfd::Pidfd;
+use crate::io::vxlan::Vxlan;
+use crate::io::watch::{Change, Watch};
 use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
 use crate::node::command::{Interface, Place};
@@ -44,11 +48,6 @@ use tokio::time::{Instant, sleep};
 const QUIET: Duration = Duration::from_millis(200);
 /// When a new attachment's addresses are announced: the first may come before the network knows of it.
 const ANNOUNCE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(750)];
-/// Why the kernel's VXLAN devices are not used.
-const NO_KERNEL_ENGINE: &str = "this rnet is built without the kernel's VXLAN devices";
-/// How long a dead router's kernel objects may take to go.
-const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
-
 /// How long a bridge may take to pass a new port's frames; milliseconds as a rule.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -68,9 +67,9 @@ struct Plugged {
     announcing: Vec<Task>,
 }
 
-struct Shared {
-    netlink: Netlink,
-    events: UnboundedSender<HostEvent>,
+pub(super) struct Shared {
+    pub netlink: Netlink,
+    pub events: UnboundedSender<HostEvent>,
     plugged: Mutex<HashMap<String, Plugged>>,
     /// Devices that frames are captured on, and the port of each.
     captured: Mutex<HashMap<String, PortId>>,
@@ -78,14 +77,19 @@ struct Shared {
 
 /// See the head of this file.
 pub struct Host {
-    capture: Options,
+    pub(super) capture: Options,
     own: Netns,
-    shared: Arc<Shared>,
-    firewall: Firewall,
-    fences: Fences,
+    /// The one address of this host that the router uses, if it was told to.
+    pub(super) at: Option<IpAddr>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) firewall: Firewall,
+    pub(super) fences: Fences,
     doors: Doors,
+    pub(super) kernel: Kernel,
+    /// What a killed router left that may be taken over.
+    pub(super) found: Found,
     _watch: Task,
-    _keep: [Task; 3],
+    _keep: [Task; 5],
     /// Tests make the step of this number fail.
     #[cfg(test)]
     fail_at: Option<usize>,
@@ -111,26 +115,37 @@ impl Host {
         let doors = Doors::new(at, capture.queues, events.clone());
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
-        let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
+        let kernel = Kernel::default();
+        let watch = Task(tokio::spawn(watch_changes(shared.clone(), kernel.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
         let fences = Fences::default();
         let keep = [
             Task(tokio::spawn(firewall.clone().keep())),
             Task(tokio::spawn(fences.clone().keep())),
             Task(tokio::spawn(doors.clone().keep())),
+            Task(tokio::spawn(kernel.gate.clone().keep())),
+            Task(tokio::spawn(kernel.clone().keep(shared.netlink.clone()))),
         ];
         Ok(Host {
             capture,
             own,
+            at,
             shared,
             firewall,
             fences,
             doors,
+            kernel,
+            found: Found::default(),
             _watch: watch,
             _keep: keep,
             #[cfg(test)]
             fail_at: None,
         })
+    }
+
+    /// What sends heartbeats by the kernel's VXLAN.
+    pub fn beats(&self) -> Beats {
+        self.kernel.beats.clone()
     }
 
     /// Makes a change, whole or not at all. The error is one line: what was attempted, and why it failed.
@@ -154,20 +169,26 @@ impl Host {
             HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
             HostOp::CloseTunnel { port, .. } => self.doors.close(port),
             HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.doors.open_peers(port).await?,
-            HostOp::OpenVxlan { engine: Engine::Kernel, .. } => return Err(NO_KERNEL_ENGINE.to_string()),
-            HostOp::CloseVxlan => self.doors.close_peers(),
-            // The data path knows them by the snapshot.
-            HostOp::VxlanPeers(_) => {}
-            HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => {
-                return Err(NO_KERNEL_ENGINE.to_string());
+            HostOp::OpenVxlan { port, engine: Engine::Kernel } => return self.open_vxlan(port).await,
+            HostOp::CloseVxlan => {
+                self.doors.close_peers();
+                self.close_vxlan().await?;
             }
+            // With sockets of our own the data path knows them by the snapshot.
+            HostOp::VxlanPeers(peers) => self.vxlan_peers(&peers).await?,
+            HostOp::OpenOffload { network, id, mtu } => return self.open_offload(network, id, mtu).await,
+            HostOp::CloseOffload { id } => self.close_offload(id).await?,
+            HostOp::Offload { id, mac, to } => self.offload(id, mac, to).await?,
+            HostOp::SweepRest => self.sweep_rest().await?,
             HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
                 self.check_overlap(&interfaces).await?;
+                self.kernel.guard(&self.fences, &key, &interfaces, true).await?;
                 self.run(steps, None).await?;
                 self.shared.register(&key, &interfaces, None);
             }
-            HostOp::Plug { key, place, interfaces, .. } => {
+            HostOp::Plug { key, place, interfaces, guarded, .. } => {
                 let inside = Inside::enter(&place, &self.own)?;
+                self.kernel.guard(&self.fences, &key, &interfaces, guarded).await?;
                 self.run(steps, Some(&inside)).await?;
                 self.shared.register(&key, &interfaces, inside.process);
                 return Ok(HostAnswer::Plugged(inside.place));
@@ -181,6 +202,7 @@ impl Host {
                 // Forgotten first, so that the devices' end is not taken for the attachment's.
                 self.shared.unregister(&key, &interfaces);
                 self.run(steps, None).await?;
+                self.kernel.guard(&self.fences, &key, &interfaces, false).await?;
             }
         }
         Ok(HostAnswer::Done)
@@ -208,7 +230,7 @@ impl Host {
     }
 
     /// Runs all steps, or undoes those that were run.
-    async fn run(&mut self, steps: Vec<Step>, inside: Option<&Inside>) -> Result<(), String> {
+    pub(super) async fn run(&mut self, steps: Vec<Step>, inside: Option<&Inside>) -> Result<(), String> {
         let mut captures = Vec::new();
         let mut undoing: Vec<Step> = Vec::new();
         for (number, step) in steps.iter().enumerate() {
@@ -255,7 +277,10 @@ impl Host {
     ) -> Result<(), String> {
         let netlink = &self.shared.netlink;
         let result = match step {
+            Step::AddBridge { name, mtu } if self.found.take(name) => netlink.set_mtu(name, *mtu).await,
             Step::AddBridge { name, mtu } => netlink.add_bridge(name, *mtu).await,
+            Step::AddVxlan { name, vxlan, mtu } => return self.add_vxlan(name, vxlan, *mtu).await,
+            Step::SetPort { port, rules } => netlink.set_port(port, *rules).await,
             Step::AddPair { name, peer, mtu } => {
                 netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: *mtu }).await
             }
@@ -263,7 +288,10 @@ impl Host {
             Step::SetMaster { port, bridge } => netlink.set_master(port, bridge).await,
             Step::SetUp { name } => netlink.set_up(name).await,
             Step::SetMac { name, mac } => netlink.set_mac(name, *mac).await,
-            Step::HostAddress { name, address } => netlink.add_address(name, *address).await,
+            Step::HostAddress { name, address } => match netlink.add_address(name, *address).await {
+                Err(e) if e.is_there() && self.found.has(name) => Ok(()),
+                other => other,
+            },
             Step::RemoveAddress { name, address } => netlink.remove_address(name, *address).await.map(|_| ()),
             Step::HostSettings { name, ipv6 } => return settings_of_host(name, *ipv6).map_err(|e| e.to_string()),
             Step::HostChecksums { name } => {
@@ -277,6 +305,8 @@ impl Host {
                 captures.extend(queues.map_err(|e| tap_error(name, &e))?.into_iter().map(Capture::Tap));
                 Ok(())
             }
+            // The host goes on using them.
+            Step::Silence { name } | Step::Shut { name } if self.found.is_exposed(name) => Ok(()),
             Step::Silence { name } => {
                 return silence(name).map_err(|e| e.to_string());
             }
@@ -295,8 +325,17 @@ impl Host {
             Step::Guard { name, capture, mac, addresses } => {
                 return self.fences.set(name, guard::port(name, capture, *mac, addresses)).await;
             }
+            Step::GuardArrivals { name, guarded } => {
+                return self.fences.set(name, guard::arrivals(name, guarded)).await;
+            }
+            Step::GuardBeats { name, ether_type } => {
+                return self.fences.set(name, guard::beats(name, *ether_type)).await;
+            }
             Step::GuardAnew { capture } => return self.fences.renew(capture).await,
-            Step::Unshut { name } | Step::Unguard { name } => return self.fences.clear(name).await,
+            Step::Unshut { name } | Step::Unguard { name } => {
+                self.found.expose(name);
+                return self.fences.clear(name).await;
+            }
             Step::TakeBack { port } => {
                 // Forgotten first, so that the device's end is not taken for somebody else's doing.
                 self.shared.captured().retain(|_, captured| captured != port);
@@ -317,6 +356,19 @@ impl Host {
         result.map_err(|e| e.to_string())
     }
 
+    /// Makes a VXLAN device, unless one that is just so was left.
+    async fn add_vxlan(&mut self, name: &str, vxlan: &Vxlan, mtu: u16) -> Result<(), String> {
+        let netlink = &self.shared.netlink;
+        if self.found.take(name) {
+            let all = netlink.vxlans().await.map_err(|e| e.to_string())?;
+            if all.iter().any(|(link, left)| link.name == name && left == vxlan) {
+                return netlink.set_mtu(name, mtu).await.map_err(|e| e.to_string());
+            }
+        }
+        netlink.delete(name).await.map_err(|e| e.to_string())?;
+        netlink.add_vxlan(name, vxlan, mtu).await.map_err(|e| e.to_string())
+    }
+
     async fn await_forwarding(&self, port: &str) -> Result<(), String> {
         let deadline = Instant::now() + PORT_PATIENCE;
         loop {
@@ -331,7 +383,6 @@ impl Host {
             }
         }
     }
-
 }
 
 impl Shared {
@@ -393,7 +444,7 @@ impl Shared {
 }
 
 /// Tells what matters of the changes that the kernel tells.
-async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
+async fn watch_changes(shared: Arc<Shared>, kernel: Kernel, mut watch: Watch) {
     let mut devices = Devices::new(&shared.netlink.links().await.unwrap_or_default());
     let mut due: Option<Instant> = None;
     loop {
@@ -409,6 +460,15 @@ async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
             },
         };
         let Some(change) = change else { return };
+        match &change {
+            Change::Link(link) | Change::LinkGone(link) => {
+                if let Some(id) = kernel.lost(link, matches!(change, Change::LinkGone(_))).await {
+                    let _ = shared.tell(HostEvent::OffloadLost { id });
+                }
+            }
+            Change::Port(link) => kernel.port_changed(&shared.netlink, &link.name).await,
+            _ => {}
+        }
         match devices.judge(&change) {
             Verdict::Nothing => {}
             Verdict::Network => due = due.or(Some(Instant::now() + QUIET)),

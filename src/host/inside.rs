@@ -79,15 +79,15 @@ impl Inside {
                 outside.add_veth(veth).await
             }
             Step::InsideAddress { name, address } => match netlink.add_address(name, *address).await {
-                Err(e) if is_there(&e) && self.is_adopted(name) => Ok(()),
+                Err(e) if e.is_there() && self.is_adopted(name) => Ok(()),
                 other => other,
             },
             Step::InsideMtu { name, mtu } => unless_gone(netlink.set_mtu(name, *mtu).await),
             Step::InsideUp { name } => netlink.set_up(name).await,
             Step::InsideMulticast { name } => netlink.add_multicast_route(name).await.map(|_| ()),
             Step::InsideDefaultRoute { name, via } => match netlink.add_default_route(name, *via).await {
-                Err(e) if is_there(&e) && self.is_adopted(name) => Ok(()),
-                Err(e) if is_there(&e) => {
+                Err(e) if e.is_there() && self.is_adopted(name) => Ok(()),
+                Err(e) if e.is_there() => {
                     return Err("gateway: it has a default route already: leave --gateway out".to_string());
                 }
                 other => other,
@@ -128,10 +128,6 @@ impl Inside {
     fn is_adopted(&self, interface: &str) -> bool {
         self.adopted.lock().unwrap_or_else(PoisonError::into_inner).contains(interface)
     }
-}
-
-fn is_there(error: &NetlinkError) -> bool {
-    error.source.raw_os_error() == Some(libc::EEXIST)
 }
 
 /// A device that is gone needs no change.

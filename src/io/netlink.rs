@@ -39,6 +39,16 @@ impl NetlinkError {
     pub fn is_no_device(&self) -> bool {
         matches!(self.source.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
     }
+
+    /// Whether it failed because it is so already.
+    pub fn is_there(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EEXIST)
+    }
+
+    /// Whether the kernel has no devices of that kind.
+    pub fn is_unsupported(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EOPNOTSUPP)
+    }
 }
 
 /// The kernel's words without the number that the standard library adds.
@@ -52,7 +62,9 @@ fn describe_error(error: &io::Error) -> String {
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => " (it needs root, or CAP_NET_ADMIN)",
-        Some(libc::EOPNOTSUPP) => " (the kernel lacks this kind of device: is the module bridge, veth or vxlan missing?)",
+        Some(libc::EOPNOTSUPP) => {
+            " (the kernel lacks this kind of device: is the module bridge, veth or vxlan missing?)"
+        }
         _ => "",
     }
 }

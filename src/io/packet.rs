@@ -56,7 +56,8 @@ impl PacketSocket {
         loop {
             let mut ready = self.0.readable().await?;
             let fd = ready.get_inner().as_raw_fd();
-            let received = ready.try_io(|_| Ok(nix::sys::socket::recv(fd, buffer, nix::sys::socket::MsgFlags::empty())?));
+            let received =
+                ready.try_io(|_| Ok(nix::sys::socket::recv(fd, buffer, nix::sys::socket::MsgFlags::empty())?));
             match received {
                 Ok(length) => return Ok(buffer.get(..length?).unwrap_or_default()),
                 // Nothing there after all.

@@ -110,7 +110,8 @@ fn infos(message: &LinkMessage) -> impl Iterator<Item = &LinkInfo> {
 }
 
 fn vxlan(message: &LinkMessage) -> Option<Vxlan> {
-    let data = infos(message).find_map(|info| if let LinkInfo::Data(InfoData::Vxlan(data)) = info { Some(data) } else { None })?;
+    let data = infos(message)
+        .find_map(|info| if let LinkInfo::Data(InfoData::Vxlan(data)) = info { Some(data) } else { None })?;
     // 8472 is what a device has that was told no port (Documentation/networking/vxlan.rst); the kernel always tells.
     let mut found = Vxlan { vni: 0, port: 8472, ipv6: false, local: None, whole: false, learns: false };
     for info in data {
@@ -137,8 +138,9 @@ fn port_rules(message: &LinkMessage) -> Option<PortRules> {
         _ => None,
     })?;
     let has = |wanted: InfoBridgePort| port.contains(&wanted);
-    let flood =
-        has(InfoBridgePort::UnicastFlood(true)) || has(InfoBridgePort::MulticastFlood(true)) || has(InfoBridgePort::BroadcastFlood(true));
+    let flood = has(InfoBridgePort::UnicastFlood(true))
+        || has(InfoBridgePort::MulticastFlood(true))
+        || has(InfoBridgePort::BroadcastFlood(true));
     let (isolated, learning) = (has(InfoBridgePort::Isolated(true)), has(InfoBridgePort::Learning(true)));
     Some(PortRules { isolated, learning, flood })
 }

@@ -149,6 +149,8 @@ pub enum HostOp {
     CloseOffload { id: NetId },
     /// Kernel engine: have the kernel carry frames for `mac` to the peer at this address, or no longer; it is no error if it did not.
     Offload { id: NetId, mac: Mac, to: Option<SocketAddr> },
+    /// All that is remembered of the last run is back: remove what a killed router left and nothing took over.
+    SweepRest,
 }
 
 /// A neighbour that VXLAN is agreed with.
@@ -202,6 +204,10 @@ pub enum HostAnswer {
     Done,
     /// Plugged into the namespace of this very process.
     Plugged(Place),
+    /// Open; a killed router had these peers, which are let in until it is known better.
+    Vxlan(Vec<VxlanPeer>),
+    /// Open; a killed router had the kernel carry frames for these MACs to there, which goes on.
+    Offloaded(Vec<(Mac, SocketAddr)>),
 }
 
 /// What survives a restart, as JSON: versioned by `version`, unknown versions are refused.
@@ -216,6 +222,9 @@ pub struct State {
     /// The VTEPs that were joined: joined again at the next start.
     #[serde(default)]
     pub vteps: Vec<Vtep>,
+    /// MTU of attachments, if it was measured: what begins with it loses no frame to a narrower start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u16>,
     /// What people call peers that this one knew.
     #[serde(default)]
     pub nicknames: BTreeMap<PeerName, Nickname>,

@@ -57,6 +57,8 @@ pub(super) enum Job {
     Recapture {
         port: PortId,
     },
+    /// All that was attached in the last run is back, or cannot be.
+    SweepRest,
     Leave {
         request: RequestId,
     },
@@ -70,7 +72,7 @@ impl Job {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
-            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::Leave { .. } | Job::Stop => false,
+            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -132,6 +134,8 @@ pub(super) struct Jobs {
     waiting: VecDeque<Job>,
     running: Option<Running>,
     next_host: u64,
+    /// What a killed router left may still be there.
+    unswept: bool,
     /// Who asked for the end.
     stoppers: Vec<RequestId>,
 }
@@ -173,7 +177,9 @@ impl Node {
     pub(super) fn restore(&mut self, mut attachments: Vec<Attachment>) {
         // The host first: ports that lead to the others need its addresses.
         attachments.sort_by_key(|attachment| attachment.key != HOST_KEY);
-        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }));
+        self.jobs.unswept = !attachments.is_empty();
+        let sweep = self.jobs.unswept.then_some(Job::SweepRest);
+        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }).chain(sweep));
     }
 
     /// A namespace is gone, with what was in it.
@@ -283,10 +289,15 @@ impl Node {
                 let steps = self.plan_recapture(port).into_iter().collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
             }
+            Job::SweepRest => (String::new(), Ok(Plan { who: nobody(), steps: vec![HostOp::SweepRest] }), Then::Nobody),
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
-            Job::Stop => (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
+            Job::Stop => {
+                let rest = self.jobs.unswept.then_some(HostOp::SweepRest);
+                let steps = self.attachments.clear().into_iter().chain(rest).collect();
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
+            }
         };
         match planned {
             Ok(Plan { who, steps }) => {
@@ -301,6 +312,7 @@ impl Node {
         let next = work.steps.pop_front().or_else(|| self.filter_due().map(HostOp::Filter));
         let Some(op) = next else { return self.finish(&work.who, work.failure, work.then) };
         self.filter_begins(&op);
+        self.jobs.unswept &= op != HostOp::SweepRest;
         self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
             self.plane.forget_network(id);
@@ -408,6 +420,7 @@ fn what(op: &HostOp) -> String {
         HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
         HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
+        HostOp::SweepRest => "what a killed router left could not be removed".to_string(),
         op => framings::what(op),
     }
 }

@@ -193,7 +193,7 @@ impl Node {
             published: Published::default(),
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
-            width: Width::new(config.mtu),
+            width: Width::new(config.mtu, state.width),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),

@@ -160,7 +160,7 @@ impl Host {
             HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.vxlan = Some(port),
             HostOp::OpenVxlan { engine: Engine::Kernel, .. } => return Err("a simulated kernel has no VXLAN".into()),
             HostOp::CloseVxlan => self.vxlan = None,
-            HostOp::VxlanPeers(_) => {}
+            HostOp::VxlanPeers(_) | HostOp::SweepRest => {}
             HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => {
                 panic!("{}: asks a kernel that it was refused", self.name)
             }
