@@ -13,6 +13,7 @@
 
 use super::adopt::Found;
 use super::announce::announcements;
+use super::beats::Beats;
 use super::changes::{Devices, Verdict};
 use super::doors::Doors;
 use super::events::HostEvent;
@@ -20,7 +21,7 @@ use super::fence::Fences;
 use super::firewall::Firewall;
 use super::guard;
 use super::inside::{Inside, settings_of_host, silence, unless_gone};
-use super::kernel::{Beats, Kernel};
+use super::kernel::Kernel;
 use super::names;
 use super::plan::{Step, plan};
 use crate::io::capture::{Capture, Options};
@@ -89,7 +90,7 @@ pub struct Host {
     /// What a killed router left that may be taken over.
     pub(super) found: Found,
     _watch: Task,
-    _keep: [Task; 5],
+    _keep: [Task; 4],
     /// Tests make the step of this number fail.
     #[cfg(test)]
     fail_at: Option<usize>,
@@ -124,7 +125,6 @@ impl Host {
             Task(tokio::spawn(fences.clone().keep())),
             Task(tokio::spawn(doors.clone().keep())),
             Task(tokio::spawn(kernel.gate.clone().keep())),
-            Task(tokio::spawn(kernel.clone().keep(shared.netlink.clone()))),
         ];
         Ok(Host {
             capture,
@@ -382,6 +382,12 @@ impl Host {
                 Some(_) => sleep(Duration::from_millis(2)).await,
             }
         }
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kernel.let_go();
     }
 }
 

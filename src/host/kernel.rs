@@ -19,7 +19,7 @@
 
 use super::adopt::network_of;
 use super::apply::Host;
-use super::events::HostEvent;
+use super::beats::{Beats, listen};
 use super::fence::Fences;
 use super::gate::Gate;
 use super::plan::{self, Under};
@@ -33,15 +33,12 @@ use crate::node::border::{HostAnswer, VxlanPeer};
 use crate::node::command::Interface;
 use crate::types::{Mac, NetId, Network, PeerName, VNI_OF_PEERS};
 use crate::wire::beat;
-use crate::wire::frame::HEADER_LEN;
-use crate::wire::vxlan::VXLAN_LEN;
 use nix::net::if_::if_nametoindex;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex as Lock, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Mutex, MutexGuard, Semaphore};
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -53,34 +50,6 @@ const RULES: PortRules = PortRules { isolated: true, learning: false, flood: fal
 const PAUSE: Duration = Duration::from_millis(50);
 /// And not more often than this.
 const SPACING: Duration = Duration::from_millis(500);
-/// The largest frame with a heartbeat: what a jumbo path takes.
-const BEAT_MAX: usize = 16 << 10;
-/// Heartbeats that may wait for control.
-const WAITING_MAX: usize = 64;
-
-/// Sends heartbeats while the kernel's engine is open. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Beats(Arc<Lock<BTreeMap<bool, Arc<PacketSocket>>>>);
-
-impl Beats {
-    /// Sends a frame (`wire::beat`) to a peer, now or never; false: this engine is not open.
-    pub fn send(&self, to: SocketAddr, frame: &[u8]) -> bool {
-        let sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(socket) = sockets.get(&to.is_ipv6()) {
-            // A heartbeat that cannot leave is a lost one: the prober draws the conclusion.
-            let _ = socket.send(frame);
-        }
-        !sockets.is_empty()
-    }
-
-    fn set(&self, ipv6: bool, socket: Arc<PacketSocket>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(ipv6, socket);
-    }
-
-    fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
 
 struct Task(JoinHandle<()>);
 
@@ -105,6 +74,8 @@ struct Kept {
     beats: BTreeMap<bool, (u32, Task)>,
     peers: BTreeMap<PeerName, SocketAddr>,
     networks: BTreeMap<NetId, Carried>,
+    /// Puts back what others change, while it is open.
+    watching: Option<Task>,
     /// Ours and guarded, by network and interface: who may not come from elsewhere.
     guarded: BTreeMap<(NetId, String), Mac>,
 }
@@ -148,6 +119,19 @@ impl Kept {
 impl Kernel {
     async fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().await
+    }
+
+    /// Where this peer's heartbeats come from.
+    pub async fn address_of(&self, peer: PeerName) -> Option<SocketAddr> {
+        self.kept().await.peers.get(&peer).copied()
+    }
+
+    /// Ends what listens and watches: the router ends without having closed the engine.
+    pub fn let_go(&self) {
+        if let Ok(mut kept) = self.kept.try_lock() {
+            kept.watching = None;
+            kept.beats.clear();
+        }
     }
 
     pub async fn is_open(&self) -> bool {
@@ -201,7 +185,7 @@ impl Kernel {
     }
 
     /// Puts back what others change in the forwarding tables, for ever.
-    pub async fn keep(self, netlink: Netlink) {
+    async fn keep(self, netlink: Netlink) {
         loop {
             let Ok(mut watch) = fdb::Watch::open() else { return };
             while let Some((entry, is_there)) = watch.next().await {
@@ -340,7 +324,10 @@ impl Host {
                 "it needs a packet filter on devices, which nft or the kernel lacks (nf_tables, family netdev)".into(),
             );
         }
-        self.kernel.kept().await.peers = peers.iter().map(|peer| (peer.peer, peer.address)).collect();
+        let watching = Task(tokio::spawn(self.kernel.clone().keep(self.shared.netlink.clone())));
+        let mut kept = self.kernel.kept().await;
+        kept.watching = Some(watching);
+        kept.peers = peers.iter().map(|peer| (peer.peer, peer.address)).collect();
         Ok(peers)
     }
 
@@ -420,7 +407,7 @@ impl Host {
     pub(super) async fn close_vxlan(&mut self) -> Result<(), String> {
         let (networks, beats) = {
             let mut kept = self.kernel.kept().await;
-            kept.open = None;
+            (kept.open, kept.watching) = (None, None);
             kept.peers.clear();
             (std::mem::take(&mut kept.networks), std::mem::take(&mut kept.beats))
         };
@@ -585,28 +572,4 @@ fn taken(port: u16, why: String) -> String {
     format!(
         "UDP port {port} is in use by {who}: end it, or give the whole mesh another --port, of which it is the next one"
     )
-}
-
-/// Tells of heartbeats as they come.
-async fn listen(kernel: Kernel, socket: Arc<PacketSocket>, events: UnboundedSender<HostEvent>) {
-    let mut buffer = vec![0; BEAT_MAX];
-    let waiting = Arc::new(Semaphore::new(WAITING_MAX));
-    loop {
-        let Ok(frame) = socket.receive(&mut buffer).await else {
-            // The device is down or gone, which others tell.
-            sleep(SPACING).await;
-            continue;
-        };
-        let Some(datagram) = beat::datagram(frame) else { continue };
-        let Ok(turn) = waiting.clone().try_acquire_owned() else { continue };
-        let Some(sender) = frame.get(6..12).and_then(|mac| <[u8; 6]>::try_from(mac).ok()).map(Mac) else { continue };
-        let size = u16::try_from(VXLAN_LEN + HEADER_LEN + datagram.len()).unwrap_or(u16::MAX);
-        let datagram = datagram.to_vec();
-        let from = kernel.kept().await.peers.get(&PeerName(sender)).copied();
-        if let Some(from) = from
-            && events.send(HostEvent::Beat { from, datagram, size, turn }).is_err()
-        {
-            return;
-        }
-    }
 }

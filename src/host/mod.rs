@@ -17,6 +17,7 @@
 //! - `inside`   the namespace of an attachment
 //! - `adopt`    what a dead router left: taken over, or swept
 //! - `kernel`   the kernel's VXLAN between peers
+//! - `beats`    heartbeats by it
 //! - `gate`     whose VXLAN it takes in
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
@@ -32,6 +33,7 @@
 mod adopt;
 mod announce;
 mod apply;
+mod beats;
 mod changes;
 mod doors;
 mod events;
@@ -48,6 +50,7 @@ pub mod sandbox;
 
 pub use adopt::Keep;
 pub use apply::Host;
+pub use beats::Beats;
 pub use events::HostEvent;
-pub use kernel::Beats;
+
 pub use plan::{Step, plan};

@@ -58,10 +58,9 @@ impl PacketSocket {
             let fd = ready.get_inner().as_raw_fd();
             let received =
                 ready.try_io(|_| Ok(nix::sys::socket::recv(fd, buffer, nix::sys::socket::MsgFlags::empty())?));
-            match received {
-                Ok(length) => return Ok(buffer.get(..length?).unwrap_or_default()),
-                // Nothing there after all.
-                Err(_) => {}
+            // Else nothing was there after all.
+            if let Ok(length) = received {
+                return Ok(buffer.get(..length?).unwrap_or_default());
             }
         }
     }
