@@ -152,6 +152,12 @@ impl Jobs {
         }
     }
 
+    /// A number for a change to this machine.
+    pub fn number(&mut self) -> HostId {
+        self.next_host += 1;
+        HostId(self.next_host)
+    }
+
     /// Attachments of the last run that are not plugged yet.
     pub fn unrestored(&self) -> impl Iterator<Item = &Attachment> {
         self.waiting
@@ -286,7 +292,11 @@ impl Node {
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
-            Job::Stop => (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
+            Job::Stop => {
+                let mut steps = self.framings.clear();
+                steps.extend(self.attachments.clear());
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
+            }
         };
         match planned {
             Ok(Plan { who, steps }) => {
@@ -303,6 +313,7 @@ impl Node {
         self.filter_begins(&op);
         self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
+            self.close_offload(id);
             self.plane.forget_network(id);
         }
         let closed = match op {
@@ -315,8 +326,7 @@ impl Node {
         if let Some(port) = closed {
             self.plane.forget_port(port);
         }
-        self.jobs.next_host += 1;
-        let host = HostId(self.jobs.next_host);
+        let host = self.jobs.number();
         self.out.push_back(Output::Host { host, op: op.clone() });
         self.jobs.running = Some(Running { host, op, work });
     }
@@ -328,6 +338,9 @@ impl Node {
 
     /// The driver carried out an operation, or could not.
     pub(super) fn host_done(&mut self, host: HostId, result: Result<HostAnswer, String>) {
+        if self.changed_beside(host, result.as_ref().map(|_| ()).map_err(String::clone)) {
+            return;
+        }
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {
