@@ -74,6 +74,11 @@ impl Attachments {
         self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network)).collect()
     }
 
+    /// The same with the MTU of each.
+    pub fn open_ports(&self) -> impl Iterator<Item = (NetId, Network, u16)> + '_ {
+        self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network, port.mtu))
+    }
+
     /// Its port here and the network, if the id is that of one that is open.
     pub fn open_port(&self, id: NetId) -> Option<(PortId, Network)> {
         self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))

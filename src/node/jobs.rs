@@ -156,6 +156,12 @@ impl Jobs {
         }
     }
 
+    /// A number for a change to this machine.
+    pub fn number(&mut self) -> HostId {
+        self.next_host += 1;
+        HostId(self.next_host)
+    }
+
     /// Attachments of the last run that are not plugged yet.
     pub fn unrestored(&self) -> impl Iterator<Item = &Attachment> {
         self.waiting
@@ -295,7 +301,7 @@ impl Node {
             }
             Job::Stop => {
                 let rest = self.jobs.unswept.then_some(HostOp::SweepRest);
-                let steps = self.attachments.clear().into_iter().chain(rest).collect();
+                let steps = self.framings.clear().into_iter().chain(self.attachments.clear()).chain(rest).collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
             }
         };
@@ -315,6 +321,7 @@ impl Node {
         self.jobs.unswept &= op != HostOp::SweepRest;
         self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
+            self.close_offload(id);
             self.plane.forget_network(id);
         }
         let closed = match op {
@@ -327,8 +334,7 @@ impl Node {
         if let Some(port) = closed {
             self.plane.forget_port(port);
         }
-        self.jobs.next_host += 1;
-        let host = HostId(self.jobs.next_host);
+        let host = self.jobs.number();
         self.out.push_back(Output::Host { host, op: op.clone() });
         self.jobs.running = Some(Running { host, op, work });
     }
@@ -340,6 +346,9 @@ impl Node {
 
     /// The driver carried out an operation, or could not.
     pub(super) fn host_done(&mut self, host: HostId, result: Result<HostAnswer, String>) {
+        if self.changed_beside(host, result.as_ref().map(|_| ()).map_err(String::clone)) {
+            return;
+        }
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {

@@ -12,7 +12,7 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
-//! vteps    tunnel ends that are not rnet, on networks here
+//! vteps    tunnel ends that are not rnet, on networks here       carriers   what carries the frames of each path
 //! width    the MTU of attachments                             framings   VXLAN between peers: who has it, and what the kernel carries
 //! ```
 //!
@@ -23,6 +23,7 @@ mod addresses;
 mod admit;
 mod attach;
 pub mod border;
+mod carriers;
 pub mod command;
 mod expose;
 mod framings;
@@ -61,6 +62,7 @@ use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::HOST_KEY;
+use framings::Framings;
 use ipnet::IpNet;
 use jobs::Jobs;
 use journal::Journal;
@@ -141,6 +143,7 @@ pub struct Node {
     neighbourhood: Neighbourhood,
     attachments: Attachments,
     width: Width,
+    framings: Framings,
     jobs: Jobs,
     addresses: Addresses,
     storing: Storing,
@@ -194,6 +197,11 @@ impl Node {
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
             width: Width::new(config.mtu, state.width),
+            framings: Framings::new(
+                config.framing,
+                config.port,
+                config.psk.is_some() && config.trusted_subnets.is_empty(),
+            ),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),
@@ -269,6 +277,7 @@ impl Node {
 
     /// Runs what fell due, then publishes and sends what changed.
     fn settle(&mut self) {
+        self.tend_framings();
         self.tend_links();
         self.dial_due();
         self.tell.topology.handle(self.now);
@@ -296,6 +305,7 @@ impl Node {
             self.tell.claims.deadline(),
             self.publish_at(),
             self.width_deadline(),
+            self.framings_deadline(),
             if self.stopping { None } else { self.addresses.deadline() },
             self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
@@ -311,6 +321,7 @@ impl Node {
         self.collect();
         self.hear_of_others();
         self.retry_vteps();
+        self.review_offloads();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
     }

@@ -144,6 +144,7 @@ impl Node {
         });
         self.log(Level::Info, format!("MTU of attachments is {} instead of {before}{why}", self.width.in_use));
         self.resize();
+        self.judge_carriers();
     }
 }
 

@@ -100,6 +100,8 @@ pub struct Fib {
     pub tunnels: Tunnels,
     /// The UDP port of this host by which peers speak VXLAN, while rnet itself does that.
     pub vxlan_door: Option<u16>,
+    /// The neighbours whose VXLAN is taken, by the address that it comes from, in canonical form.
+    pub vxlan_sources: HashMap<IpAddr, Arc<Path>, foldhash::fast::RandomState>,
     /// Flood sets, computed lazily.
     pub floods: Box<dyn Floods>,
     /// Addresses that rnet gave out.
@@ -119,6 +121,7 @@ impl Fib {
             ports: HashMap::default(),
             tunnels: Tunnels::default(),
             vxlan_door: None,
+            vxlan_sources: HashMap::default(),
             floods: Box::new(NoFloods),
             neighbours: Arc::default(),
         }

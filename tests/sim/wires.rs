@@ -312,6 +312,9 @@ impl World {
         let by_vxlan = host.nat.is_none() && Some(to.port()) == host.vxlan;
         let is_open = to.port() == PORT || by_vxlan;
         let is_let_in = host.nat.map_or(is_open, |nat| nat == to && host.contacted.contains(&from));
+        if by_vxlan && bytes.len() > self.vxlan_widest {
+            return;
+        }
         let filtered = if by_vxlan { &self.no_vxlan } else { &self.no_udp };
         let is_filtered = self.host_at(from.ip()).is_some_and(|from| filtered.contains(&pair(from, h)));
         if !self.passes(from.ip(), to.ip()) || !is_let_in || is_filtered {

@@ -111,6 +111,8 @@ pub struct World {
     pub no_udp: BTreeSet<(H, H)>,
     /// Between these it lets all pass but VXLAN.
     pub no_vxlan: BTreeSet<(H, H)>,
+    /// Bytes of UDP payload that VXLAN may have at most.
+    pub vxlan_widest: usize,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
     pub sent: BTreeMap<u64, Sent>,
@@ -139,6 +141,7 @@ impl World {
             walls: BTreeSet::new(),
             no_udp: BTreeSet::new(),
             no_vxlan: BTreeSet::new(),
+            vxlan_widest: usize::MAX,
             connections: BTreeMap::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
@@ -257,6 +260,7 @@ impl World {
         host.process = None;
         host.life += 1;
         host.ports.clear();
+        host.vxlan = None;
         host.nics.clear();
     }
 
