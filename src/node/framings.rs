@@ -16,12 +16,12 @@
 
 use super::Node;
 use super::attach::Attachments;
-use super::border::{HostId, HostOp, Level, Output, VxlanPeer};
+use super::border::{HostAnswer, HostId, HostOp, Level, Output, VxlanPeer};
 use super::status::FramingStatus;
 use crate::plane::Place;
 use crate::plane::fib::Fib;
 use crate::types::{Engine, Framing, Instant, Mac, NetId, PeerName, ShortId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -116,9 +116,20 @@ impl Framings {
         }
     }
 
+    fn all(&self) -> impl Iterator<Item = (NetId, Mac, &Offloaded)> {
+        self.devices.iter().flat_map(|(id, device)| device.macs.iter().map(move |(mac, held)| (*id, *mac, held)))
+    }
+
     /// Whether the kernel carries anything to this neighbour.
     pub fn carries_to(&self, peer: PeerName) -> bool {
         self.devices.values().flat_map(|device| device.macs.values()).any(|held| held.peer == peer)
+    }
+
+    /// A killed router had the kernel carry frames for this MAC to there.
+    pub fn found(&mut self, id: NetId, mac: Mac, (peer, to): (PeerName, SocketAddr), now: Instant) {
+        if let Some(device) = self.devices.get_mut(&id) {
+            device.macs.insert(mac, Offloaded { peer, to, since: now });
+        }
     }
 
     pub fn fill(&self, fib: &mut Fib) {
@@ -179,7 +190,7 @@ impl Attachments {
 
 impl Node {
     /// A change beside the jobs'.
-    fn change_beside(&mut self, op: HostOp) {
+    pub(super) fn change_beside(&mut self, op: HostOp) {
         let host = self.jobs.number();
         self.framings.under_way.insert(host, op.clone());
         self.out.push_back(Output::Host { host, op });
@@ -217,7 +228,10 @@ impl Node {
             let tended = connected.tended.as_ref()?;
             Some(VxlanPeer { peer, address: tended.vxlan_address()? })
         });
-        let peers: Vec<VxlanPeer> = agreed.collect();
+        let mut peers: Vec<VxlanPeer> = agreed.collect();
+        let held = self.holding.peers().filter(|held| peers.iter().all(|peer| peer.peer != held.peer));
+        let held: Vec<VxlanPeer> = held.collect();
+        peers.extend(held);
         if peers != self.framings.told {
             self.framings.told.clone_from(&peers);
             self.published.fib_changed = true;
@@ -239,14 +253,26 @@ impl Node {
         }
     }
 
-    /// A change beside the jobs' was made, or not; false: it was none.
-    pub(super) fn changed_beside(&mut self, host: HostId, result: Result<(), String>) -> bool {
-        let Some(op) = self.framings.under_way.remove(&host) else { return false };
+    /// A change beside the jobs' was made, or not; if it was none, the answer comes back.
+    pub(super) fn changed_beside(
+        &mut self,
+        host: HostId,
+        result: Result<HostAnswer, String>,
+    ) -> Result<(), Result<HostAnswer, String>> {
+        let Some(op) = self.framings.under_way.remove(&host) else { return Err(result) };
         match (&op, result) {
-            (HostOp::OpenVxlan { engine, .. }, result) => self.engine_answered(*engine, result),
-            (HostOp::OpenOffload { id, .. }, Ok(())) => {
+            (HostOp::OpenVxlan { engine, .. }, result) => {
+                if let Ok(HostAnswer::Vxlan(peers)) = &result {
+                    self.found_peers(peers.clone());
+                }
+                self.engine_answered(*engine, result.map(drop));
+            }
+            (HostOp::OpenOffload { id, .. }, Ok(answer)) => {
                 if let Some(device) = self.framings.devices.get_mut(id) {
                     (device.open, device.again) = (true, None);
+                }
+                if let HostAnswer::Offloaded(found) = answer {
+                    self.found_offloads(*id, found);
                 }
             }
             (HostOp::OpenOffload { id, .. }, Err(why)) => {
@@ -261,10 +287,10 @@ impl Node {
                 }
                 self.warn_once(format!("{}: {why}", what(&op)));
             }
-            (_, Ok(())) => {}
+            (_, Ok(_)) => {}
             (_, Err(why)) => self.log(Level::Warn, format!("{}: {why}", what(&op))),
         }
-        true
+        Ok(())
     }
 
     fn engine_answered(&mut self, engine: Engine, result: Result<(), String>) {
@@ -374,7 +400,15 @@ impl Node {
             })
             .collect();
         let (plane, now) = (self.plane.clone(), self.now);
+        let held = self.framings.all().filter(|(_, _, offloaded)| self.holding.holds(offloaded.peer, offloaded.to));
+        let stay: BTreeSet<(NetId, Mac)> = held
+            .filter(|(id, mac, offloaded)| !self.is_moved(*id, *mac, offloaded.peer))
+            .map(|(id, mac, _)| (id, mac))
+            .collect();
         self.take_back(|id, mac, offloaded| {
+            if stay.contains(&(id, mac)) {
+                return false;
+            }
             let Some((short, to)) = at.get(&offloaded.peer) else { return true };
             let moved = plane.place(id, mac, now).is_some_and(|place| place != Place::Peer(*short));
             moved || *to != offloaded.to || now - offloaded.since >= REFRESH

@@ -300,6 +300,7 @@ impl Node {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
             Job::Stop => {
+                self.holding.clear();
                 let rest = self.jobs.unswept.then_some(HostOp::SweepRest);
                 let steps = self.framings.clear().into_iter().chain(self.attachments.clear()).chain(rest).collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
@@ -346,9 +347,10 @@ impl Node {
 
     /// The driver carried out an operation, or could not.
     pub(super) fn host_done(&mut self, host: HostId, result: Result<HostAnswer, String>) {
-        if self.changed_beside(host, result.as_ref().map(|_| ()).map_err(String::clone)) {
-            return;
-        }
+        let result = match self.changed_beside(host, result) {
+            Ok(()) => return,
+            Err(result) => result,
+        };
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {

@@ -357,7 +357,8 @@ impl Node {
         }
         if was_up {
             connected.tended.iter().for_each(|tended| tended.path.set_ready(false));
-            connected.peer.iter().for_each(|peer| self.take_back_of(*peer));
+            let address = connected.tended.as_ref().and_then(|tended| tended.vxlan_address());
+            connected.peer.iter().for_each(|peer| self.neighbour_left(*peer, address));
             self.published.fib_changed = true;
             self.addresses.reach_changed = true;
             connected.peer.iter().for_each(|peer| self.tell.link_down(*peer));

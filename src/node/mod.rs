@@ -13,6 +13,7 @@
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
 //! vteps    tunnel ends that are not rnet, on networks here       carriers   what carries the frames of each path
+//! holding  neighbours whose router is away while the kernel goes on
 //! width    the MTU of attachments                             framings   VXLAN between peers: who has it, and what the kernel carries
 //! ```
 //!
@@ -27,6 +28,7 @@ mod carriers;
 pub mod command;
 mod expose;
 mod framings;
+mod holding;
 mod jobs;
 mod journal;
 mod letters;
@@ -63,6 +65,7 @@ use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::HOST_KEY;
 use framings::Framings;
+use holding::Holding;
 use ipnet::IpNet;
 use jobs::Jobs;
 use journal::Journal;
@@ -144,6 +147,7 @@ pub struct Node {
     attachments: Attachments,
     width: Width,
     framings: Framings,
+    holding: Holding,
     jobs: Jobs,
     addresses: Addresses,
     storing: Storing,
@@ -202,6 +206,7 @@ impl Node {
                 config.port,
                 config.psk.is_some() && config.trusted_subnets.is_empty(),
             ),
+            holding: Holding::default(),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),
@@ -321,6 +326,7 @@ impl Node {
         self.collect();
         self.hear_of_others();
         self.retry_vteps();
+        self.tend_holding();
         self.review_offloads();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);

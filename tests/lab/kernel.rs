@@ -32,14 +32,18 @@ fn goes_by(host: &Host, peer: &Host, framing: Framing) {
 
 fn framing_to(host: &Host, peer: &Host) -> Option<Framing> {
     let connections = host.status().connections.into_iter();
-    let path = connections.filter(|c| c.nickname.as_ref().is_some_and(|n| n.to_string() == peer.name)).find_map(|c| c.path)?;
+    let path = connections
+        .filter(|c| c.peer.as_ref().is_some_and(|(_, nickname)| nickname.to_string() == peer.name))
+        .find_map(|c| c.path)?;
     Some(path.framing)
 }
 
 /// Waits until the kernel of `host` carries frames to so many MACs.
 #[track_caller]
 fn carries(host: &Host, macs: usize) {
-    until(SOON, &format!("the kernel of {} carries to {macs} MACs", host.name), || host.status().framing.offloaded >= macs);
+    until(SOON, &format!("the kernel of {} carries to {macs} MACs", host.name), || {
+        host.status().framing.offloaded >= macs
+    });
 }
 
 fn two(options: [&[&str]; 2]) -> (Room, [Host; 2]) {
@@ -125,7 +129,9 @@ fn the_kernel_carries_over_ipv6_and_beside_routers_that_speak_vxlan_themselves()
     carries(&b, 2);
     assert!(b.interfaces().iter().any(|name| name.starts_with("rny")), "{:?}", b.interfaces());
     streams.into_iter().for_each(Stream::unharmed);
-    for (from, to, address) in [(one, two, "10.2.1.2"), (two, three, "10.2.1.3"), (three, two, "10.2.1.2"), (three, one, "10.2.1.1")] {
+    for (from, to, address) in
+        [(one, two, "10.2.1.2"), (two, three, "10.2.1.3"), (three, two, "10.2.1.2"), (three, one, "10.2.1.1")]
+    {
         bulk(from, to, address);
     }
 }
@@ -226,14 +232,19 @@ fn broadcasts_come_once_in_a_mixed_mesh_while_framings_change() {
         goes_by(host, peer, framing);
     }
     let hosts = [&a, &b, &c, &d, &e];
-    let containers: Vec<Container> = (1..).zip(hosts).map(|(n, host)| host.container(&[&format!("10.2.1.{n}/24")])).collect();
+    let containers: Vec<Container> =
+        (1..).zip(hosts).map(|(n, host)| host.container(&[&format!("10.2.1.{n}/24")])).collect();
     for n in 2..=5 {
         containers[0].reaches(&format!("10.2.1.{n}"));
     }
-    let listeners: Vec<Process> = containers.iter().map(|container| container.start(&["python3", "-c", LISTEN])).collect();
+    let listeners: Vec<Process> =
+        containers.iter().map(|container| container.start(&["python3", "-c", LISTEN])).collect();
     until(SOON, "all listen", || listeners.iter().all(|listener| listener.stdout().contains("ready")));
-    let shouters: Vec<Process> =
-        containers.iter().zip("abcde".chars()).map(|(container, who)| container.start(&["python3", "-c", SHOUT, &who.to_string()])).collect();
+    let shouters: Vec<Process> = containers
+        .iter()
+        .zip("abcde".chars())
+        .map(|(container, who)| container.start(&["python3", "-c", SHOUT, &who.to_string()]))
+        .collect();
     // Unicast beside it, so that MACs come and go in the kernels.
     let pinged = containers[0].stream("10.2.1.2");
     carries(&a, 1);
@@ -293,7 +304,9 @@ fn devices_and_entries_that_others_take_away_come_back() {
     let rules = || a.sh(&format!("bridge -d link show dev {device}"));
     until(SOON, "its port is as it was", || {
         let text = rules();
-        ["isolated on", "learning off", " flood off", "mcast_flood off", "bcast_flood off"].iter().all(|word| text.contains(word))
+        ["isolated on", "learning off", " flood off", "mcast_flood off", "bcast_flood off"]
+            .iter()
+            .all(|word| text.contains(word))
     });
     a.sh("nft delete table inet rnet_vxlan");
     until(SOON, "the gate is back", || a.sh("nft list tables").contains("rnet_vxlan"));
@@ -342,7 +355,8 @@ fn vxlan_of_strangers_and_in_the_name_of_others_reaches_nobody() {
     let [b, a, stranger] = room.chain(["b", "a", "s"]);
     a.launch_with(&KERNEL, &[]).ok();
     b.launch_with(&KERNEL, &[&a.toward(&b)]).ok();
-    let (one, other, two) = (a.container(&["10.2.1.1/24"]), a.container(&["10.2.1.3/24"]), b.container(&["10.2.1.2/24"]));
+    let (one, other, two) =
+        (a.container(&["10.2.1.1/24"]), a.container(&["10.2.1.3/24"]), b.container(&["10.2.1.2/24"]));
     goes_by(&a, &b, Framing::Kernel);
     goes_by(&b, &a, Framing::Kernel);
     let stream = one.stream("10.2.1.2");
