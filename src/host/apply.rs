@@ -189,7 +189,10 @@ impl Host {
             HostOp::Plug { key, place, interfaces, guarded, .. } => {
                 let inside = Inside::enter(&place, &self.own)?;
                 self.kernel.guard(&self.fences, &key, &interfaces, guarded).await?;
-                self.run(steps, Some(&inside)).await?;
+                if let Err(why) = self.run(steps, Some(&inside)).await {
+                    let _ = self.kernel.guard(&self.fences, &key, &interfaces, false).await;
+                    return Err(why);
+                }
                 self.shared.register(&key, &interfaces, inside.process);
                 return Ok(HostAnswer::Plugged(inside.place));
             }
@@ -468,7 +471,7 @@ async fn watch_changes(shared: Arc<Shared>, kernel: Kernel, mut watch: Watch) {
         let Some(change) = change else { return };
         match &change {
             Change::Link(link) | Change::LinkGone(link) => {
-                if let Some(id) = kernel.lost(link, matches!(change, Change::LinkGone(_))).await {
+                if let Some(id) = kernel.lost(&shared.netlink, link).await {
                     let _ = shared.tell(HostEvent::OffloadLost { id });
                 }
             }

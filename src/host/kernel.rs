@@ -159,29 +159,36 @@ impl Kernel {
         Ok(())
     }
 
-    /// A device of this name is gone, or no longer as it was made. Answers whether that matters, and to which network.
-    pub async fn lost(&self, link: &Link, gone: bool) -> Option<Option<NetId>> {
-        if !names::is_vxlan(&link.name) && !gone {
-            return None;
-        }
-        let ipv6 = link.name.starts_with("rny");
+    /// A device was changed, or is gone. Answers whether one of ours is not as it was made any more, and of which network it is. What is told is
+    /// old news, maybe of our own doing: the device itself is looked at.
+    pub async fn lost(&self, netlink: &Netlink, told: &Link) -> Option<Option<NetId>> {
         let mut kept = self.kept().await;
-        let Some(id) = network_of(&link.name) else {
-            let of = kept.beats.get(&ipv6).filter(|(index, _)| *index == link.index && (gone || !link.up));
-            of?;
-            kept.beats.clear();
-            self.beats.clear();
-            kept.networks.clear();
-            return Some(None);
+        kept.open?;
+        if !names::is_vxlan(&told.name) {
+            return if kept.is_intruder(netlink, told).await { Some(self.give_up(&mut kept)) } else { None };
+        }
+        let (ipv6, id) = (told.name.starts_with("rny"), network_of(&told.name));
+        let link = netlink.link(&told.name).await.ok().flatten();
+        let Some(id) = id else {
+            let (index, _) = kept.beats.get(&ipv6)?;
+            let right = link.is_some_and(|link| link.index == *index && link.up);
+            return if right { None } else { Some(self.give_up(&mut kept)) };
         };
-        let carried = kept.networks.get(&id)?;
+        let index = *kept.networks.get(&id)?.devices.get(&ipv6)?;
         let bridge = if_nametoindex(names::bridge(id).as_str()).ok();
-        let wrong = gone || !link.up || link.master.is_none() || link.master != bridge;
-        if carried.devices.get(&ipv6) != Some(&link.index) || !wrong {
+        if link.is_some_and(|link| link.index == index && link.up && link.master.is_some() && link.master == bridge) {
             return None;
         }
         kept.networks.remove(&id);
         Some(Some(id))
+    }
+
+    /// Nothing of the engine counts any more.
+    fn give_up(&self, kept: &mut Kept) -> Option<NetId> {
+        kept.beats.clear();
+        kept.networks.clear();
+        self.beats.clear();
+        None
     }
 
     /// Puts back what others change in the forwarding tables, for ever.
@@ -234,6 +241,13 @@ impl Kept {
         let Some((_, _)) = self.beats.values().find(|(index, _)| *index == entry.device) else { return false };
         let wanted = self.peers.iter().find(|(peer, _)| peer.0 == entry.mac).map(|(_, to)| *to);
         if is_there { entry.to.is_some() && entry.to != wanted } else { wanted.is_some() }
+    }
+
+    /// Whether somebody else's VXLAN device has our port now: it would hear what is not for it, and not what is.
+    async fn is_intruder(&self, netlink: &Netlink, told: &Link) -> bool {
+        let Some((port, _)) = self.open.filter(|_| told.kind == "vxlan" && told.up) else { return false };
+        let all = netlink.vxlans().await.unwrap_or_default();
+        all.iter().any(|(link, vxlan)| link.index == told.index && vxlan.port == port)
     }
 
     /// Makes the forwarding tables what they are to be.

@@ -201,6 +201,11 @@ fn who_has_the_port_is_named() {
         assert!(bench.names().await.iter().all(|name| !name.starts_with("rnx")), "nothing is left");
         drop(socket);
         bench.host.apply(OPEN).await.unwrap();
+        // One that comes later is noticed.
+        netlink.add_vxlan("flannel.1", &device, 1450).await.unwrap();
+        netlink.set_up("flannel.1").await.unwrap();
+        assert_eq!(bench.lost().await, None);
+        assert!(bench.host.apply(OPEN).await.unwrap_err().contains("flannel.1"));
     });
 }
 
