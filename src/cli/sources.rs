@@ -80,6 +80,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     add("ipalloc-reclaim", &launch.ipalloc_reclaim);
     add("conn-limit", &launch.conn_limit);
     add("mtu", &launch.mtu);
+    add("framing", &launch.framing);
     add("capture", &launch.capture);
     add("offload", &launch.offload);
     add("threads", &launch.threads);
@@ -94,8 +95,13 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     for (name, _) in flags.into_iter().filter(|(_, on)| *on) {
         layer.add(name, "true".to_string());
     }
-    for (name, texts) in [("peers", &launch.peers), ("allow", &launch.allow), ("ipalloc-range", &launch.ipalloc_range)]
-    {
+    let lists = [
+        ("peers", &launch.peers),
+        ("allow", &launch.allow),
+        ("ipalloc-range", &launch.ipalloc_range),
+        ("trusted-subnets", &launch.trusted_subnets),
+    ];
+    for (name, texts) in lists {
         texts.iter().for_each(|text| layer.add(name, text.clone()));
     }
     layer

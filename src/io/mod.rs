@@ -12,6 +12,7 @@
 //! door                 UDP ports by which VTEPs are reached, and what the way to them takes
 //! lost                 what the kernel dropped before we saw it
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
+//! vxlan fdb            VXLAN devices and bridge ports; which MAC is behind which of them     holder   who has a UDP port
 //! firewall routes      nftables: changed, listed, watched; where this machine sends what
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
 //! background           the fork of the daemon, and how its start went
@@ -27,7 +28,9 @@ pub mod door;
 pub mod egress;
 pub mod entropy;
 pub mod ethtool;
+pub mod fdb;
 pub mod firewall;
+pub mod holder;
 pub mod ingress;
 pub mod lock;
 pub mod lost;
@@ -44,4 +47,5 @@ pub mod store;
 pub mod tap;
 pub mod tcp;
 pub mod udp;
+pub mod vxlan;
 pub mod watch;

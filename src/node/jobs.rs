@@ -11,6 +11,7 @@ use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
 use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Vtep};
+use super::framings;
 use crate::plane::fib::PortId;
 use crate::types::{AddressRequest, Network, PortMap, VtepAddress};
 use std::collections::VecDeque;
@@ -56,6 +57,8 @@ pub(super) enum Job {
     Recapture {
         port: PortId,
     },
+    /// All that was attached in the last run is back, or cannot be.
+    SweepRest,
     Leave {
         request: RequestId,
     },
@@ -69,7 +72,7 @@ impl Job {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
-            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::Leave { .. } | Job::Stop => false,
+            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -131,6 +134,8 @@ pub(super) struct Jobs {
     waiting: VecDeque<Job>,
     running: Option<Running>,
     next_host: u64,
+    /// What a killed router left may still be there.
+    unswept: bool,
     /// Who asked for the end.
     stoppers: Vec<RequestId>,
 }
@@ -149,6 +154,12 @@ impl Jobs {
         if !self.waiting.iter().any(same) {
             self.waiting.push_back(Job::Join { request: None, vtep });
         }
+    }
+
+    /// A number for a change to this machine.
+    pub fn number(&mut self) -> HostId {
+        self.next_host += 1;
+        HostId(self.next_host)
     }
 
     /// Attachments of the last run that are not plugged yet.
@@ -172,7 +183,9 @@ impl Node {
     pub(super) fn restore(&mut self, mut attachments: Vec<Attachment>) {
         // The host first: ports that lead to the others need its addresses.
         attachments.sort_by_key(|attachment| attachment.key != HOST_KEY);
-        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }));
+        self.jobs.unswept = !attachments.is_empty();
+        let sweep = self.jobs.unswept.then_some(Job::SweepRest);
+        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }).chain(sweep));
     }
 
     /// A namespace is gone, with what was in it.
@@ -284,10 +297,16 @@ impl Node {
                 let steps = self.plan_recapture(port).into_iter().collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
             }
+            Job::SweepRest => (String::new(), Ok(Plan { who: nobody(), steps: vec![HostOp::SweepRest] }), Then::Nobody),
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
-            Job::Stop => (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
+            Job::Stop => {
+                self.holding.clear();
+                let rest = self.jobs.unswept.then_some(HostOp::SweepRest);
+                let steps = self.framings.clear().into_iter().chain(self.attachments.clear()).chain(rest).collect();
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
+            }
         };
         match planned {
             Ok(Plan { who, steps }) => {
@@ -302,8 +321,10 @@ impl Node {
         let next = work.steps.pop_front().or_else(|| self.filter_due().map(HostOp::Filter));
         let Some(op) = next else { return self.finish(&work.who, work.failure, work.then) };
         self.filter_begins(&op);
+        self.jobs.unswept &= op != HostOp::SweepRest;
         self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
+            self.close_offload(id);
             self.plane.forget_network(id);
         }
         let closed = match op {
@@ -316,8 +337,7 @@ impl Node {
         if let Some(port) = closed {
             self.plane.forget_port(port);
         }
-        self.jobs.next_host += 1;
-        let host = HostId(self.jobs.next_host);
+        let host = self.jobs.number();
         self.out.push_back(Output::Host { host, op: op.clone() });
         self.jobs.running = Some(Running { host, op, work });
     }
@@ -329,6 +349,10 @@ impl Node {
 
     /// The driver carried out an operation, or could not.
     pub(super) fn host_done(&mut self, host: HostId, result: Result<HostAnswer, String>) {
+        let result = match self.changed_beside(host, result) {
+            Ok(()) => return,
+            Err(result) => result,
+        };
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {
@@ -409,5 +433,7 @@ fn what(op: &HostOp) -> String {
         HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
         HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
+        HostOp::SweepRest => "what a killed router left could not be removed".to_string(),
+        op => framings::what(op),
     }
 }

@@ -57,7 +57,8 @@ impl Node {
         let nicknames = self.addresses.nicknames.clone();
         let targets = self.dialer.given().cloned().collect();
         let vteps = self.attachments.vteps.list();
-        State { version: STATE_VERSION, targets, attachments, vteps, nicknames, ipam: None }
+        let width = self.width.remembered();
+        State { version: STATE_VERSION, targets, attachments, vteps, width, nicknames, ipam: None }
     }
 
     /// Gives the state to the driver if it changed.
