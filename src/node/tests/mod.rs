@@ -44,6 +44,9 @@ enum Flying {
     Event(Event),
 }
 
+/// What a machine finds when it is asked for this; nothing particular.
+type Finds = dyn Fn(&HostOp) -> Option<HostAnswer>;
+
 /// One router and what its driver keeps.
 struct Host {
     node: Node,
@@ -64,7 +67,7 @@ struct Host {
     /// The machine refuses operations of which this is true.
     fails: Box<dyn Fn(&HostOp) -> bool>,
     /// It answers so.
-    finds: Box<dyn Fn(&HostOp) -> Option<HostAnswer>>,
+    finds: Box<Finds>,
 }
 
 struct World {
