@@ -44,8 +44,8 @@ enum Flying {
     Event(Event),
 }
 
-/// What the host answers beyond that it is done.
-type Finds = Box<dyn Fn(&HostOp) -> Option<HostAnswer>>;
+/// What a machine finds when it is asked for this; nothing particular.
+type Finds = dyn Fn(&HostOp) -> Option<HostAnswer>;
 
 /// One router and what its driver keeps.
 struct Host {
@@ -67,7 +67,7 @@ struct Host {
     /// The machine refuses operations of which this is true.
     fails: Box<dyn Fn(&HostOp) -> bool>,
     /// It answers so.
-    finds: Finds,
+    finds: Box<Finds>,
 }
 
 struct World {
