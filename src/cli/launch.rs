@@ -15,7 +15,7 @@ use super::{Failure, print, sources};
 use crate::api::{self, report};
 use crate::config::{self, Config};
 use crate::crypto::psk;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
 use crate::io::capture::{CaptureKind, Options};
@@ -35,7 +35,7 @@ use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
 use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
-use crate::types::{StaticKey, Uid};
+use crate::types::{Framing, StaticKey, Uid};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -142,6 +142,7 @@ fn serve(config: Config, ready: &mut Ready) -> Result<(), Failure> {
     let result = (|| {
         lock.remove_stale_socket(&run_dir.join(api::SOCKET)).map_err(|why| fail(&why))?;
         let sockets = Sockets::bind(&config)?;
+        require_framing(&config)?;
         journal::start(place, config.log_level);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|why| fail(&why))?;
         let result = runtime.block_on(run(config, sockets, ready));
@@ -316,6 +317,16 @@ fn require_capture(kind: CaptureKind) -> Result<(), Failure> {
         }
         CaptureKind::Pcap if !cfg!(feature = "pcap") => {
             Err(Failure::new("launch", "--capture pcap: this rnet is built without pcap"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A framing that was asked for by its name is had, or the router does not start.
+fn require_framing(config: &Config) -> Result<(), Failure> {
+    match (config.framing, config.port.checked_add(1)) {
+        (Some(Framing::Vxlan), Some(port)) => {
+            host::try_peers(port, config.host).map_err(|why| Failure::new("launch", format!("--framing vxlan: {why}")))
         }
         _ => Ok(()),
     }

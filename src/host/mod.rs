@@ -38,5 +38,6 @@ mod rules;
 pub mod sandbox;
 
 pub use apply::Host;
+pub use doors::try_peers;
 pub use events::HostEvent;
 pub use plan::{Step, plan};

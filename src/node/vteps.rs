@@ -214,7 +214,7 @@ impl Node {
     pub(super) fn plan_join(&mut self, vtep: &Vtep) -> Result<Plan, String> {
         let done = Plan { who: nobody(), steps: Vec::new() };
         let Vtep { address, network, vni, local_port } = *vtep;
-        if local_port == self.config.port {
+        if local_port == self.config.port || Some(local_port) == self.framings.port() {
             let why = "is the mesh's own: have the VTEP send to another one and give it with --local-port";
             return Err(format!("UDP port {local_port} {why}"));
         }

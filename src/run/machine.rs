@@ -32,8 +32,8 @@ pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happ
                 hands.close(port);
                 continue;
             }
-            HostEvent::DoorOpened { door, sockets } => {
-                hands.open_door(door, sockets);
+            HostEvent::DoorOpened { door, sockets, senders } => {
+                hands.open_door(door, sockets, senders);
                 continue;
             }
             HostEvent::DoorClosed { door } => {
