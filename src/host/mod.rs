@@ -51,6 +51,7 @@ pub mod sandbox;
 pub use adopt::Keep;
 pub use apply::Host;
 pub use beats::Beats;
+pub use doors::try_peers;
 pub use events::HostEvent;
 
 pub use plan::{Step, plan};

@@ -29,6 +29,7 @@ mod datapath;
 mod demo;
 mod edge;
 mod fairness;
+mod framings;
 mod hostile;
 mod inside;
 mod integrity;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         leftovers::facts(),
         demo::facts(),
         vteps::facts(),
+        framings::facts(),
         fairness::facts(),
         limits::facts(),
     ]
