@@ -129,10 +129,11 @@ Examples:
   rnet connect vxlan://10.0.0.5 --network 10.2.1.0/24 --vni 42       a kernel's VXLAN device, Open vSwitch, a switch
   rnet connect vxlan://[fd00::5]:8472 --network 10.2.1.0/24 --vni 42
 
-A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, on which everybody there reaches it; from a second one \
-frames would go in circles. What is between is not encrypted. The VTEP must send to an address of this host, with the same \
-VNI; what is behind it is not guarded, its addresses are unknown to rnet (take them from outside of --ipalloc-range), and packets \
-of more than the network's MTU (`rnet status`) do not come through. It is kept until `rnet forget`.
+A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, and everybody on that network reaches it; \
+from a second one frames would go in circles. What is between is not encrypted. The VTEP must send to an address of this \
+host, with the same VNI; what is behind it is not guarded, its addresses are unknown to rnet (take them from outside of \
+--ipalloc-range), and packets of more than the network's MTU (`rnet status`) do not come through. It is kept until \
+`rnet forget`.
 
 On the other side, for example:
   ip link add vx0 type vxlan id 42 dstport 4789 local 10.0.0.5 remote THIS-HOST

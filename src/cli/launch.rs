@@ -227,6 +227,7 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
         checksum: features.checksum,
         tcp_super_frames: features.tso,
         udp_super_frames: features.uso,
+        fair_queues: features.fair,
         udp_gso,
         udp_gro,
         separate_probes: !udp.spares.is_empty(),

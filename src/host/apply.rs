@@ -360,8 +360,8 @@ impl Host {
             Step::Silence { name } => {
                 return silence(name).map_err(|e| e.to_string());
             }
-            Step::OpenPcap { name, mtu } => {
-                captures.push(open_pcap(name, *mtu)?);
+            Step::OpenPcap { name } => {
+                captures.push(open_pcap(name)?);
                 Ok(())
             }
             Step::HandOver { port, name } => {
@@ -594,12 +594,12 @@ fn tap_error(name: &str, error: &io::Error) -> String {
 }
 
 #[cfg(feature = "pcap")]
-fn open_pcap(name: &str, mtu: u16) -> Result<Capture, String> {
-    crate::io::pcap::Pcap::open(name, mtu).map(Capture::Pcap).map_err(|e| e.to_string())
+fn open_pcap(name: &str) -> Result<Capture, String> {
+    crate::io::pcap::Pcap::open(name).map(Capture::Pcap).map_err(|e| e.to_string())
 }
 
 #[cfg(not(feature = "pcap"))]
-fn open_pcap(name: &str, _: u16) -> Result<Capture, String> {
+fn open_pcap(name: &str) -> Result<Capture, String> {
     Err(format!("capturing on {name}: this rnet is built without pcap"))
 }
 

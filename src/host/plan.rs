@@ -36,8 +36,8 @@ pub enum Step {
     SetUp { name: String },
     /// Wait until a bridge passes the frames of its port: the kernel notices a veth's other end a moment after it comes up.
     AwaitForwarding { port: String },
-    /// Open libpcap on a device that is up and has this MTU.
-    OpenPcap { name: String, mtu: u16 },
+    /// Open libpcap on a device that is up.
+    OpenPcap { name: String },
     /// Give the open capture on a device to the data path.
     HandOver { port: PortId, name: String },
     /// Have the data path close its capture.
@@ -206,7 +206,7 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
             Step::SetMaster { port: bridged.clone(), bridge },
             Step::SetUp { name: bridged },
             Step::SetUp { name: captured.clone() },
-            Step::OpenPcap { name: captured, mtu },
+            Step::OpenPcap { name: captured },
         ],
     }
 }

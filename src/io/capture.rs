@@ -107,10 +107,8 @@ impl Capture {
             #[cfg(feature = "pcap")]
             Capture::Pcap(pcap) => {
                 let Some(length) = pcap.read(buffer)? else { return Ok(None) };
-                Ok(Some(length.map(|length| {
-                    let frame = buffer.get_mut(..length).unwrap_or_default();
-                    Captured { frame, offload: Offload::NONE }
-                })))
+                let frame = buffer.get_mut(..length).unwrap_or_default();
+                Ok(Some(Ok(Captured { frame, offload: Offload::NONE })))
             }
         }
     }

@@ -7,6 +7,7 @@
 //! ```text
 //! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap pcap     a network's capture port: a frame and what is left to do on it, in or out, never blocking
+//! steering             which queue of a TAP a frame waits in
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! door                 UDP ports by which VTEPs are reached, and what the way to them takes
 //! lost                 what the kernel dropped before we saw it
@@ -38,6 +39,7 @@ pub mod pcap;
 pub mod pidfd;
 pub mod process;
 pub mod routes;
+pub mod steering;
 pub mod store;
 pub mod tap;
 pub mod tcp;

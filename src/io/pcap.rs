@@ -4,8 +4,7 @@
 //! (inbound only: our own frames are not captured again). Immediate mode: each frame is readable when it arrives. Slow by
 //! nature: a copy per frame and no segmentation; and senders must complete checksums themselves (`ethtool`).
 
-use crate::wire::Malformed;
-use crate::wire::frame::{FRAME_MAX, HEADER_LEN};
+use crate::wire::frame::FRAME_MAX;
 use pcap::{Active, Direction, Error};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -17,22 +16,17 @@ pub struct Pcap {
     whole: Box<[u8]>,
 }
 
-/// Ring between kernel and us, bytes. Each frame in it takes as much as the longest.
+/// Ring between kernel and us, bytes.
 const RING: i32 = 4 << 20;
 
-/// Two VLAN tags of an attachment that is not guarded.
-const TAGS: usize = 8;
-
 impl Pcap {
-    /// Captures on the device `name`, which must exist and be up, in the network namespace of the calling thread. Frames that
-    /// are longer than `mtu` allows are not captured.
-    pub fn open(name: &str, mtu: u16) -> io::Result<Pcap> {
-        let longest = HEADER_LEN + TAGS + usize::from(mtu);
+    /// Captures on the device `name`, which must exist and be up, in the network namespace of the calling thread.
+    pub fn open(name: &str) -> io::Result<Pcap> {
         let open = || {
             let capture = pcap::Capture::from_device(name)?
                 .promisc(true)
                 .immediate_mode(true)
-                .snaplen(longest.min(FRAME_MAX) as i32)
+                .snaplen(FRAME_MAX as i32)
                 .buffer_size(RING)
                 .open()?
                 .setnonblock()?;
@@ -42,17 +36,13 @@ impl Pcap {
         open().map_err(|e: Error| io::Error::other(format!("pcap on {name}: {e}")))
     }
 
-    /// The next frame's length, or nothing if none waits; it is at the start of `buffer`. `TooLong`: it was cut off, and is
-    /// lost. See [`super::capture::Capture::read`].
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<Result<usize, Malformed>>> {
+    /// The next frame's length, or nothing if none waits; it is at the start of `buffer`. See [`super::capture::Capture::read`].
+    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         match self.capture.next_packet() {
             Ok(packet) => {
-                let length = packet.data.len();
-                let (true, Some(into)) = (packet.header.len == packet.header.caplen, buffer.get_mut(..length)) else {
-                    return Ok(Some(Err(Malformed::TooLong)));
-                };
-                into.copy_from_slice(packet.data);
-                Ok(Some(Ok(length)))
+                let length = packet.data.len().min(buffer.len());
+                buffer[..length].copy_from_slice(&packet.data[..length]);
+                Ok(Some(length))
             }
             Err(Error::TimeoutExpired | Error::NoMorePackets) => Ok(None),
             Err(e) => Err(io::Error::other(e)),

@@ -113,6 +113,8 @@ pub struct DatapathStatus {
     pub tcp_super_frames: bool,
     /// The same for datagrams of UDP (USO, Linux 6.2).
     pub udp_super_frames: bool,
+    /// In capture ports flows wait in queues of their own, served in turns (Linux 4.16).
+    pub fair_queues: bool,
     /// Many datagrams leave by one system call (UDP_SEGMENT, Linux 4.18).
     pub udp_gso: bool,
     /// Many datagrams arrive by one (UDP_GRO, Linux 5.0).
@@ -123,11 +125,12 @@ pub struct DatapathStatus {
 
 impl DatapathStatus {
     /// The offloads by their names, and whether each is on.
-    pub fn offloads(&self) -> [(&'static str, bool); 5] {
+    pub fn offloads(&self) -> [(&'static str, bool); 6] {
         [
             ("checksum", self.checksum),
             ("tso", self.tcp_super_frames),
             ("uso", self.udp_super_frames),
+            ("fair-queues", self.fair_queues),
             ("gso", self.udp_gso),
             ("gro", self.udp_gro),
         ]

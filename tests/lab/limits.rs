@@ -107,23 +107,18 @@ fn ping_beside_a_saturating_stream() {
     let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
     one.reaches("10.2.1.2");
     let sink = serving(&two, &["sink", "10.2.1.2", "7000"]);
+    let before = b.status().traffic.to_bridge.bytes;
+    let start = Instant::now();
     let stream = one.start(&[&FLOW[..], &["pour", "10.2.1.2", "7000", "1"]].concat());
     until(SOON, "the stream flows", || stream.stdout().contains("ready"));
-    // What else the machine does only adds to it: the best of three counts.
-    let mut best = f64::INFINITY;
-    for _ in 0..3 {
-        let (before, start) = (b.status().traffic.to_bridge.bytes, Instant::now());
-        let (times, lost) = round_trips(one.run(&["ping", "-n", "-i0.02", "-c200", "-W1", "10.2.1.2"]));
-        let bytes = b.status().traffic.to_bridge.bytes - before;
-        let rate = bytes as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9;
-        let [median, most] = [50, 90].map(|percent| times[(times.len() - 1) * percent / 100]);
-        eprintln!("ping beside a stream of {rate:.1} Gbit/s: median {median} ms (limit 5), 9 of 10 {most} ms");
-        assert!(lost <= 2, "{lost} of 200 were not answered");
-        best = best.min(median);
-        if best < 5.0 {
-            break;
-        }
-    }
-    assert!(best < 5.0, "{best} ms");
+    let (times, lost) = round_trips(one.run(&["ping", "-n", "-i0.02", "-c200", "-W1", "10.2.1.2"]));
+    let bytes = b.status().traffic.to_bridge.bytes - before;
+    let rate = bytes as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9;
+    let [median, most, worst] = [50, 90, 99].map(|percent| times[(times.len() - 1) * percent / 100]);
+    eprintln!(
+        "ping beside a stream of {rate:.1} Gbit/s: median {median} ms (limit 5), 9 of 10 {most} ms, 99 of 100 {worst} ms"
+    );
+    assert!(median < 5.0, "{times:?}");
+    assert!(lost <= 2, "{lost} of 200 were not answered");
     drop((stream, sink));
 }
