@@ -5,7 +5,7 @@
 //! ```
 
 use crate::isolation::{SNIFF, listening};
-use crate::room::{Container, Host, Process, RNET, Room, SOON, Stream};
+use crate::room::{Container, Host, Process, Room, SOON, Stream};
 use crate::wait::{throughout, until};
 use rnet::types::Framing;
 use std::time::Duration;
@@ -386,5 +386,4 @@ fn vxlan_of_strangers_and_in_the_name_of_others_reaches_nobody() {
     }
     stream.unharmed();
     two.reaches("10.2.1.3");
-    let _ = RNET;
 }
