@@ -55,7 +55,7 @@ pub enum Command {
     Launch(Box<Launch>),
     /// Stop the router and remove its interfaces
     #[command(
-        after_help = "Identity, targets, VTEPs and attachments are kept for the next launch; `rnet reset` forgets them."
+        after_help = "Identity, targets, VTEPs, captured interfaces and attachments are kept for the next launch; `rnet reset` forgets them."
     )]
     Stop,
     /// Stop the router and forget everything: interfaces, identity, state
@@ -67,6 +67,9 @@ pub enum Command {
     /// Stop dialling peers (connections that stand are kept), or take a VXLAN tunnel end off a network
     #[command(after_help = FORGET)]
     Forget(Forget),
+    /// Bring an interface of this host, and the segment behind it, onto a network of the mesh
+    #[command(after_help = BRIDGE)]
+    Bridge(Bridge),
     /// Run a command in a network namespace of its own, on the mesh
     #[command(after_help = RUN)]
     Run(Run),
@@ -145,6 +148,20 @@ Examples:
   rnet forget vxlan://10.0.0.5 --network 10.2.1.0/24                 if it is on several
 
 Give a peer as it was given before: `rnet status targets` lists them.";
+
+const BRIDGE: &str = "\
+Examples:
+  rnet bridge add eth1 --network 10.2.1.0/24        a network card without addresses, and all that is behind it
+  rnet bridge add docker0 --network 172.17.0.0/16   somebody else's bridge, and all that is on it
+  rnet bridge del eth1
+
+The interface stays as it is: it is captured, and what comes from the mesh is sent on it. It may go down, away and come back; it is \
+kept until `rnet bridge del`. This host's own addresses on it are not reached through the mesh (`rnet expose` gives it one), and what \
+is behind it is not guarded: take its addresses from outside of --ipalloc-range. To have all that is on a bridge, \
+give the bridge, not a port of it.
+
+A segment that is reached twice (two hosts on one network card's segment, a cable between two interfaces) is noticed within a \
+second: all but one of its ports are cut off until it is gone; `rnet status connections` says which.";
 
 const RMPEER: &str = "\
 Examples:
@@ -266,9 +283,15 @@ pub struct Launch {
     /// [env: RNET_MTU]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
-    /// How frames are captured: tap, or pcap where /dev/net/tun is missing [default: tap] [env: RNET_CAPTURE]
+    /// How frames are captured: tap; packet (AF_PACKET), as fast where /dev/net/tun is missing; pcap (libpcap), slower
+    /// [default: tap] [env: RNET_CAPTURE]
     #[arg(long, value_name = "HOW")]
     pub capture: Option<String>,
+    /// Interface of this host (a network card, a bridge) whose segment is on a network of the mesh, as `rnet bridge add`: its
+    /// name, with =CIDR if it is not the default network; captured by pcap with --capture pcap, else by packet; may be repeated
+    /// [env: RNET_INTERFACE]
+    #[arg(long, value_name = "IF[=CIDR]")]
+    pub interface: Vec<String>,
     /// Super-frames and unfinished checksums between the kernel and rnet: auto takes what the kernel has, off does
     /// without (slower; to find a fault) [default: auto] [env: RNET_OFFLOAD]
     #[arg(long, value_name = "HOW")]
@@ -330,6 +353,37 @@ pub struct Forget {
     /// The network that a VTEP is taken off, if it is on several
     #[arg(long, value_name = "CIDR")]
     pub network: Option<String>,
+}
+
+/// Options of `bridge`.
+#[derive(Debug, Args)]
+pub struct Bridge {
+    /// What is to be done
+    #[command(subcommand)]
+    pub what: BridgeWhat,
+}
+
+/// The subcommands of `bridge`.
+#[derive(Debug, Subcommand)]
+pub enum BridgeWhat {
+    /// Capture an interface for a network of the mesh
+    Add {
+        /// Its name
+        #[arg(value_name = "IF")]
+        interface: String,
+        /// The network that its segment is on; made if it is not there
+        #[arg(long, value_name = "CIDR")]
+        network: String,
+        /// How: packet (AF_PACKET, as fast as a TAP) or pcap (libpcap, the portable way)
+        #[arg(long, value_name = "HOW", default_value = "packet")]
+        capture: String,
+    },
+    /// Give an interface up
+    Del {
+        /// Its name
+        #[arg(value_name = "IF")]
+        interface: String,
+    },
 }
 
 /// Some peers.

@@ -20,15 +20,17 @@ use super::firewall::{self, Firewall};
 use super::guard;
 use super::names;
 use super::plan::{Step, plan};
-use crate::io::capture::{Capture, Options};
+use super::uplinks::{self, Means, Uplinks};
+use crate::io::capture::{Capture, CaptureKind, Options};
 use crate::io::netlink::{Netlink, NetlinkError, Veth};
 use crate::io::netns::{Netns, set_sysctl};
 use crate::io::pidfd::{Pidfd, started};
-use crate::io::watch::Watch;
-use crate::io::{ethtool, packet, tap};
+use crate::io::watch::{Change, Watch};
+use crate::io::{ethtool, packet, pcap, raw, tap};
 use crate::node::border::{HostAnswer, HostOp};
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
+use crate::wire::frame::HEADER_LEN;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -69,8 +71,8 @@ struct Shared {
     netlink: Netlink,
     events: UnboundedSender<HostEvent>,
     plugged: Mutex<HashMap<String, Plugged>>,
-    /// Devices that frames are captured on, and the port of each.
-    captured: Mutex<HashMap<String, PortId>>,
+    /// Devices that frames are captured on, and the port of each; bytes of the longest frame there.
+    captured: Mutex<HashMap<String, (PortId, usize)>>,
 }
 
 /// See the head of this file.
@@ -81,6 +83,7 @@ pub struct Host {
     firewall: Firewall,
     fences: Fences,
     doors: Doors,
+    uplinks: Uplinks,
     _watch: Task,
     _keep: [Task; 3],
     /// Tests make the step of this number fail.
@@ -115,9 +118,11 @@ impl Host {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
         let doors = Doors::new(at, capture.queues, events.clone());
+        let means = Means { queues: capture.queues, offload: capture.offload };
+        let uplinks = Uplinks::new(means, events.clone());
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
-        let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
+        let watch = Task(tokio::spawn(watch_changes(shared.clone(), uplinks.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
         let fences = Fences::default();
         let keep = [
@@ -132,6 +137,7 @@ impl Host {
             firewall,
             fences,
             doors,
+            uplinks,
             _watch: watch,
             _keep: keep,
             #[cfg(test)]
@@ -157,8 +163,19 @@ impl Host {
             }
             HostOp::Recapture { .. } => self.run(steps, None).await?,
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
-            HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
-            HostOp::CloseTunnel { port, .. } => self.doors.close(port),
+            HostOp::OpenTunnel { port, vtep, .. } => {
+                self.doors.open(port, &vtep).await?;
+                self.uplinks.doors_are(self.doors.numbers());
+            }
+            HostOp::CloseTunnel { port, .. } => {
+                self.doors.close(port);
+                self.uplinks.doors_are(self.doors.numbers());
+            }
+            HostOp::OpenUplink { port, uplink, mesh, must, .. } => {
+                let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
+                self.uplinks.open(port, &uplink, (mesh, must), &links)?;
+            }
+            HostOp::CloseUplink { port, .. } => self.uplinks.close(port),
             HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
                 self.check_overlap(&interfaces).await?;
                 self.run(steps, None).await?;
@@ -213,6 +230,13 @@ impl Host {
             }
         }
         Ok(swept)
+    }
+
+    /// Whether this interface can be captured. The error is one line, with what to do.
+    pub async fn check_uplink(&self, name: &str) -> Result<(), String> {
+        let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
+        let link = links.iter().find(|link| link.name == name);
+        uplinks::fitness(name, link, &links).map(drop)
     }
 
     /// An address in a network that the host has an interface on already would take that interface's traffic away.
@@ -349,15 +373,17 @@ impl Host {
             Step::Silence { name } => {
                 return silence(name).map_err(|e| e.to_string());
             }
-            Step::OpenPcap { name } => {
-                captures.push(open_pcap(name)?);
+            Step::OpenPair { name, mtu } => {
+                captures.extend(self.open_pair(name, *mtu)?);
                 Ok(())
             }
+            Step::WidenPair { name, mtu } => return self.widen_pair(name, *mtu),
             Step::HandOver { port, name } => {
                 if captures.is_empty() {
                     return Err("no capture to hand over".to_string());
                 }
-                self.shared.captured().insert(name.clone(), *port);
+                let room = captures.first().map_or(0, room);
+                self.shared.captured().insert(name.clone(), (*port, room));
                 return self.shared.tell(HostEvent::Opened { port: *port, captures: std::mem::take(captures) });
             }
             Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
@@ -368,7 +394,7 @@ impl Host {
             Step::Unshut { name } | Step::Unguard { name } => return self.fences.clear(name).await,
             Step::TakeBack { port } => {
                 // Forgotten first, so that the device's end is not taken for somebody else's doing.
-                self.shared.captured().retain(|_, captured| captured != port);
+                self.shared.captured().retain(|_, (captured, _)| captured != port);
                 return self.shared.tell(HostEvent::Closed { port: *port });
             }
             Step::AddVeth { .. }
@@ -384,6 +410,30 @@ impl Host {
             }
         };
         result.map_err(|e| e.to_string())
+    }
+
+    /// Captures the end of a pair of our own.
+    fn open_pair(&self, name: &str, mtu: u16) -> Result<Vec<Capture>, String> {
+        let Options { kind, queues, offload } = self.capture;
+        if kind == CaptureKind::Packet {
+            let all = raw::Raw::open(name, raw::Wish { queues, offload, deaf_to: &[] });
+            let all = all.map_err(|e| format!("capturing on {name}: {e}"))?;
+            return Ok(all.into_iter().map(Capture::Raw).collect());
+        }
+        let wish = pcap::Wish { longest: longest(mtu), queues, deaf_to: &[] };
+        Ok(pcap::Pcap::open(name, wish)?.into_iter().map(Capture::Pcap).collect())
+    }
+
+    /// Slots of libpcap are as large as the longest frame was to be when it was opened.
+    fn widen_pair(&self, name: &str, mtu: u16) -> Result<(), String> {
+        let Some((port, has)) = self.shared.captured().get(name).copied() else { return Ok(()) };
+        if has >= longest(mtu) {
+            return Ok(());
+        }
+        let captures = self.open_pair(name, mtu)?;
+        let room = captures.first().map_or(0, room);
+        self.shared.captured().insert(name.to_string(), (port, room));
+        self.shared.tell(HostEvent::Opened { port, captures })
     }
 
     async fn await_forwarding(&self, port: &str) -> Result<(), String> {
@@ -436,7 +486,7 @@ impl Shared {
         self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn captured(&self) -> MutexGuard<'_, HashMap<String, PortId>> {
+    fn captured(&self) -> MutexGuard<'_, HashMap<String, (PortId, usize)>> {
         self.captured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -490,7 +540,7 @@ impl Shared {
 }
 
 /// Tells what matters of the changes that the kernel tells.
-async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
+async fn watch_changes(shared: Arc<Shared>, uplinks: Uplinks, mut watch: Watch) {
     let mut devices = Devices::new(&shared.netlink.links().await.unwrap_or_default());
     let mut due: Option<Instant> = None;
     loop {
@@ -506,12 +556,17 @@ async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
             },
         };
         let Some(change) = change else { return };
+        match &change {
+            Change::Link(link) => uplinks.changed(link),
+            Change::LinkGone(link) => uplinks.gone(link),
+            Change::Address(_) | Change::Route(_) => {}
+        }
         match devices.judge(&change) {
             Verdict::Nothing => {}
             Verdict::Network => due = due.or(Some(Instant::now() + QUIET)),
             Verdict::Gone(name) => {
                 let port = shared.captured().remove(&name);
-                if let Some(port) = port {
+                if let Some((port, _)) = port {
                     let _ = shared.tell(HostEvent::CaptureGone { port });
                 }
                 if let Some(key) = shared.key_of(&name) {
@@ -582,14 +637,20 @@ fn tap_error(name: &str, error: &io::Error) -> String {
     }
 }
 
-#[cfg(feature = "pcap")]
-fn open_pcap(name: &str) -> Result<Capture, String> {
-    crate::io::pcap::Pcap::open(name).map(Capture::Pcap).map_err(|e| e.to_string())
+/// Two VLAN tags of an attachment that is not guarded.
+const TAGS: usize = 8;
+
+/// Bytes of the longest frame on a device of this MTU.
+fn longest(mtu: u16) -> usize {
+    HEADER_LEN + TAGS + usize::from(mtu)
 }
 
-#[cfg(not(feature = "pcap"))]
-fn open_pcap(name: &str) -> Result<Capture, String> {
-    Err(format!("capturing on {name}: this rnet is built without pcap"))
+/// Bytes of the longest frame that a capture takes.
+fn room(capture: &Capture) -> usize {
+    match capture {
+        Capture::Pcap(pcap) => pcap.longest(),
+        Capture::Tap(_) | Capture::Raw(_) => usize::MAX,
+    }
 }
 
 #[cfg(test)]

@@ -77,6 +77,14 @@ impl Doors {
         Ok(())
     }
 
+    /// The UDP ports that are open.
+    pub fn numbers(&self) -> Vec<u16> {
+        let mut numbers: Vec<u16> = self.table().reached.values().map(|reached| reached.door).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
     async fn bind(&self, number: u16) -> io::Result<Vec<crate::io::udp::UdpSocket>> {
         let closed = self.table().closed.remove(&number);
         loop {

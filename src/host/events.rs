@@ -2,11 +2,13 @@
 
 use crate::io::capture::Capture;
 use crate::io::udp::UdpSocket;
+use crate::node::border::UplinkState;
 use crate::plane::fib::PortId;
 
 /// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
 pub enum HostEvent {
-    /// Frames of `port` are captured here from now on, one capture per queue: for the data path.
+    /// Frames of `port` are captured here from now on, one capture per queue, instead of what captured them before: for the data
+    /// path.
     Opened { port: PortId, captures: Vec<Capture> },
     /// Close the captures of `port`; its device is about to be deleted.
     Closed { port: PortId },
@@ -20,6 +22,8 @@ pub enum HostEvent {
     DoorOpened { door: u16, sockets: Vec<UdpSocket> },
     /// Close the sockets of this UDP port.
     DoorClosed { door: u16 },
+    /// What the captured interface of this port does.
+    Uplink { port: PortId, state: UplinkState },
     /// What the route to the VTEP behind this port takes, bytes of IP packet.
     RouteMtu { port: PortId, mtu: u16 },
 }

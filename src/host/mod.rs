@@ -16,6 +16,7 @@
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
 //! - `doors`    UDP ports by which VTEPs are reached
+//! - `uplinks`  interfaces that are not ours, captured while they are there
 //! - `events`   what is told of all this
 //! - `rules`    the packet filter as text; pure
 //! - `firewall` sets it, and puts it back when others flush it
@@ -36,6 +37,7 @@ mod names;
 mod plan;
 mod rules;
 pub mod sandbox;
+mod uplinks;
 
 pub use apply::Host;
 pub use events::HostEvent;

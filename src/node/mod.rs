@@ -12,7 +12,7 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
-//! vteps    tunnel ends that are not rnet, on networks here
+//! vteps    tunnel ends that are not rnet, on networks here             uplinks    interfaces of this host that lead to networks
 //! width    the MTU of attachments
 //! ```
 //!
@@ -40,6 +40,7 @@ mod storing;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod uplinks;
 mod view;
 mod vteps;
 mod width;
@@ -49,6 +50,7 @@ use crate::ipam::IpamConfig;
 use crate::mesh::claims::{ClaimSet, Claims};
 use crate::mesh::dialer::Dialer;
 use crate::mesh::gossip::Gossip;
+use crate::mesh::loops::Loops;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
@@ -59,7 +61,7 @@ pub use storing::STATE_VERSION;
 use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
-use command::HOST_KEY;
+use command::{HOST_KEY, Uplink};
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
@@ -103,6 +105,8 @@ pub struct NodeConfig {
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
     pub addresses: AddressConfig,
+    /// Interfaces that are captured in this run, whatever the state says.
+    pub uplinks: Vec<Uplink>,
     /// What survived the last run.
     pub state: State,
     /// Version of rnet, for `Status`.
@@ -134,6 +138,7 @@ pub struct Node {
     published: Published,
     neighbourhood: Neighbourhood,
     attachments: Attachments,
+    loops: Loops,
     width: Width,
     jobs: Jobs,
     addresses: Addresses,
@@ -187,6 +192,7 @@ impl Node {
             published: Published::default(),
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
+            loops: Loops::new(me, config.uid, config.psk.as_ref()),
             width: Width::new(config.mtu),
             jobs: Jobs::default(),
             addresses,
@@ -210,6 +216,7 @@ impl Node {
         node.restore_addresses(&state.attachments);
         node.restore(state.attachments);
         node.restore_vteps(state.vteps);
+        node.restore_uplinks(state.uplinks);
         node
     }
 
@@ -228,7 +235,7 @@ impl Node {
             Input::LinkDrained { link } => self.link_drained(link),
             Input::LinkDown { link, why } => self.link_down(link, why),
             Input::DialFailed { dial, why } => self.dial_failed(dial.0, &why),
-            Input::Plane(event) => self.probed(event),
+            Input::Plane(event) => self.plane_told(event),
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),
@@ -236,6 +243,7 @@ impl Node {
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
             Input::RouteMtu { port, mtu } => self.route_mtu(port, mtu),
+            Input::Uplink { port, state } => self.uplink_is(port, &state),
             Input::NetworkChanged => {
                 self.dialer.network_changed(self.now);
                 self.routes_changed();
@@ -272,6 +280,7 @@ impl Node {
         self.publish();
         self.tend_addresses();
         self.tend_width();
+        self.tend_loops();
         self.next_job();
         self.publish();
         self.obey_allocator();
@@ -289,6 +298,7 @@ impl Node {
             self.tell.claims.deadline(),
             self.publish_at(),
             self.width_deadline(),
+            self.loops.deadline(self.now),
             if self.stopping { None } else { self.addresses.deadline() },
             self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
@@ -304,6 +314,7 @@ impl Node {
         self.collect();
         self.hear_of_others();
         self.retry_vteps();
+        self.retry_uplinks();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
     }

@@ -229,15 +229,22 @@ impl Node {
         self.log(level, line);
     }
 
+    /// The data plane has something to tell.
+    pub(super) fn plane_told(&mut self, event: Event) {
+        match event {
+            Event::Probe { path, from, body, size, at } => self.probed((path, from), &body, size, at),
+            Event::Beacon { port, network, body, .. } => self.beacon(port, network, &body),
+        }
+    }
+
     /// The data plane opened a probe.
-    pub(super) fn probed(&mut self, event: Event) {
-        let Event::Probe { path, from, body, size, at } = event;
+    fn probed(&mut self, (path, from): (PathId, SocketAddr), body: &[u8], size: u16, at: Instant) {
         let of_path = |tended: &Tended| tended.path.id() == path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
         let Some((id, connected)) = found else { return };
         let (id, nickname) = (*id, connected.nickname());
         let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
-        let Ok(heard) = tended.probe.handle(&body, size, at.min(self.now)) else { return };
+        let Ok(heard) = tended.probe.handle(body, size, at.min(self.now)) else { return };
         let old = tended.path.endpoint();
         if heard.newest && old != Some(from) {
             tended.path.set_endpoint(from);

@@ -57,7 +57,8 @@ impl Node {
         let nicknames = self.addresses.nicknames.clone();
         let targets = self.dialer.given().cloned().collect();
         let vteps = self.attachments.vteps.list();
-        State { version: STATE_VERSION, targets, attachments, vteps, nicknames, ipam: None }
+        let uplinks = self.uplinks_to_keep();
+        State { version: STATE_VERSION, targets, attachments, vteps, uplinks, nicknames, ipam: None }
     }
 
     /// Gives the state to the driver if it changed.

@@ -146,6 +146,7 @@ impl Control {
             Happening::Gone(key) => self.handle(Input::AttachmentGone { key }),
             Happening::CaptureGone(port) => self.handle(Input::CaptureGone { port }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
+            Happening::Uplink(port, state) => self.handle(Input::Uplink { port, state }),
             Happening::RouteMtu(port, mtu) => self.handle(Input::RouteMtu { port, mtu }),
             Happening::Slow(link) => {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })

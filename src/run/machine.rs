@@ -40,6 +40,7 @@ pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happ
                 hands.close_door(door);
                 continue;
             }
+            HostEvent::Uplink { port, state } => Happening::Uplink(port, state),
             HostEvent::RouteMtu { port, mtu } => Happening::RouteMtu(port, mtu),
             HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),

@@ -22,7 +22,7 @@ pub mod machine;
 
 pub use desk::{Desk, Question};
 
-use crate::node::border::{DialId, HostAnswer, HostId, LinkId};
+use crate::node::border::{DialId, HostAnswer, HostId, LinkId, UplinkState};
 use crate::plane::fib::PortId;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
@@ -59,6 +59,8 @@ pub enum Happening {
     NetworkChanged,
     /// What the route to the VTEP behind a port takes.
     RouteMtu(PortId, u16),
+    /// What the captured interface of this port does.
+    Uplink(PortId, UplinkState),
     /// The state of this number is on the disk.
     Stored(u64),
     /// SIGTERM or SIGINT.

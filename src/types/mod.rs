@@ -6,6 +6,7 @@
 
 mod address;
 mod instant;
+mod interface;
 mod mac;
 mod mtu;
 mod network;
@@ -18,6 +19,7 @@ mod vtep;
 
 pub use address::{AddressRequest, HostAddress, parse_requests};
 pub use instant::Instant;
+pub use interface::InterfaceName;
 pub use mac::Mac;
 pub use mtu::Mtu;
 pub use network::{NetId, Network};

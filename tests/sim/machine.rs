@@ -149,6 +149,7 @@ impl Host {
                 self.mtus.insert(id, mtu);
             }
             HostOp::Resize { .. } | HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => {}
+            HostOp::OpenUplink { .. } | HostOp::CloseUplink { .. } => {}
         }
         Ok(HostAnswer::Done)
     }

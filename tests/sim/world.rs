@@ -217,6 +217,7 @@ impl World {
                 init: options.init,
                 reclaim: options.reclaim,
             },
+            uplinks: Vec::new(),
             state,
             version: "sim".into(),
         };

@@ -92,6 +92,7 @@ fn config(n: u8) -> NodeConfig {
         mtu: Mtu::Fixed(1400),
         datapath: DatapathStatus::default(),
         addresses: space("10.32.0.0/12"),
+        uplinks: Vec::new(),
         state: State::default(),
         version: "test".to_string(),
     }
