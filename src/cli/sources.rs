@@ -94,8 +94,13 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     for (name, _) in flags.into_iter().filter(|(_, on)| *on) {
         layer.add(name, "true".to_string());
     }
-    for (name, texts) in [("peers", &launch.peers), ("allow", &launch.allow), ("ipalloc-range", &launch.ipalloc_range)]
-    {
+    let lists = [
+        ("peers", &launch.peers),
+        ("allow", &launch.allow),
+        ("ipalloc-range", &launch.ipalloc_range),
+        ("interface", &launch.interface),
+    ];
+    for (name, texts) in lists {
         texts.iter().for_each(|text| layer.add(name, text.clone()));
     }
     layer

@@ -132,7 +132,10 @@ impl Uplinks {
     /// An interface is gone.
     pub fn gone(&self, link: &Link) {
         let mut table = self.table();
-        let is_it = |held: &Held| held.captured.is_some_and(|(index, _)| index == link.index);
+        let is_it = |held: &Held| match held.captured {
+            Some((index, _)) => index == link.index,
+            None => held.uplink.interface.as_str() == link.name,
+        };
         let ports: Vec<PortId> = table.held.iter().filter(|(_, held)| is_it(held)).map(|(port, _)| *port).collect();
         for port in ports {
             self.lose(&mut table, port, "there is no such interface any more".to_string());

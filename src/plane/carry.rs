@@ -205,16 +205,16 @@ impl<S: Sink> Way<'_, S> {
         if !entry.uplinks.is_empty() {
             self.hears_beacon(None, inner.network, bytes)?;
         }
+        // From an origin that the topology does not know (yet) nothing is learned: no answer could go there, and the
+        // table stays bounded by the peers that there are.
+        if self.fib.next_hops.contains_key(&inner.origin) {
+            self.learn(inner.network, frame.src(), Place::Peer(inner.origin));
+        }
         if let Some(uplink) = uplink {
             let back = Back::Peer(inner.network, inner.origin);
             let sending = Sending { back, frame: &frame, load: &Load::Frame(bytes), partial };
             self.check_room(Some(uplink.mtu()), &sending)?;
             uplink.sent(Count { frames: 1, bytes: bytes.len() as u64 });
-        }
-        // From an origin that the topology does not know (yet) nothing is learned: no answer could go there, and the
-        // table stays bounded by the peers that there are.
-        if self.fib.next_hops.contains_key(&inner.origin) {
-            self.learn(inner.network, frame.src(), Place::Peer(inner.origin));
         }
         self.tally.to_bridge.add(bytes.len());
         let merge = Merge { tcp: takes.tcp, udp: takes.udp };

@@ -41,6 +41,7 @@ mod refusals;
 mod room;
 mod scenario;
 mod trouble;
+mod uplinks;
 mod vteps;
 mod wait;
 mod widths;
@@ -101,6 +102,7 @@ fn main() -> ExitCode {
         leftovers::facts(),
         demo::facts(),
         vteps::facts(),
+        uplinks::facts(),
         fairness::facts(),
         limits::facts(),
     ]

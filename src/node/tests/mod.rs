@@ -11,6 +11,7 @@ mod linking;
 mod neighbours;
 mod rekeying;
 mod traffic;
+mod uplinks;
 mod vteps;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
