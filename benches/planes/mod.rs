@@ -121,8 +121,8 @@ pub fn vtep() -> Arc<Tunnel> {
     Arc::new(Tunnel::new(Ends { port: PortId(2), network, vni: network, to, door: 4789 }))
 }
 
-#[allow(dead_code)]
 /// As [`chain`], with a VTEP at host 1.
+#[allow(dead_code)]
 pub fn chain_with_vtep() -> [Plane; 3] {
     chain_of(&[vtep()], &[])
 }

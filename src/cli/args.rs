@@ -3,6 +3,7 @@
 //! Values of `launch` stay texts here: `config` parses them together with environment and file, so that every fault is
 //! reported at once and in one voice. Examples stand in `after_help`, a few for each command.
 
+use super::bridge::{BRIDGE, Bridge};
 use crate::types::PortMap;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -132,10 +133,11 @@ Examples:
   rnet connect vxlan://10.0.0.5 --network 10.2.1.0/24 --vni 42       a kernel's VXLAN device, Open vSwitch, a switch
   rnet connect vxlan://[fd00::5]:8472 --network 10.2.1.0/24 --vni 42
 
-A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, on which everybody there reaches it; from a second one \
-frames would go in circles. What is between is not encrypted. The VTEP must send to an address of this host, with the same \
-VNI; what is behind it is not guarded, its addresses are unknown to rnet (take them from outside of --ipalloc-range), and packets \
-of more than the network's MTU (`rnet status`) do not come through. It is kept until `rnet forget`.
+A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, and everybody on that network reaches it; \
+from a second one frames would go in circles. What is between is not encrypted. The VTEP must send to an address of this \
+host, with the same VNI; what is behind it is not guarded, its addresses are unknown to rnet (take them from outside of \
+--ipalloc-range), and packets of more than the network's MTU (`rnet status`) do not come through. It is kept until \
+`rnet forget`.
 
 On the other side, for example:
   ip link add vx0 type vxlan id 42 dstport 4789 local 10.0.0.5 remote THIS-HOST
@@ -148,20 +150,6 @@ Examples:
   rnet forget vxlan://10.0.0.5 --network 10.2.1.0/24                 if it is on several
 
 Give a peer as it was given before: `rnet status targets` lists them.";
-
-const BRIDGE: &str = "\
-Examples:
-  rnet bridge add eth1 --network 10.2.1.0/24        a network card without addresses, and all that is behind it
-  rnet bridge add docker0 --network 172.17.0.0/16   somebody else's bridge, and all that is on it
-  rnet bridge del eth1
-
-The interface stays as it is: it is captured, and what comes from the mesh is sent on it. It may go down, away and come back; it is \
-kept until `rnet bridge del`. This host's own addresses on it are not reached through the mesh (`rnet expose` gives it one), and what \
-is behind it is not guarded: take its addresses from outside of --ipalloc-range. To have all that is on a bridge, \
-give the bridge, not a port of it.
-
-A segment that is reached twice (two hosts on one network card's segment, a cable between two interfaces) is noticed within a \
-second: all but one of its ports are cut off until it is gone; `rnet status connections` says which.";
 
 const RMPEER: &str = "\
 Examples:
@@ -353,37 +341,6 @@ pub struct Forget {
     /// The network that a VTEP is taken off, if it is on several
     #[arg(long, value_name = "CIDR")]
     pub network: Option<String>,
-}
-
-/// Options of `bridge`.
-#[derive(Debug, Args)]
-pub struct Bridge {
-    /// What is to be done
-    #[command(subcommand)]
-    pub what: BridgeWhat,
-}
-
-/// The subcommands of `bridge`.
-#[derive(Debug, Subcommand)]
-pub enum BridgeWhat {
-    /// Capture an interface for a network of the mesh
-    Add {
-        /// Its name
-        #[arg(value_name = "IF")]
-        interface: String,
-        /// The network that its segment is on; made if it is not there
-        #[arg(long, value_name = "CIDR")]
-        network: String,
-        /// How: packet (AF_PACKET, as fast as a TAP) or pcap (libpcap, the portable way)
-        #[arg(long, value_name = "HOW", default_value = "packet")]
-        capture: String,
-    },
-    /// Give an interface up
-    Del {
-        /// Its name
-        #[arg(value_name = "IF")]
-        interface: String,
-    },
 }
 
 /// Some peers.

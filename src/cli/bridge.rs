@@ -1,11 +1,57 @@
 //! Interfaces of this host that lead to networks of the mesh: `bridge add`, `bridge del`.
 //!
-//! Words are parsed here, every fault of them told at once; what may be is the router's decision.
+//! Owns their options too (the other commands' are in `args`). Words are parsed here, every fault of them told at once; what may be is the router's decision.
 
-use super::args::{Bridge, BridgeWhat, Router};
+use super::args::Router;
 use super::{Failure, ask};
 use crate::node::command::{Command, Uplink, UplinkCapture};
 use crate::types::{InterfaceName, Invalid, Network};
+use clap::{Args, Subcommand};
+
+pub const BRIDGE: &str = "\
+Examples:
+  rnet bridge add eth1 --network 10.2.1.0/24        a network card without addresses, and all that is behind it
+  rnet bridge add docker0 --network 172.17.0.0/16   somebody else's bridge, and all that is on it
+  rnet bridge del eth1
+
+The interface stays as it is: it is captured, and what comes from the mesh is sent on it. It may go down, away and come back; it is \
+kept until `rnet bridge del`. This host's own addresses on it are not reached through the mesh (`rnet expose` gives it one), and what \
+is behind it is not guarded: take its addresses from outside of --ipalloc-range. To have all that is on a bridge, \
+give the bridge, not a port of it.
+
+A segment that is reached twice (two hosts on one network card's segment, a cable between two interfaces) is noticed within a \
+second: all but one of its ports are cut off until it is gone; `rnet status connections` says which.";
+
+/// Options of `bridge`.
+#[derive(Debug, Args)]
+pub struct Bridge {
+    /// What is to be done
+    #[command(subcommand)]
+    pub what: BridgeWhat,
+}
+
+/// The subcommands of `bridge`.
+#[derive(Debug, Subcommand)]
+pub enum BridgeWhat {
+    /// Capture an interface for a network of the mesh
+    Add {
+        /// Its name
+        #[arg(value_name = "IF")]
+        interface: String,
+        /// The network that its segment is on; made if it is not there
+        #[arg(long, value_name = "CIDR")]
+        network: String,
+        /// How: packet (AF_PACKET, as fast as a TAP) or pcap (libpcap, the portable way)
+        #[arg(long, value_name = "HOW", default_value = "packet")]
+        capture: String,
+    },
+    /// Give an interface up
+    Del {
+        /// Its name
+        #[arg(value_name = "IF")]
+        interface: String,
+    },
+}
 
 /// `rnet bridge`.
 pub fn bridge(router: &Router, options: &Bridge) -> Result<(), Failure> {

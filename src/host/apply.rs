@@ -18,19 +18,18 @@ use super::events::HostEvent;
 use super::fence::{self, Fences};
 use super::firewall::{self, Firewall};
 use super::guard;
-use super::names;
 use super::plan::{Step, plan};
 use super::uplinks::{self, Means, Uplinks};
-use crate::io::capture::{Capture, CaptureKind, Options};
+use super::{names, pairs, settings};
+use crate::io::capture::{Capture, Options};
 use crate::io::netlink::{Netlink, NetlinkError, Veth};
-use crate::io::netns::{Netns, set_sysctl};
+use crate::io::netns::Netns;
 use crate::io::pidfd::{Pidfd, started};
 use crate::io::watch::{Change, Watch};
-use crate::io::{ethtool, packet, pcap, raw, tap};
+use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
-use crate::wire::frame::HEADER_LEN;
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
@@ -358,7 +357,7 @@ impl Host {
             Step::SetMac { name, mac } => netlink.set_mac(name, *mac).await,
             Step::HostAddress { name, address } => netlink.add_address(name, *address).await,
             Step::RemoveAddress { name, address } => netlink.remove_address(name, *address).await.map(|_| ()),
-            Step::HostSettings { name, ipv6 } => return settings_of_host(name, *ipv6).map_err(|e| e.to_string()),
+            Step::HostSettings { name, ipv6 } => return settings::of_host(name, *ipv6).map_err(|e| e.to_string()),
             Step::HostChecksums { name } => {
                 let off = ethtool::transmit_checksums_off(name);
                 return off.map_err(|e| format!("switching checksum offload of {name} off: {e}"));
@@ -371,19 +370,26 @@ impl Host {
                 Ok(())
             }
             Step::Silence { name } => {
-                return silence(name).map_err(|e| e.to_string());
+                return settings::silence(name).map_err(|e| e.to_string());
             }
             Step::OpenPair { name, mtu } => {
-                captures.extend(self.open_pair(name, *mtu)?);
+                captures.extend(pairs::open(self.capture, name, *mtu)?);
                 Ok(())
             }
-            Step::WidenPair { name, mtu } => return self.widen_pair(name, *mtu),
+            Step::WidenPair { name, mtu } => {
+                let Some((port, has)) = self.shared.captured().get(name).copied() else { return Ok(()) };
+                if pairs::is_enough(has, *mtu) {
+                    return Ok(());
+                }
+                let wider = pairs::open(self.capture, name, *mtu)?;
+                self.shared.captured().insert(name.clone(), (port, pairs::room(&wider)));
+                return self.shared.tell(HostEvent::Opened { port, captures: wider });
+            }
             Step::HandOver { port, name } => {
                 if captures.is_empty() {
                     return Err("no capture to hand over".to_string());
                 }
-                let room = captures.first().map_or(0, room);
-                self.shared.captured().insert(name.clone(), (*port, room));
+                self.shared.captured().insert(name.clone(), (*port, pairs::room(captures)));
                 return self.shared.tell(HostEvent::Opened { port: *port, captures: std::mem::take(captures) });
             }
             Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
@@ -410,30 +416,6 @@ impl Host {
             }
         };
         result.map_err(|e| e.to_string())
-    }
-
-    /// Captures the end of a pair of our own.
-    fn open_pair(&self, name: &str, mtu: u16) -> Result<Vec<Capture>, String> {
-        let Options { kind, queues, offload } = self.capture;
-        if kind == CaptureKind::Packet {
-            let all = raw::Raw::open(name, raw::Wish { queues, offload, deaf_to: &[] });
-            let all = all.map_err(|e| format!("capturing on {name}: {e}"))?;
-            return Ok(all.into_iter().map(Capture::Raw).collect());
-        }
-        let wish = pcap::Wish { longest: longest(mtu), queues, deaf_to: &[] };
-        Ok(pcap::Pcap::open(name, wish)?.into_iter().map(Capture::Pcap).collect())
-    }
-
-    /// Slots of libpcap are as large as the longest frame was to be when it was opened.
-    fn widen_pair(&self, name: &str, mtu: u16) -> Result<(), String> {
-        let Some((port, has)) = self.shared.captured().get(name).copied() else { return Ok(()) };
-        if has >= longest(mtu) {
-            return Ok(());
-        }
-        let captures = self.open_pair(name, mtu)?;
-        let room = captures.first().map_or(0, room);
-        self.shared.captured().insert(name.to_string(), (port, room));
-        self.shared.tell(HostEvent::Opened { port, captures })
     }
 
     async fn await_forwarding(&self, port: &str) -> Result<(), String> {
@@ -469,7 +451,7 @@ impl Host {
                 other => other,
             },
             Step::InsideSettings { name, ipv6 } => {
-                return inside.namespace.within(|| settings_inside(name, *ipv6)).map_err(|e| e.to_string());
+                return inside.namespace.within(|| settings::inside(name, *ipv6)).map_err(|e| e.to_string());
             }
             Step::InsideChecksums { name } => {
                 let off = inside.namespace.within(|| ethtool::transmit_checksums_off(name));
@@ -595,61 +577,12 @@ fn unless_gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
     result.or_else(|e| if e.is_no_device() { Ok(()) } else { Err(e) })
 }
 
-fn silence(name: &str) -> io::Result<()> {
-    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-    // A device without an address takes packets for any address of the host, and answers for it, unless it is told not to.
-    set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
-    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")
-}
-
-fn settings_of_host(name: &str, ipv6: bool) -> io::Result<()> {
-    // Speak on a network only as who we are there: the port guard drops everything else.
-    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")?;
-    set_sysctl(&format!("ipv4/conf/{name}/arp_announce"), "2")?;
-    set_sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
-    // The bridge is up: these before IPv6 makes itself an address.
-    for setting in ["router_solicitations", "accept_ra", "accept_dad"] {
-        set_sysctl(&format!("ipv6/conf/{name}/{setting}"), "0")?;
-    }
-    settings_inside(name, ipv6)
-}
-
-fn settings_inside(name: &str, ipv6: bool) -> io::Result<()> {
-    // Without IPv6 addresses the guard would drop all that IPv6 says by itself; so it says nothing.
-    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), if ipv6 { "0" } else { "1" })?;
-    set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-    set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
-    for family in ["ipv4", "ipv6"] {
-        // An address that moved without a word is asked for again after seconds, not after a minute.
-        set_sysctl(&format!("{family}/neigh/{name}/base_reachable_time_ms"), "5000")?;
-        set_sysctl(&format!("{family}/neigh/{name}/delay_first_probe_time"), "2")?;
-        set_sysctl(&format!("{family}/neigh/{name}/ucast_solicit"), "1")?;
-    }
-    Ok(())
-}
-
 fn tap_error(name: &str, error: &io::Error) -> String {
     match (error.kind(), error.raw_os_error()) {
         (io::ErrorKind::NotFound, _) => "/dev/net/tun is missing: load the kernel module tun (modprobe tun)".into(),
         (_, Some(libc::EPERM | libc::EACCES)) => format!("making the TAP {name}: it needs root, or CAP_NET_ADMIN"),
         (_, Some(libc::EBUSY)) => format!("making the TAP {name}: another router in this network namespace has it"),
         _ => format!("making the TAP {name}: {error}"),
-    }
-}
-
-/// Two VLAN tags of an attachment that is not guarded.
-const TAGS: usize = 8;
-
-/// Bytes of the longest frame on a device of this MTU.
-fn longest(mtu: u16) -> usize {
-    HEADER_LEN + TAGS + usize::from(mtu)
-}
-
-/// Bytes of the longest frame that a capture takes.
-fn room(capture: &Capture) -> usize {
-    match capture {
-        Capture::Pcap(pcap) => pcap.longest(),
-        Capture::Tap(_) | Capture::Raw(_) => usize::MAX,
     }
 }
 

@@ -1,7 +1,7 @@
 //! UDP ports by which VTEPs are reached: open from the first VTEP that needs one to the last.
 //!
-//! Owns who needs which door, and looks now and then at what the routes to VTEPs take: a route may change, and a router on the way
-//! may say that it takes less. The sockets are handed to the data path as they are opened, and are closed by it.
+//! Owns who needs which door, and looks now and then at what the routes to VTEPs take: a route may change, and a router on
+//! the way may say that it takes less. The sockets are handed to the data path as they are opened, and are closed by it.
 
 use super::events::HostEvent;
 use crate::io::door::{self, Route};

@@ -5,7 +5,8 @@ use crate::io::udp::UdpSocket;
 use crate::node::border::UplinkState;
 use crate::plane::fib::PortId;
 
-/// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
+/// What happens on this machine. At most one per network or door opened or closed and per attachment that is gone, one per VTEP in
+/// five seconds, and five changes a second.
 pub enum HostEvent {
     /// Frames of `port` are captured here from now on, one capture per queue, instead of what captured them before: for the data
     /// path.

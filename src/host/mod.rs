@@ -12,7 +12,9 @@
 //!
 //! - `names`    what these are called, and which names are ours
 //! - `plan`     a change as a list of steps; pure
+//! - `pairs`    the captured end of a veth pair, where there is no TAP
 //! - `apply`    runs the steps, undoes them in reverse, sweeps what a dead router left
+//! - `settings` what the kernel is told of devices
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
 //! - `doors`    UDP ports by which VTEPs are reached
@@ -34,9 +36,11 @@ mod fence;
 pub mod firewall;
 mod guard;
 mod names;
+mod pairs;
 mod plan;
 mod rules;
 pub mod sandbox;
+mod settings;
 mod uplinks;
 
 pub use apply::Host;

@@ -1,8 +1,8 @@
 //! UDP ports by which VTEPs are reached, and what the route to one takes.
 //!
-//! A door is a port of this host bound by one socket for each data path thread. A VTEP sends each flow from a source port of its own
-//! (RFC 7348, section 5), so the kernel's hash keeps a flow on one thread and spreads many. Does not own when there is a door
-//! (`host::doors`), nor the datagrams (`egress`, `ingress`).
+//! A door is a port of this host bound by one socket for each data path thread. A VTEP sends each flow from a source port of
+//! its own (RFC 7348, section 5), so the kernel's hash keeps a flow on one thread and spreads many. Does not own when there is
+//! a door (`host::doors`), nor the datagrams (`egress`, `ingress`).
 
 use super::udp::{UdpSocket, no_ipv6};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -13,7 +13,8 @@ use std::os::fd::{AsFd, AsRawFd};
 /// setsockopt(2) of UDP: take datagrams over IPv6 that have no checksum.
 const UDP_NO_CHECK6_RX: libc::c_int = 102;
 
-/// Binds `port` on this address of the host, or on all; `count` sockets. Errors: AddrInUse if somebody has the port; AddrNotAvailable.
+/// Binds `port` on this address of the host, or on all; `count` sockets. Errors: AddrInUse if somebody has the port;
+/// AddrNotAvailable.
 pub fn open(port: u16, at: Option<IpAddr>, count: usize) -> io::Result<Vec<UdpSocket>> {
     let bind = |ip: IpAddr| UdpSocket::bind_together(SocketAddr::new(ip, port), count);
     let sockets = match at {
@@ -27,8 +28,8 @@ pub fn open(port: u16, at: Option<IpAddr>, count: usize) -> io::Result<Vec<UdpSo
     Ok(sockets)
 }
 
-/// VTEPs may send without a UDP checksum, and whoever takes VXLAN has to take that (RFC 7348, section 5; RFC 6935). Not reported: before
-/// Linux 3.16 such a VTEP is not heard over IPv6.
+/// VTEPs may send without a UDP checksum, and whoever takes VXLAN has to take that (RFC 7348, section 5; RFC 6935). Not
+/// reported: before Linux 3.16 such a VTEP is not heard over IPv6.
 fn accept_without_checksum(socket: &UdpSocket) {
     let on: libc::c_int = 1;
     // SAFETY: the option takes an int of this length, which outlives the call.

@@ -108,8 +108,8 @@ impl UdpSocket {
         Ok(Group { sockets, spares })
     }
 
-    /// Binds `count` sockets (at least one) to this very address; a datagram goes to the one that the kernel's hash of its addresses
-    /// and ports says. Errors: as [`UdpSocket::bind_group`].
+    /// Binds `count` sockets (at least one) to this very address; a datagram goes to the one that the kernel's hash of its
+    /// addresses and ports says. Errors: as [`UdpSocket::bind_group`].
     pub fn bind_together(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
         // SO_REUSEPORT would let any program of this user in, a second router too. So the first socket claims the port
         // without it: whoever has the port already, a group or not, makes this bind fail. Only then it lets the others in.

@@ -48,7 +48,6 @@ pub(super) struct Attachments {
     ports: u32,
     /// Further ports of them.
     pub vteps: Vteps,
-    /// Others.
     pub uplinks: Uplinks,
 }
 
@@ -238,16 +237,6 @@ impl Attachments {
         let unused = emptied.into_iter().filter(|(id, count)| !self.is_used(*id, *count, &[])).map(|(id, _)| id);
         steps.extend(unused.filter_map(|id| self.close(id)));
         (steps, gone)
-    }
-
-    /// Whether a network is used by more than `leaving` interfaces, or by a port that is none of `gone`.
-    fn is_used(&self, id: NetId, leaving: usize, gone: &[PortId]) -> bool {
-        self.users(id) > leaving || self.vteps.are_on(id, gone) || self.uplinks.are_on(id, gone)
-    }
-
-    /// Closes a network that nothing uses once these ports of it are gone.
-    pub fn close_without(&self, id: NetId, gone: &[PortId]) -> Option<HostOp> {
-        if self.is_used(id, 0, gone) { None } else { self.close(id) }
     }
 
     pub fn close(&self, id: NetId) -> Option<HostOp> {

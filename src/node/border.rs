@@ -126,7 +126,8 @@ pub enum HostOp {
     Resize { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
     /// Remove these interfaces again; it is no error if they or the namespace are gone.
     Unplug { key: String, place: Place, interfaces: Vec<Interface> },
-    /// Take in and send datagrams of a VTEP; it is `port` of its network. Answered by `Input::RouteMtu` besides, then and whenever that changes.
+    /// Take in and send datagrams of a VTEP; it is `port` of its network. Answered by `Input::RouteMtu` besides, then and
+    /// whenever that changes.
     OpenTunnel { port: PortId, id: NetId, vtep: Vtep },
     /// No longer.
     CloseTunnel { port: PortId, vtep: Vtep },

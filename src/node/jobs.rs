@@ -290,11 +290,14 @@ impl Node {
                 Ok((plan, before)) => (key, Ok(plan), Then::Ports(request, before)),
                 Err(why) => return self.refuse_request(request, why),
             },
+            // Forgotten while it waited.
+            Job::Join { request: None, vtep } if !self.attachments.vteps.is_wanted(&vtep) => return,
             Job::Join { request, vtep } => (String::new(), self.plan_join(&vtep), Then::Joined(request, vtep)),
             Job::Part { request, address, network } => match self.plan_part(address, network) {
                 Ok(plan) => (String::new(), Ok(plan), Then::Done(request)),
                 Err(why) => return self.refuse_request(request, format!("forget {address}: {why}")),
             },
+            Job::Bridge { request: None, uplink } if !self.attachments.uplinks.is_wanted(&uplink) => return,
             Job::Bridge { request, uplink } => {
                 let plan = self.plan_bridge(&uplink, request.is_some());
                 (String::new(), plan, Then::Bridged(request, uplink))

@@ -14,7 +14,7 @@
 //! capture is its own affair. Bound: `MAX_UPLINKS`.
 
 use super::Node;
-use super::attach::Plan;
+use super::attach::{Attachments, Plan};
 use super::border::{HostOp, Level, Output, RequestId, UplinkState};
 use super::command::{Reply, Uplink, UplinkCapture};
 use super::jobs::nobody;
@@ -63,6 +63,11 @@ pub(super) struct Uplinks {
 impl Uplinks {
     pub fn is_empty(&self) -> bool {
         self.by_port.is_empty() && self.wanted.is_empty()
+    }
+
+    /// Whether this one is to be captured when that becomes possible.
+    pub fn is_wanted(&self, uplink: &Uplink) -> bool {
+        self.wanted.get(&uplink.interface).is_some_and(|wanted| wanted.uplink == *uplink)
     }
 
     /// All that are or should be.
@@ -133,6 +138,18 @@ impl Uplinks {
     /// None is to come back.
     pub fn forget_wanted(&mut self) {
         self.wanted.clear();
+    }
+}
+
+impl Attachments {
+    /// Whether a network is used by more than `leaving` interfaces, or by a port that is none of `gone`.
+    pub fn is_used(&self, id: NetId, leaving: usize, gone: &[PortId]) -> bool {
+        self.users(id) > leaving || self.vteps.are_on(id, gone) || self.uplinks.are_on(id, gone)
+    }
+
+    /// Closes a network that nothing uses once these ports of it are gone.
+    pub fn close_without(&self, id: NetId, gone: &[PortId]) -> Option<HostOp> {
+        if self.is_used(id, 0, gone) { None } else { self.close(id) }
     }
 }
 

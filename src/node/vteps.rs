@@ -66,6 +66,11 @@ impl Vteps {
         all.collect::<BTreeSet<Vtep>>().into_iter().collect()
     }
 
+    /// Whether this one is to be joined when that becomes possible.
+    pub fn is_wanted(&self, vtep: &Vtep) -> bool {
+        self.wanted.get(&(vtep.address, vtep.network)).is_some_and(|wanted| wanted.vtep == *vtep)
+    }
+
     /// Whether one is joined to this network that is none of these.
     pub fn are_on(&self, id: NetId, gone: &[PortId]) -> bool {
         let mut on = self.by_port.iter().filter(|(_, joined)| joined.tunnel.ends.network == id);
@@ -206,6 +211,9 @@ impl Node {
     pub(super) fn plan_join(&mut self, vtep: &Vtep) -> Result<Plan, String> {
         let done = Plan { who: nobody(), steps: Vec::new() };
         let Vtep { address, network, vni, local_port } = *vtep;
+        if local_port == 0 {
+            return Err("no VTEP can send to UDP port 0: give another one with --local-port".into());
+        }
         if local_port == self.config.port {
             let why = "is the mesh's own: have the VTEP send to another one and give it with --local-port";
             return Err(format!("UDP port {local_port} {why}"));
@@ -223,7 +231,8 @@ impl Node {
                 return Err(format!("frames with VNI {vni} from there are those of {which} on {on}: give another VNI"));
             }
         }
-        if self.attachments.vteps.by_port.len() >= MAX_VTEPS {
+        let all = self.attachments.vteps.list();
+        if !all.contains(vtep) && all.len() >= MAX_VTEPS {
             return Err(format!("there are {MAX_VTEPS} VTEPs already: forget some first"));
         }
         let id = self.id_of(network);

@@ -4,13 +4,14 @@
 //! whose: door, source, VNI > frame > joins a run, or > guard > macs learn > answered here > switch
 //! ```
 //!
-//! Bits that the RFC reserves are not looked at. What a frame may say is `guard`'s. One that is too big for the network's attachments
-//! is answered by ICMP where its sender wants to know, and dropped and counted where not: their bridge would do so in silence.
+//! Bits that the RFC reserves are not looked at. What a frame may say is `guard`'s. One that is too big for the network's
+//! attachments is answered by ICMP where its sender wants to know, and dropped and counted where not: their bridge would do so
+//! in silence.
 //!
-//! A VTEP whose packets cross no wire (a veth, a virtual machine's device that takes tunnels whole) may leave to us what a wire would
-//! have forced it to do: a transport checksum that holds only the sum of its pseudo-header is taken as unfinished, and a frame of
-//! TCP with such a checksum that is longer than the network takes as a super-frame. A checksum that is right though it looks
-//! unfinished is the same when it is completed.
+//! A VTEP whose packets cross no wire (a veth, a virtual machine's device that takes tunnels whole) may leave to us what a wire
+//! would have forced it to do: a transport checksum that holds only the sum of its pseudo-header is taken as unfinished, and a
+//! frame of TCP with such a checksum that is longer than the network takes as a super-frame. A checksum that is right though it
+//! looks unfinished is the same when it is completed.
 
 use super::counters::Count;
 use super::encap::Back;
@@ -203,8 +204,8 @@ impl<'a, S: Sink> Way<'a, S> {
     }
 }
 
-/// What a kernel left to do on a frame from a VTEP: whether its checksum is unfinished, and how it is cut if it is a super-frame. A
-/// checksum that the port does not take unfinished is completed in place.
+/// What a kernel left to do on a frame from a VTEP: whether its checksum is unfinished, and how it is cut if it is a
+/// super-frame. A checksum that the port does not take unfinished is completed in place.
 fn settle(bytes: &mut [u8], mtu: usize, takes: Takes) -> Result<(bool, Option<Gso>), Drop> {
     let Some(layout) = Layout::of(bytes).filter(|layout| checksum::is_partial(bytes, layout)) else {
         return Ok((false, None));

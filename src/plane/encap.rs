@@ -1,8 +1,8 @@
 //! Frames to VTEPs: VXLAN as RFC 7348 has it, around what `carry` and `switch` do. From VTEPs: `decap`.
 //!
-//! Super-frames are cut and checksums completed, each frame behind a header in the memory that it is sent from. Nothing is cut to
-//! fit (RFC 7348, section 4.3): TCP agrees on segments that fit, and a frame too big for the route to a VTEP is answered by ICMP where its sender wants to know, be that
-//! here or at a peer, and dropped and counted where not.
+//! Super-frames are cut and checksums completed, each frame behind a header in the memory that it is sent from. Nothing is cut
+//! to fit (RFC 7348, section 4.3): TCP agrees on segments that fit, and a frame too big for the route to a VTEP is answered by
+//! ICMP where its sender wants to know, be that here or at a peer, and dropped and counted where not.
 
 use super::counters::Count;
 use super::fib::PortId;

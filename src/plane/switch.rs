@@ -314,6 +314,7 @@ mod tests {
             assert_eq!(from_net(&fib, came, &inner), verdict, "{fact}");
         }
     }
+
     /// `fib`, and two VTEPs on network 1.
     fn with_tunnels() -> (Fib, Arc<Tunnel>, Arc<Tunnel>) {
         let (mut fib, one, two) = (fib(), Arc::new(tunnel(5, 1)), Arc::new(tunnel(6, 1)));

@@ -12,6 +12,8 @@ crate::facts![
     all_arrives_whole_where_both_sides_take_super_frames,
     all_arrives_whole_where_only_one_side_takes_super_frames,
     all_arrives_whole_where_one_side_captures_by_pcap,
+    all_arrives_whole_where_one_side_captures_by_packet,
+    all_arrives_whole_over_a_line_without_offloads_where_both_sides_capture_by_packet_with_two_threads,
     all_arrives_whole_over_a_relay,
     all_arrives_whole_with_two_threads,
     all_arrives_whole_over_a_line_without_offloads,
@@ -235,6 +237,8 @@ fn bytes_with_unusual_headers_arrive_whole() {
 const NONE: &[&str] = &[];
 const OFF: &[&str] = &["--offload", "off"];
 const PCAP: &[&str] = &["--capture", "pcap"];
+const PACKET: &[&str] = &["--capture", "packet"];
+const TWO_PACKET: &[&str] = &["--capture", "packet", "--threads", "2"];
 const TWO: &[&str] = &["--threads", "2"];
 
 fn all_arrives_whole_where_both_sides_take_super_frames() {
@@ -247,6 +251,14 @@ fn all_arrives_whole_where_only_one_side_takes_super_frames() {
 
 fn all_arrives_whole_where_one_side_captures_by_pcap() {
     all_arrives_whole(["a", "b"], [NONE, PCAP], Line::AsItIs);
+}
+
+fn all_arrives_whole_where_one_side_captures_by_packet() {
+    all_arrives_whole(["a", "b"], [NONE, PACKET], Line::AsItIs);
+}
+
+fn all_arrives_whole_over_a_line_without_offloads_where_both_sides_capture_by_packet_with_two_threads() {
+    all_arrives_whole(["a", "b"], [TWO_PACKET, TWO_PACKET], Line::WithoutOffloads);
 }
 
 fn all_arrives_whole_over_a_relay() {

@@ -580,15 +580,8 @@ impl Stream {
             let at = words.iter().position(|w| *w == word).expect("ping's summary");
             words[..at].iter().rev().find_map(|w| w.parse().ok()).expect("a number")
         };
-        // Errors tell a number too, and are no answers.
-        let answer =
-            |line: &str| line.split_once("bytes from")?.1.split_once("icmp_seq=")?.1.split(' ').next()?.parse().ok();
-        let answers: std::collections::BTreeSet<u64> = outcome.stdout.lines().filter_map(answer).collect();
-        let last = answers.last().copied().unwrap_or(0);
-        let lost: Vec<u64> = (1..last).filter(|seq| !answers.contains(seq)).collect();
-        assert!(lost.is_empty(), "the stream lost frames {lost:?}: {line}");
-        // The last requests may still be under way when the stream ends, on a busy machine for a while.
-        assert!(last + 5 >= number("transmitted"), "the stream lost its last frames: {line}");
+        // The last request may still be under way when the stream ends.
+        assert!(number("received") + 1 >= number("transmitted"), "the stream lost frames: {line}");
         assert!(!outcome.stdout.contains("DUP!"), "frames came twice: {}", outcome.stdout);
     }
 }

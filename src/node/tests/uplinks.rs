@@ -124,6 +124,22 @@ fn what_was_added_comes_back_and_what_launch_captures_is_its_own_affair() {
 }
 
 #[test]
+fn what_was_given_up_is_not_captured_by_an_attempt_that_waited() {
+    let mut world = World::of(1);
+    let state = State { uplinks: vec![uplink("eth1", "10.2.1.0/24")], ..State::default() };
+    world.replace(0, NodeConfig { state, ..config(1) }, true);
+    world.hosts[0].fails = Box::new(|op| matches!(op, HostOp::OpenUplink { .. }));
+    world.seconds(1);
+    world.hosts[0].fails = Box::new(|_| false);
+    assert_eq!(del(&mut world, "eth1"), Reply::Done);
+    kinds(&mut world, 0);
+    world.hosts[0].node.jobs.bridge_later(uplink("eth1", "10.2.1.0/24"));
+    world.seconds(1);
+    assert_eq!(kinds(&mut world, 0), [] as [&str; 0]);
+    assert!(world.status(0).uplinks.is_empty());
+}
+
+#[test]
 fn what_cannot_be_captured_at_the_start_stays_wanted_and_is_tried_again() {
     let state = State { version: STATE_VERSION, uplinks: vec![uplink("eth1", "10.2.1.0/24")], ..State::default() };
     let mut world = World::new(vec![config(1)]);

@@ -3,6 +3,7 @@
 use super::attachments::{detach, kinds, why};
 use super::*;
 use crate::node::command::Vtep;
+use crate::node::vteps::MAX_VTEPS;
 use crate::types::VtepAddress;
 
 fn vtep(address: &str, network: &str, vni: u32) -> Vtep {
@@ -86,6 +87,8 @@ fn what_cannot_be_told_apart_is_refused_with_what_to_do() {
     let why_not =
         why(world.ask(0, Command::Join(Vtep { local_port: 4789, ..vtep("vxlan://10.0.0.5:8472", "10.2.2.0/24", 42) })));
     assert!(why_not.contains("those of vxlan://10.0.0.5 on 10.2.1.0/24"), "{why_not}");
+    let no_port = Vtep { local_port: 0, ..vtep("vxlan://10.0.0.7", "10.2.1.0/24", 42) };
+    assert!(why(world.ask(0, Command::Join(no_port))).contains("UDP port 0"));
     assert_eq!(kinds(&mut world, 0), [] as [&str; 0]);
     // On several networks, by several VNIs.
     assert_eq!(join(&mut world, "vxlan://10.0.0.5", "10.2.2.0/24", 43), Reply::Done);
@@ -156,6 +159,34 @@ fn what_was_joined_comes_back_and_is_tried_again_until_it_can() {
     world.seconds(60);
     assert_eq!(kinds(&mut world, 0), [] as [&str; 0]);
     assert!(world.hosts[0].saved.as_ref().unwrap().vteps.is_empty());
+}
+
+#[test]
+fn what_was_forgotten_is_not_joined_by_an_attempt_that_waited() {
+    let mut world = World::of(1);
+    let vtep = vtep("vxlan://10.0.0.5", "10.2.1.0/24", 42);
+    let state = State { vteps: vec![vtep], ..State::default() };
+    world.replace(0, NodeConfig { state, ..config(1) }, true);
+    world.hosts[0].fails = Box::new(|op| matches!(op, HostOp::OpenTunnel { .. }));
+    world.seconds(1);
+    world.hosts[0].fails = Box::new(|_| false);
+    assert_eq!(part(&mut world, "vxlan://10.0.0.5", None), Reply::Done);
+    kinds(&mut world, 0);
+    world.hosts[0].node.jobs.join_later(vtep);
+    world.ask(0, Command::Detach { key: "nobody".into(), addresses: vec![] });
+    assert_eq!(kinds(&mut world, 0), [] as [&str; 0]);
+    assert!(world.status(0).vteps.is_empty());
+}
+
+#[test]
+fn there_is_a_most_and_what_is_there_may_be_asked_for_again() {
+    let mut world = World::of(1);
+    for n in 0..MAX_VTEPS {
+        let address = format!("vxlan://10.0.{}.5", n);
+        assert_eq!(join(&mut world, &address, "10.2.1.0/24", 42), Reply::Done);
+    }
+    assert_eq!(join(&mut world, "vxlan://10.0.7.5", "10.2.1.0/24", 42), Reply::Done);
+    assert!(why(join(&mut world, "vxlan://10.1.0.5", "10.2.1.0/24", 42)).contains("256 VTEPs already"));
 }
 
 #[test]
