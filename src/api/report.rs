@@ -6,12 +6,13 @@
 //! sure once more, because a terminal obeys what it is sent.
 
 mod addresses;
+mod framings;
 mod uplinks;
 mod vteps;
 
 use crate::node::command::Attachment;
 use crate::node::status::{Connection, ConnectionState, Count, DatapathStatus, PathLimit, Peer, Status};
-use crate::types::{NetId, Nickname, PeerName, PortMap, Target};
+use crate::types::{Framing, NetId, Nickname, PeerName, PortMap, Target};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -132,6 +133,7 @@ fn summary(status: &Status) -> String {
     row("AllowList", status.allowed.map_or_else(|| "none".to_string(), |keys| counted(keys, "key")));
     row("Port", status.port.to_string());
     row("MTU", mtu(status));
+    row("Framing", framings::summary(&status.framing));
     row("Data path", datapath(&status.datapath));
     row("Uptime", duration(status.uptime));
     row("Targets", status.targets.len().to_string());
@@ -147,6 +149,10 @@ fn summary(status: &Status) -> String {
     row("To bridge", count(traffic.to_bridge));
     row("From net", count(traffic.from_net));
     row("To net", count(traffic.to_net));
+    if status.framing.engine == Some(Framing::Vxlan) {
+        row("From VXLAN", count(traffic.from_vxlan));
+        row("To VXLAN", count(traffic.to_vxlan));
+    }
     let drops: Vec<String> = status.drops.iter().map(|(reason, frames)| format!("{reason}={frames}")).collect();
     row("Drops", if drops.is_empty() { "none".to_string() } else { drops.join(" ") });
     addresses::summary(status, &mut text);
@@ -156,7 +162,7 @@ fn summary(status: &Status) -> String {
     text
 }
 
-/// `tap, 2 threads, offloads: checksum tso gso gro, without: uso`.
+/// `tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues`.
 fn datapath(status: &DatapathStatus) -> String {
     let pinned = if status.pinned { " pinned" } else { "" };
     let mut text = format!("{}, {}{pinned}", status.capture, counted(status.threads, "thread"));
@@ -254,7 +260,10 @@ fn story(connection: &Connection) -> String {
     let mut words = Vec::new();
     if matches!(connection.state, ConnectionState::Established | ConnectionState::Pending) {
         words.push(format!("{:<11}", if connection.encrypted { "encrypted" } else { "unencrypted" }));
-        words.push(format!("{:<6}", connection.path.as_ref().map_or("none", |path| path.framing.as_str())));
+        words.push(format!(
+            "{:<6}",
+            connection.path.as_ref().map_or("none".to_string(), |path| path.framing.to_string())
+        ));
     }
     if let Some((name, nickname)) = &connection.peer {
         words.push(who(*name, nickname));
@@ -266,6 +275,7 @@ fn story(connection: &Connection) -> String {
             words.push(format!("mtu={}", path.mtu));
         }
         words.push(format!("up={}", duration(path.up_for)));
+        words.extend(framings::of_path(path));
     }
     if !connection.info.is_empty() {
         words.push(line(&connection.info));
@@ -354,7 +364,7 @@ fn columns(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use crate::node::command::{Interface, Place};
-    use crate::node::status::{NetworkStatus, PathStatus, PeerLink, Traffic};
+    use crate::node::status::{FramingStatus, NetworkStatus, PathStatus, PeerLink, Traffic};
     use crate::types::{Mac, PublicKey};
 
     fn name(last: u8) -> PeerName {
@@ -369,7 +379,9 @@ mod tests {
 
     fn sample_connections() -> Vec<Connection> {
         let path = PathStatus {
-            framing: "udp".into(),
+            framing: Framing::Udp,
+            framing_for: 12,
+            why_not_better: String::new(),
             endpoint: "192.168.48.12:6783".parse().unwrap(),
             rtt_us: 412,
             loss_percent: 1.6,
@@ -439,6 +451,11 @@ mod tests {
                 ends: [(name(0x44), Nickname::new("host1")), (name(0x45), Nickname::new("host2"))],
                 mtu: 1472,
             }),
+            framing: FramingStatus {
+                wanted: "auto".into(),
+                info: "all is encrypted".into(),
+                ..FramingStatus::default()
+            },
             datapath: DatapathStatus {
                 capture: "tap".into(),
                 threads: 2,
@@ -495,7 +512,8 @@ mod tests {
               AllowList: none
                    Port: 6783
                     MTU: 1418 (auto: the path between 7e:21:4a:70:2f:44(host1) and 7e:21:4a:70:2f:45(host2) takes 1472 bytes)
-              Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso
+                Framing: auto (udp; all is encrypted)
+              Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues
                  Uptime: 1h01m
                 Targets: 2
             Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)

@@ -271,6 +271,15 @@ pub struct Launch {
     /// [env: RNET_MTU]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
+    /// What carries frames to peers where nothing is encrypted, by the next UDP port: kernel (its VXLAN devices), vxlan (the same,
+    /// done by rnet), udp (rnet's own, which is always there too); auto: the first of these that works [default: auto]
+    /// [env: RNET_FRAMING]
+    #[arg(long, value_name = "HOW")]
+    pub framing: Option<String>,
+    /// Do not encrypt datagrams to and from peers there, if they say the same of this host: CIDRs, comma-separated or repeated
+    /// [env: RNET_TRUSTED_SUBNETS]
+    #[arg(long, value_name = "CIDR")]
+    pub trusted_subnets: Vec<String>,
     /// How frames are captured: tap; packet (AF_PACKET), as fast where /dev/net/tun is missing; pcap (libpcap), slower
     /// [default: tap] [env: RNET_CAPTURE]
     #[arg(long, value_name = "HOW")]
@@ -324,7 +333,7 @@ pub struct Connect {
     /// The network that a VTEP is joined to; made if it is not there
     #[arg(long, value_name = "CIDR")]
     pub network: Option<String>,
-    /// What the VTEP calls that network, 1 to 16777215
+    /// What the VTEP calls that network, 1 to 16777214
     #[arg(long, value_name = "ID")]
     pub vni: Option<String>,
     /// UDP port of this host that the VTEP sends to [default: the one that it listens on]
@@ -428,7 +437,7 @@ pub struct Attach {
     /// Let it get out through this host, which is exposed on its network
     #[arg(long)]
     pub gateway: bool,
-    /// Network id instead of the one made of the CIDR, 1 to 16777215
+    /// Network id instead of the one made of the CIDR, 1 to 16777214
     #[arg(long, value_name = "ID")]
     pub vni: Option<String>,
 }

@@ -80,6 +80,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     add("ipalloc-reclaim", &launch.ipalloc_reclaim);
     add("conn-limit", &launch.conn_limit);
     add("mtu", &launch.mtu);
+    add("framing", &launch.framing);
     add("capture", &launch.capture);
     add("offload", &launch.offload);
     add("threads", &launch.threads);
@@ -99,6 +100,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
         ("allow", &launch.allow),
         ("ipalloc-range", &launch.ipalloc_range),
         ("interface", &launch.interface),
+        ("trusted-subnets", &launch.trusted_subnets),
     ];
     for (name, texts) in lists {
         texts.iter().for_each(|text| layer.add(name, text.clone()));

@@ -1,4 +1,5 @@
-//! UDP ports by which VTEPs are reached: open from the first VTEP that needs one to the last.
+//! UDP ports by which VTEPs are reached: open from the first VTEP that needs one to the last. And the one by which peers speak
+//! VXLAN, where rnet does that itself.
 //!
 //! Owns who needs which door, and looks now and then at what the routes to VTEPs take: a route may change, and a router on
 //! the way may say that it takes less. The sockets are handed to the data path as they are opened, and are closed by it.
@@ -31,6 +32,8 @@ struct Reached {
 #[derive(Default)]
 struct Table {
     reached: HashMap<PortId, Reached>,
+    /// The one by which peers speak VXLAN.
+    peers: Option<u16>,
     closed: HashMap<u16, Instant>,
 }
 
@@ -67,10 +70,14 @@ impl Doors {
             let at = self.at.map(|at| at.to_string()).unwrap_or_default();
             return Err(format!("it cannot be reached from {at}, the one address that this router uses (--host)"));
         }
+        if self.table().peers == Some(number) {
+            return Err(format!(
+                "UDP port {number} is the one by which peers speak VXLAN: give another one with --local-port"
+            ));
+        }
         let is_open = self.table().reached.values().any(|reached| reached.door == number);
         if !is_open {
-            let sockets = self.bind(number).await.map_err(|why| refused(number, &why))?;
-            let _ = self.events.send(HostEvent::DoorOpened { door: number, sockets });
+            self.bind_and_hand_over(number).await.map_err(|why| refused(number, &why, FOR_VTEP))?;
         }
         self.table().reached.insert(port, Reached { to, door: number, mtu: 0 });
         self.look(port, route);
@@ -80,9 +87,39 @@ impl Doors {
     /// The UDP ports that are open.
     pub fn numbers(&self) -> Vec<u16> {
         let mut numbers: Vec<u16> = self.table().reached.values().map(|reached| reached.door).collect();
+        numbers.extend(self.table().peers);
         numbers.sort_unstable();
         numbers.dedup();
         numbers
+    }
+
+    /// Peers speak VXLAN by this port from now on. The error is one line.
+    pub async fn open_peers(&self, number: u16) -> Result<(), String> {
+        if self.table().peers == Some(number) {
+            return Ok(());
+        }
+        if self.table().reached.values().any(|reached| reached.door == number) {
+            return Err(format!(
+                "a VTEP is reached by UDP port {number} of this host: forget it, and give another --local-port"
+            ));
+        }
+        self.bind_and_hand_over(number).await.map_err(|why| refused(number, &why, FOR_PEERS))?;
+        self.table().peers = Some(number);
+        Ok(())
+    }
+
+    /// No longer.
+    pub fn close_peers(&self) {
+        let mut table = self.table();
+        let Some(door) = table.peers.take() else { return };
+        table.closed.insert(door, Instant::now());
+        let _ = self.events.send(HostEvent::DoorClosed { door });
+    }
+
+    async fn bind_and_hand_over(&self, number: u16) -> io::Result<()> {
+        let sockets = self.bind(number).await?;
+        let _ = self.events.send(HostEvent::DoorOpened { door: number, sockets });
+        Ok(())
     }
 
     async fn bind(&self, number: u16) -> io::Result<Vec<crate::io::udp::UdpSocket>> {
@@ -129,12 +166,17 @@ impl Doors {
     }
 }
 
+/// What to do where a port is taken that a VTEP sends to.
+const FOR_VTEP: &str = "have the VTEP send to another port and give it with --local-port";
+/// What to do where the port is taken by which peers speak VXLAN.
+const FOR_PEERS: &str = "give the whole mesh another --port, of which it is the next one";
+
 /// Why a door cannot be opened, and what to do.
-fn refused(door: u16, why: &io::Error) -> String {
+fn refused(door: u16, why: &io::Error, instead: &str) -> String {
     match why.kind() {
         io::ErrorKind::AddrInUse => format!(
             "UDP port {door} of this host is in use by another program or by the kernel (often a VXLAN device, which no tool \
-             names, or Open vSwitch): take that off, or have the VTEP send to another port and give it with --local-port"
+             names, or Open vSwitch): take that off, or {instead}"
         ),
         io::ErrorKind::PermissionDenied => format!("UDP port {door} needs root"),
         _ => format!("UDP port {door} cannot be had: {why}"),

@@ -4,6 +4,9 @@ use crate::io::capture::Capture;
 use crate::io::udp::UdpSocket;
 use crate::node::border::UplinkState;
 use crate::plane::fib::PortId;
+use crate::types::NetId;
+use std::net::SocketAddr;
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What happens on this machine. At most one per network or door opened or closed and per attachment that is gone, one per VTEP in
 /// five seconds, and five changes a second.
@@ -25,6 +28,10 @@ pub enum HostEvent {
     DoorClosed { door: u16 },
     /// What the captured interface of this port does.
     Uplink { port: PortId, state: UplinkState },
+    /// A heartbeat came by the kernel's VXLAN from a peer: `size` is that of the whole UDP payload. The next one waits for `turn`.
+    Beat { from: SocketAddr, datagram: Vec<u8>, size: u16, turn: OwnedSemaphorePermit },
+    /// The VXLAN device of a network, or (none) that of heartbeats, was taken away or changed by others.
+    OffloadLost { id: Option<NetId> },
     /// What the route to the VTEP behind this port takes, bytes of IP packet.
     RouteMtu { port: PortId, mtu: u16 },
 }

@@ -8,13 +8,18 @@
 //! namespace of the attachment | namespace of the router
 //!   rnet0 (MAC, addresses) ===|=== rnv<hash> --- rnb<net> --- rnt<net>  <- captured by the data path
 //!                             |                          \--- rnq<net> === rnp<net>  <- where there is no TAP
+//!                             |                          \--- rnx<net>, rny<net>      <- VXLAN by the kernel (IPv4, IPv6)
 //! ```
 //!
 //! - `names`    what these are called, and which names are ours
 //! - `plan`     a change as a list of steps; pure
 //! - `pairs`    the captured end of a veth pair, where there is no TAP
-//! - `apply`    runs the steps, undoes them in reverse, sweeps what a dead router left
-//! - `settings` what the kernel is told of devices
+//! - `apply`    runs the steps, undoes them in reverse
+//! - `inside`   the namespace of an attachment
+//! - `adopt`    what a dead router left: taken over, or swept
+//! - `kernel`   the kernel's VXLAN between peers
+//! - `beats`    heartbeats by it
+//! - `gate`     whose VXLAN it takes in
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
 //! - `doors`    UDP ports by which VTEPs are reached
@@ -27,22 +32,29 @@
 //! - `sandbox`  `rnet run`: a program on the mesh before it begins
 #![allow(clippy::disallowed_methods)] // the rim: threads, timers and the machine itself
 
+mod adopt;
 mod announce;
 mod apply;
+mod beats;
 mod changes;
 mod doors;
 mod events;
 mod fence;
 pub mod firewall;
+mod gate;
 mod guard;
+mod inside;
+mod kernel;
 mod names;
 mod pairs;
 mod plan;
 mod rules;
 pub mod sandbox;
-mod settings;
 mod uplinks;
 
+pub use adopt::Keep;
 pub use apply::Host;
+pub use beats::Beats;
 pub use events::HostEvent;
+
 pub use plan::{Step, plan};

@@ -263,6 +263,7 @@ mod tests {
             up: true,
             promiscuity: 0,
             master: None,
+            peer: None,
             forwarding: false,
             mtu: 1500,
             mac: None,

@@ -208,7 +208,7 @@ fn open_one(name: &str, wish: Wish<'_>) -> io::Result<Raw> {
 
 /// What the kernel leaves to a socket and takes from it, on whatever interface; nothing if not `wanted`.
 pub fn features(wanted: bool) -> Features {
-    Features { checksum: wanted, tso: wanted, uso: wanted && knows_udp_super_frames(), multi_queue: false }
+    Features { checksum: wanted, tso: wanted, uso: wanted && knows_udp_super_frames(), ..Features::default() }
 }
 
 /// The virtio header has had a word for super-frames of UDP since Linux 6.2.

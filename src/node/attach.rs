@@ -76,6 +76,11 @@ impl Attachments {
         self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network)).collect()
     }
 
+    /// The same with the MTU of each.
+    pub fn open_ports(&self) -> impl Iterator<Item = (NetId, Network, u16)> + '_ {
+        self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network, port.mtu))
+    }
+
     /// Its port here and the network, if the id is that of one that is open.
     pub fn open_port(&self, id: NetId) -> Option<(PortId, Network)> {
         self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))
@@ -158,7 +163,8 @@ impl Attachments {
             }
             HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => self.vteps.begin(op),
             HostOp::OpenUplink { .. } | HostOp::CloseUplink { .. } => self.uplinks.begin(op),
-            HostOp::Filter(_) | HostOp::Resize { .. } => {}
+            // Of `framings`, or of no table.
+            _ => {}
         }
     }
 
@@ -191,13 +197,7 @@ impl Attachments {
             HostOp::OpenUplink { .. } => self.uplinks.failed(op),
             // Its attachments still reach each other.
             HostOp::Recapture { .. } => {}
-            HostOp::CloseNetwork { .. }
-            | HostOp::Unplug { .. }
-            | HostOp::CloseTunnel { .. }
-            | HostOp::CloseUplink { .. }
-            | HostOp::Filter(_)
-            | HostOp::ResizeNetwork { .. }
-            | HostOp::Resize { .. } => {}
+            _ => {}
         }
     }
 
@@ -286,14 +286,8 @@ pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
             let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
             Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
         }
-        // The packet filter follows the tables by itself, the MTU the mesh.
-        HostOp::CloseNetwork { .. }
-        | HostOp::Recapture { .. }
-        | HostOp::CloseTunnel { .. }
-        | HostOp::CloseUplink { .. }
-        | HostOp::Filter(_)
-        | HostOp::ResizeNetwork { .. }
-        | HostOp::Resize { .. } => None,
+        // The packet filter and VXLAN follow the tables by themselves, the MTU the mesh.
+        _ => None,
     }
 }
 

@@ -9,7 +9,7 @@ use super::command::{Attachment, Command, Interface, Place, Reply, Uplink, Vtep}
 use crate::ipam::IpamState;
 use crate::plane::Event;
 use crate::plane::fib::PortId;
-use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target, Transport};
+use crate::types::{Engine, Instant, Mac, NetId, Network, Nickname, PeerName, Target, Transport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -63,6 +63,9 @@ pub enum Input<'a> {
     RouteMtu { port: PortId, mtu: u16 },
     /// What the captured interface that is `port` does now.
     Uplink { port: PortId, state: UplinkState },
+    /// The kernel's VXLAN device of a network, or (none) the one that heartbeats pass, is gone or was changed by others: nothing that
+    /// was installed there counts any more.
+    OffloadLost { id: Option<NetId> },
     /// The deadline of `Output::Wait` was reached.
     Tick,
 }
@@ -77,6 +80,9 @@ pub enum Output {
     Close { link: LinkId },
     /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
     Datagram { to: SocketAddr, bytes: Vec<u8> },
+    /// Send this probe (sealed, as a whole datagram of the path) to `peer` by the VXLAN engine that is open, in an Ethernet frame as
+    /// `wire::beat` has it; now or never.
+    Beat { peer: PeerName, to: SocketAddr, body: Vec<u8> },
     /// Write a frame to whatever is behind `port`, now or never.
     Deliver { port: PortId, frame: Vec<u8> },
     /// Change this machine, and answer with `HostDone`.
@@ -138,6 +144,30 @@ pub enum HostOp {
     CloseUplink { port: PortId, uplink: Uplink },
     /// Route and translate between networks and the outside as this says, instead of whatever was said before.
     Filter(Edge),
+    /// Take in and send VXLAN of peers by this UDP port: by sockets that are handed to the data path, or by the kernel. Refused if that
+    /// cannot be had: one line why.
+    OpenVxlan { port: u16, engine: Engine },
+    /// No longer, by whichever engine.
+    CloseVxlan,
+    /// VXLAN is taken from these peers and from nobody else, instead of whoever was named before.
+    VxlanPeers(Vec<VxlanPeer>),
+    /// Kernel engine: make the VXLAN device of a network on its bridge, which has to be there. Nothing goes by it yet.
+    OpenOffload { network: Network, id: NetId, mtu: u16 },
+    /// Remove it, with all that was installed there.
+    CloseOffload { id: NetId },
+    /// Kernel engine: have the kernel carry frames for `mac` to the peer at this address, or no longer; it is no error if it did not.
+    Offload { id: NetId, mac: Mac, to: Option<SocketAddr> },
+    /// All that is remembered of the last run is back: remove what a killed router left and nothing took over.
+    SweepRest,
+}
+
+/// A neighbour that VXLAN is agreed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VxlanPeer {
+    /// Who.
+    pub peer: PeerName,
+    /// Where its VXLAN port is.
+    pub address: SocketAddr,
 }
 
 /// What a captured interface does.
@@ -191,6 +221,10 @@ pub enum HostAnswer {
     Done,
     /// Plugged into the namespace of this very process.
     Plugged(Place),
+    /// Open; a killed router had these peers, which are let in until it is known better.
+    Vxlan(Vec<VxlanPeer>),
+    /// Open; a killed router had the kernel carry frames for these MACs to there, which goes on.
+    Offloaded(Vec<(Mac, SocketAddr)>),
 }
 
 /// What survives a restart, as JSON: versioned by `version`, unknown versions are refused.
@@ -208,6 +242,9 @@ pub struct State {
     /// Interfaces that were captured: captured again at the next start.
     #[serde(default)]
     pub uplinks: Vec<Uplink>,
+    /// MTU of attachments, if it was measured: what begins with it loses no frame to a narrower start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u16>,
     /// What people call peers that this one knew.
     #[serde(default)]
     pub nicknames: BTreeMap<PeerName, Nickname>,

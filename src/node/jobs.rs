@@ -11,6 +11,7 @@ use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
 use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Uplink, Vtep};
+use super::framings;
 use crate::plane::fib::PortId;
 use crate::types::{AddressRequest, InterfaceName, Network, PortMap, VtepAddress};
 use std::collections::VecDeque;
@@ -65,6 +66,8 @@ pub(super) enum Job {
     Recapture {
         port: PortId,
     },
+    /// All that was attached in the last run is back, or cannot be.
+    SweepRest,
     Leave {
         request: RequestId,
     },
@@ -79,7 +82,7 @@ impl Job {
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
             Job::Join { .. } | Job::Part { .. } | Job::Bridge { .. } | Job::Unbridge { .. } => false,
-            Job::Resize | Job::Leave { .. } | Job::Stop => false,
+            Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -143,6 +146,8 @@ pub(super) struct Jobs {
     waiting: VecDeque<Job>,
     running: Option<Running>,
     next_host: u64,
+    /// What a killed router left may still be there.
+    unswept: bool,
     /// Who asked for the end.
     stoppers: Vec<RequestId>,
 }
@@ -171,6 +176,12 @@ impl Jobs {
         }
     }
 
+    /// A number for a change to this machine.
+    pub fn number(&mut self) -> HostId {
+        self.next_host += 1;
+        HostId(self.next_host)
+    }
+
     /// Attachments of the last run that are not plugged yet.
     pub fn unrestored(&self) -> impl Iterator<Item = &Attachment> {
         self.waiting
@@ -192,7 +203,9 @@ impl Node {
     pub(super) fn restore(&mut self, mut attachments: Vec<Attachment>) {
         // The host first: ports that lead to the others need its addresses.
         attachments.sort_by_key(|attachment| attachment.key != HOST_KEY);
-        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }));
+        self.jobs.unswept = !attachments.is_empty();
+        let sweep = self.jobs.unswept.then_some(Job::SweepRest);
+        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }).chain(sweep));
     }
 
     /// A namespace is gone, with what was in it.
@@ -317,10 +330,16 @@ impl Node {
                 let steps = self.plan_recapture(port).into_iter().collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
             }
+            Job::SweepRest => (String::new(), Ok(Plan { who: nobody(), steps: vec![HostOp::SweepRest] }), Then::Nobody),
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
-            Job::Stop => (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
+            Job::Stop => {
+                self.holding.clear();
+                let rest = self.jobs.unswept.then_some(HostOp::SweepRest);
+                let steps = self.framings.clear().into_iter().chain(self.attachments.clear()).chain(rest).collect();
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
+            }
         };
         match planned {
             Ok(Plan { who, steps }) => {
@@ -335,8 +354,10 @@ impl Node {
         let next = work.steps.pop_front().or_else(|| self.filter_due().map(HostOp::Filter));
         let Some(op) = next else { return self.finish(&work.who, work.failure, work.then) };
         self.filter_begins(&op);
+        self.jobs.unswept &= op != HostOp::SweepRest;
         self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
+            self.close_offload(id);
             self.plane.forget_network(id);
         }
         let closed = match op {
@@ -351,8 +372,7 @@ impl Node {
             self.plane.forget_port(port);
             self.loops.close(port.0);
         }
-        self.jobs.next_host += 1;
-        let host = HostId(self.jobs.next_host);
+        let host = self.jobs.number();
         self.out.push_back(Output::Host { host, op: op.clone() });
         self.jobs.running = Some(Running { host, op, work });
     }
@@ -364,6 +384,10 @@ impl Node {
 
     /// The driver carried out an operation, or could not.
     pub(super) fn host_done(&mut self, host: HostId, result: Result<HostAnswer, String>) {
+        let result = match self.changed_beside(host, result) {
+            Ok(()) => return,
+            Err(result) => result,
+        };
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {
@@ -447,5 +471,7 @@ fn what(op: &HostOp) -> String {
         HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
         HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
+        HostOp::SweepRest => "what a killed router left could not be removed".to_string(),
+        op => framings::what(op),
     }
 }

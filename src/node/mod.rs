@@ -12,8 +12,10 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
-//! vteps    tunnel ends that are not rnet, on networks here             uplinks    interfaces of this host that lead to networks
-//! width    the MTU of attachments
+//! vteps    tunnel ends that are not rnet, on networks here       carriers   what carries the frames of each path
+//! holding  neighbours whose router is away while the kernel goes on
+//! width    the MTU of attachments                             framings   VXLAN between peers: who has it, and what the kernel carries
+//! uplinks  interfaces of this host that lead to networks
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -23,8 +25,11 @@ mod addresses;
 mod admit;
 mod attach;
 pub mod border;
+mod carriers;
 pub mod command;
 mod expose;
+mod framings;
+mod holding;
 mod jobs;
 mod journal;
 mod letters;
@@ -54,7 +59,7 @@ use crate::mesh::loops::Loops;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
-use crate::types::{Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+use crate::types::{Framing, Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
 pub use addresses::AddressConfig;
 pub use storing::STATE_VERSION;
 
@@ -62,6 +67,9 @@ use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::{HOST_KEY, Uplink};
+use framings::Framings;
+use holding::Holding;
+use ipnet::IpNet;
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
@@ -101,6 +109,10 @@ pub struct NodeConfig {
     pub connection_limit: usize,
     /// MTU of attachments' interfaces.
     pub mtu: Mtu,
+    /// What carries frames where nothing is encrypted; none: the fastest that this machine has.
+    pub framing: Option<Framing>,
+    /// Where peers are that need no encryption, if they say the same of us.
+    pub trusted_subnets: Vec<IpNet>,
     /// What moves frames, for `Status`.
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
@@ -140,6 +152,8 @@ pub struct Node {
     attachments: Attachments,
     loops: Loops,
     width: Width,
+    framings: Framings,
+    holding: Holding,
     jobs: Jobs,
     addresses: Addresses,
     storing: Storing,
@@ -193,7 +207,13 @@ impl Node {
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
             loops: Loops::new(me, config.uid, config.psk.as_ref()),
-            width: Width::new(config.mtu),
+            width: Width::new(config.mtu, state.width),
+            framings: Framings::new(
+                config.framing,
+                config.port,
+                config.psk.is_some() && config.trusted_subnets.is_empty(),
+            ),
+            holding: Holding::default(),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),
@@ -235,7 +255,8 @@ impl Node {
             Input::LinkDrained { link } => self.link_drained(link),
             Input::LinkDown { link, why } => self.link_down(link, why),
             Input::DialFailed { dial, why } => self.dial_failed(dial.0, &why),
-            Input::Plane(event) => self.plane_told(event),
+            Input::Plane(event) => self.told_by_plane(event),
+            Input::OffloadLost { id } => self.offload_lost(id),
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),
@@ -270,6 +291,7 @@ impl Node {
 
     /// Runs what fell due, then publishes and sends what changed.
     fn settle(&mut self) {
+        self.tend_framings();
         self.tend_links();
         self.dial_due();
         self.tell.topology.handle(self.now);
@@ -299,6 +321,7 @@ impl Node {
             self.publish_at(),
             self.width_deadline(),
             self.loops.deadline(self.now),
+            self.framings_deadline(),
             if self.stopping { None } else { self.addresses.deadline() },
             self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
@@ -315,6 +338,8 @@ impl Node {
         self.hear_of_others();
         self.retry_vteps();
         self.retry_uplinks();
+        self.tend_holding();
+        self.review_offloads();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
     }

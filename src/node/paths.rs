@@ -6,6 +6,7 @@
 
 use super::Node;
 use super::border::{Level, LinkId, Output};
+use super::carriers::{self, Vxlan};
 use super::rekey::{Fresh, KeyStep, Rekey};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
@@ -34,6 +35,8 @@ pub(super) struct Tended {
     pub path: Arc<Path>,
     pub probe: Probe,
     pub rekey: Rekey,
+    /// VXLAN beside it, if the two ends agree on that.
+    pub vxlan: Option<Vxlan>,
     cipher: Cipher,
     /// Whether both sides proved it, and since when that is so or not so.
     pub proven: bool,
@@ -47,7 +50,7 @@ pub(super) struct Tended {
     /// What the data plane was told of the MTU, and whether it is the limit.
     told_mtu: (u16, bool),
     /// Datagrams that were sealed when that was last looked at: more now, and data flows.
-    sealed: u64,
+    pub sealed: u64,
 }
 
 impl Tended {
@@ -67,7 +70,11 @@ impl Tended {
 
     pub fn deadline(&self, now: Instant) -> Instant {
         let keys = self.rekey.deadline();
-        if self.rekey.active() == 0 { keys } else { keys.min(self.probe.deadline(now)) }
+        if self.rekey.active() == 0 {
+            return keys;
+        }
+        let vxlan = self.vxlan.as_ref().and_then(|vxlan| vxlan.deadline(now));
+        vxlan.into_iter().fold(keys.min(self.probe.deadline(now)), Instant::min)
     }
 }
 
@@ -84,18 +91,20 @@ impl Node {
     /// The link is up: makes its path and begins to exchange keys.
     pub(super) fn open_path(&mut self, id: LinkId) {
         let number = self.published.next_path();
-        let sealed = self.config.psk.is_some();
         let Some(connected) = self.links.all.get_mut(&id) else { return };
         let role = connected.link.role();
         let theirs_aes = connected.link.theirs().is_some_and(|intro| intro.aes);
         let cipher = if self.config.aes && theirs_aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
         let path = Arc::new(Path::new(PathId(number), ShortId(0)));
-        path.set_sealed(sealed);
+        let theirs = connected.link.theirs();
+        path.set_sealed(theirs.is_none_or(|theirs| carriers::is_sealed(connected.link.ours(), theirs)));
+        let agreed = theirs.and_then(|theirs| Vxlan::agreed(connected.link.ours(), theirs, role, self.now));
         path.set_endpoint(connected.dialable());
         connected.tended = Some(Tended {
             path,
             probe: Probe::new(role == Role::Dialer, PROBE_OVERHEAD, self.now),
             rekey: Rekey::new(role, connected.link.hash(), self.now),
+            vxlan: agreed,
             cipher,
             proven: false,
             since: self.now,
@@ -161,6 +170,7 @@ impl Node {
         }
         self.send_probes(id);
         self.judge_path(id);
+        self.tend_carrier(id);
     }
 
     /// Most of the time there are no keys to be made, and no need to know which indexes are in use.
@@ -230,15 +240,18 @@ impl Node {
     }
 
     /// The data plane has something to tell.
-    pub(super) fn plane_told(&mut self, event: Event) {
+    pub(super) fn told_by_plane(&mut self, event: Event) {
         match event {
-            Event::Probe { path, from, body, size, at } => self.probed((path, from), &body, size, at),
+            Event::Probe { path, from, body, size, at } => self.probed(path, from, (&body, size), at),
+            Event::Beat { from, datagram, size, at } => self.beat(from, datagram, size, at),
+            Event::Offload { network, mac, peer } => self.offload_offered(network, mac, peer),
+            Event::Moved { network, mac } => self.offload_moved(network, mac),
             Event::Beacon { port, network, body, .. } => self.beacon(port, network, &body),
         }
     }
 
     /// The data plane opened a probe.
-    fn probed(&mut self, (path, from): (PathId, SocketAddr), body: &[u8], size: u16, at: Instant) {
+    fn probed(&mut self, path: PathId, from: SocketAddr, (body, size): (&[u8], u16), at: Instant) {
         let of_path = |tended: &Tended| tended.path.id() == path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
         let Some((id, connected)) = found else { return };
@@ -249,6 +262,9 @@ impl Node {
         if heard.newest && old != Some(from) {
             tended.path.set_endpoint(from);
             tended.probe.address_changed(self.now);
+            if let Some(vxlan) = tended.vxlan.as_mut().filter(|_| old.map(|old| old.ip()) != Some(from.ip())) {
+                vxlan.moved(self.now);
+            }
             let line = format!("path to {peer}({nickname}) moved to {from}");
             self.log_about(from.ip(), line);
         }
@@ -262,6 +278,7 @@ impl Node {
     pub(super) fn routes_changed(&mut self) {
         for tended in self.links.all.values_mut().filter_map(|connected| connected.tended.as_mut()) {
             tended.probe.route_changed(self.now);
+            tended.vxlan.iter_mut().for_each(|vxlan| vxlan.route_changed(self.now));
         }
     }
 }

@@ -157,6 +157,8 @@ impl Node {
             fib.paths.insert(tended.path.id(), tended.path.clone());
             fib.by_index.extend(tended.path.indexes().into_iter().map(|index| (index, tended.path.clone())));
         }
+        self.framings.fill(&mut fib);
+        self.fill_vxlan_sources(&mut fib);
         self.attachments.fill(&mut fib);
         fib.neighbours = self.neighbourhood.table.clone();
         fib.floods = Box::new(Trees { routes, paths });

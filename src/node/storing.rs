@@ -58,7 +58,8 @@ impl Node {
         let targets = self.dialer.given().cloned().collect();
         let vteps = self.attachments.vteps.list();
         let uplinks = self.uplinks_to_keep();
-        State { version: STATE_VERSION, targets, attachments, vteps, uplinks, nicknames, ipam: None }
+        let width = self.width.remembered();
+        State { version: STATE_VERSION, targets, attachments, vteps, uplinks, width, nicknames, ipam: None }
     }
 
     /// Gives the state to the driver if it changed.

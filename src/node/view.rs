@@ -34,6 +34,7 @@ impl Node {
             mtu: self.width.in_use(),
             mtu_auto: !self.width.is_fixed(),
             mtu_limit: self.width.narrowest().map(|path| self.limit(path)),
+            framing: self.framings.status(),
             datapath: self.config.datapath.clone(),
             uptime: (self.now - self.started).as_secs(),
             targets: self.dialer.given().cloned().collect(),
@@ -53,6 +54,8 @@ impl Node {
                 to_bridge: count(tally.to_bridge),
                 from_net: count(tally.from_net),
                 to_net: count(tally.to_net),
+                from_vxlan: count(tally.from_vxlan),
+                to_vxlan: count(tally.to_vxlan),
             },
         }
     }
@@ -85,7 +88,10 @@ impl Node {
         let path = tended.filter(|_| proven).and_then(|tended| {
             let quality = tended.probe.quality();
             Some(PathStatus {
-                framing: "udp".to_string(),
+                framing: tended.framing(),
+                framing_for: (self.now - tended.framing_since()).as_secs(),
+                why_not_better: self
+                    .why_not_better(tended, connected.link.theirs().map(|theirs| (connected.link.ours(), theirs))),
                 endpoint: tended.path.endpoint()?,
                 rtt_us: u64::from(quality.rtt_us),
                 loss_percent: quality.loss_out.max(quality.loss_in),
@@ -102,7 +108,7 @@ impl Node {
             peer: Some((peer, connected.nickname())),
             info: waits_long.map(|tended| no_proof(tended.path.endpoint())).unwrap_or_default(),
             retry_in: None,
-            encrypted: self.config.psk.is_some(),
+            encrypted: tended.map_or(self.config.psk.is_some(), |tended| tended.path.is_sealed()),
             path,
         }
     }

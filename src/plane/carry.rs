@@ -11,7 +11,7 @@ use super::macs::{Learned, Place};
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::path::{Path, Writer};
 use super::switch::Ports;
-use super::{Drop, Load, Sink, Way, fragment, guard, mss, neighbours};
+use super::{Drop, Event, Load, Sink, Way, fragment, guard, mss, neighbours};
 use crate::types::{Mac, NetId};
 use crate::wire::datagram::{Fragment, Inner};
 use crate::wire::frame::{Frame, HEADER_LEN, SUPER_FRAME_MAX};
@@ -20,8 +20,11 @@ use crate::wire::virtio::Offload;
 
 impl<S: Sink> Way<'_, S> {
     pub(super) fn learn(&mut self, network: NetId, mac: Mac, place: Place) {
-        if self.plane.macs.learn(network, mac, place, self.now) == Learned::Refused {
-            self.tally.unlearned += 1;
+        match self.plane.macs.learn(network, mac, place, self.now) {
+            Learned::Known | Learned::New => {}
+            Learned::Refused => self.tally.unlearned += 1,
+            Learned::Moved if self.plane.offers.holds(network, mac) => self.out.event(Event::Moved { network, mac }),
+            Learned::Moved => {}
         }
     }
 
@@ -51,6 +54,9 @@ impl<S: Sink> Way<'_, S> {
     /// Writes one datagram, or one for each segment. `TooBig`: nothing was written.
     pub(super) fn send(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
         let writer = path.writer()?;
+        if self.send_vxlan(&writer, inner, load)? {
+            return Ok(());
+        }
         match load {
             Load::Frame(payload) => self.write(&writer, inner, payload),
             Load::Super(segments) if segments.longest() <= writer.room() => self.cut(&writer, inner, segments),

@@ -174,7 +174,7 @@ impl<'a, S: Sink> Way<'a, S> {
     }
 
     /// A frame or super-frame for the bridge.
-    fn hand_over<'d>(
+    pub(super) fn hand_over<'d>(
         &mut self,
         arrival: Arrival<'d>,
         load: &Load<'_>,
@@ -206,7 +206,7 @@ impl<'a, S: Sink> Way<'a, S> {
 
 /// What a kernel left to do on a frame from a VTEP: whether its checksum is unfinished, and how it is cut if it is a
 /// super-frame. A checksum that the port does not take unfinished is completed in place.
-fn settle(bytes: &mut [u8], mtu: usize, takes: Takes) -> Result<(bool, Option<Gso>), Drop> {
+pub(super) fn settle(bytes: &mut [u8], mtu: usize, takes: Takes) -> Result<(bool, Option<Gso>), Drop> {
     let Some(layout) = Layout::of(bytes).filter(|layout| checksum::is_partial(bytes, layout)) else {
         return Ok((false, None));
     };

@@ -10,13 +10,14 @@ use super::local::Sending;
 use super::macs::Place;
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, checksum};
 use super::switch::{self, Ports};
-use super::tunnel::Tunnel;
+use super::tunnel::{Ends, Tunnel};
 use super::{Drop, Load, Sink, Way, fragment, guard, mss};
 use crate::types::{Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner};
 use crate::wire::frame::Frame;
 use crate::wire::virtio::Partial;
 use crate::wire::vxlan::{self, VXLAN_LEN};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// Where the sender of a frame is told something.
@@ -99,13 +100,14 @@ impl<'a, S: Sink> Way<'a, S> {
 
     /// Writes one datagram, or one for each segment. `TooBig`: nothing was written.
     fn send_to_tunnel(&mut self, tunnel: &Tunnel, load: &Load<'_>, partial: bool) -> Result<(), Drop> {
-        let room = tunnel.room();
+        let (room, Ends { door, to, vni, .. }) = (tunnel.room(), tunnel.ends);
+        let way = (door, to, vni);
         let mut sent = Count::default();
         match load {
             Load::Frame(frame) if frame.len() > room => return Err(Drop::TooBig),
             Load::Frame(frame) => {
                 let unfinished = if partial { Layout::of(frame).map(|layout| layout.partial()) } else { None };
-                self.encapsulate(tunnel, frame.len(), unfinished, |into| {
+                self.encapsulate(way, frame.len(), unfinished, |into| {
                     into.copy_from_slice(frame);
                     if mss::is_syn(into) {
                         mss::lower(into, room, partial);
@@ -118,7 +120,7 @@ impl<'a, S: Sink> Way<'a, S> {
                 let segments = narrowed.ok_or(Drop::TooBig)?;
                 for n in 0..segments.count() {
                     let len = segments.len_of(n);
-                    match self.encapsulate(tunnel, len, Some(segments.partial()), |into| segments.write(n, into)) {
+                    match self.encapsulate(way, len, Some(segments.partial()), |into| segments.write(n, into)) {
                         Ok(()) => sent.add(len),
                         Err(reason) => self.tally.drop(reason),
                     }
@@ -129,16 +131,19 @@ impl<'a, S: Sink> Way<'a, S> {
         Ok(())
     }
 
-    fn encapsulate(
+    /// Writes one datagram of VXLAN: by this door, where to, on which network as it is called there. An unfinished checksum is
+    /// completed in it.
+    #[inline]
+    pub(super) fn encapsulate(
         &mut self,
-        tunnel: &Tunnel,
+        (door, to, vni): (u16, SocketAddr, NetId),
         len: usize,
         partial: Option<Partial>,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), Drop> {
-        let datagram = self.out.tunnelled(tunnel.ends.door, tunnel.ends.to, VXLAN_LEN + len).ok_or(Drop::SinkFull)?;
+        let datagram = self.out.tunnelled(door, to, VXLAN_LEN + len).ok_or(Drop::SinkFull)?;
         let (header, frame) = datagram.split_first_chunk_mut::<VXLAN_LEN>().ok_or(Drop::SinkFull)?;
-        vxlan::emit(tunnel.ends.vni, header);
+        vxlan::emit(vni, header);
         fill(frame);
         match partial {
             // It cannot fail: where it is was found in this very frame.

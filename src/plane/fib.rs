@@ -107,6 +107,10 @@ pub struct Fib {
     pub ports: HashMap<PortId, NetId, foldhash::fast::RandomState>,
     /// The ports that are VTEPs.
     pub tunnels: Tunnels,
+    /// The UDP port of this host by which peers speak VXLAN, while rnet itself does that.
+    pub vxlan_door: Option<u16>,
+    /// The neighbours whose VXLAN is taken, by the address that it comes from, in canonical form.
+    pub vxlan_sources: HashMap<IpAddr, Arc<Path>, foldhash::fast::RandomState>,
     /// Flood sets, computed lazily.
     pub floods: Box<dyn Floods>,
     /// Addresses that rnet gave out.
@@ -125,6 +129,8 @@ impl Fib {
             networks: HashMap::default(),
             ports: HashMap::default(),
             tunnels: Tunnels::default(),
+            vxlan_door: None,
+            vxlan_sources: HashMap::default(),
             floods: Box::new(NoFloods),
             neighbours: Arc::default(),
         }

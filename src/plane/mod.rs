@@ -10,7 +10,8 @@
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
-//! from_vteps    datagram > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
+//! from_vteps    datagram > vxlan: of which peer > as from_net
+//!                        > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
 //! uplinks       as from_bridge, by strangers: guard, bounds, beacons (`uplink`, `local`)
 //! ```
 //!
@@ -32,6 +33,7 @@ mod local;
 pub mod macs;
 pub mod mss;
 pub mod neighbours;
+mod offers;
 pub mod offload;
 pub mod path;
 pub mod switch;
@@ -41,6 +43,7 @@ mod testing;
 mod tests;
 pub mod tunnel;
 pub mod uplink;
+pub mod vxlan;
 
 pub use counters::{Count, Drop, Tally};
 pub use macs::{Place, Seen};
@@ -49,6 +52,7 @@ use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
 use crate::wire::frame::{Frame, SUPER_FRAME_MAX};
 use crate::wire::virtio::{Gso, Offload, Partial};
+use crate::wire::vxlan::VXLAN_LEN;
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use decap::Recent;
@@ -56,6 +60,7 @@ use encap::Back;
 use fib::{Fib, PathId, PortId};
 use local::Sending;
 use macs::MacTable;
+use offers::Offers;
 use offload::{Coalescer, Odd, Segments};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
@@ -113,6 +118,13 @@ pub enum Event {
     Probe { path: PathId, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
     /// A beacon came on this port of `network`, or from a peer: what is behind its Ethernet header. Nobody knows yet who made it.
     Beacon { port: Option<PortId>, network: NetId, body: SmallVec<[u8; 64]>, at: Instant },
+    /// A datagram of a path came by VXLAN under the VNI of peers from `from`, and nobody has opened it yet: see `wire::beat`. `size`:
+    /// of the whole UDP payload that it came in, bytes, the headers of VXLAN and Ethernet included. Both engines raise it.
+    Beat { from: SocketAddr, datagram: Vec<u8>, size: u16, at: Instant },
+    /// Frames for this MAC go to this neighbour, and the kernel could carry them. Raised once, and again after a while.
+    Offload { network: NetId, mac: Mac, peer: ShortId },
+    /// A MAC that was offered so was seen elsewhere than before.
+    Moved { network: NetId, mac: Mac },
 }
 
 /// Bytes of a probe's body that are kept for control; the rest is padding.
@@ -138,6 +150,7 @@ pub struct Plane {
     fib: ArcSwap<Fib>,
     macs: MacTable,
     counters: Counters,
+    offers: Offers,
     next_fragment: AtomicU32,
 }
 
@@ -148,6 +161,7 @@ impl Plane {
             fib: ArcSwap::from_pointee(Fib::empty()),
             macs: MacTable::new(limits.macs_per_port, limits.mac_age),
             counters: Counters::default(),
+            offers: Offers::default(),
             next_fragment: AtomicU32::new(0),
         }
     }
@@ -178,6 +192,16 @@ impl Plane {
     /// A batch of one datagram; see [`Batch::from_net`].
     pub fn from_net(&self, from: SocketAddr, datagram: &mut [u8], now: Instant, out: &mut impl Sink) {
         self.batch(now).from_net(std::iter::once((from, datagram)), out);
+    }
+
+    /// The next frame from the bridge for `mac` is told of anew, if the kernel could carry it.
+    pub fn offer_again(&self, network: NetId, mac: Mac) {
+        self.offers.forget(network, mac);
+    }
+
+    /// Where frames for `mac` go, if that is known.
+    pub fn place(&self, network: NetId, mac: Mac, now: Instant) -> Option<Place> {
+        self.macs.lookup(network, mac, now).or_else(|| self.fib.load().neighbours.place(network, mac))
     }
 
     /// Adds what the caller lost after the plane had handed it over: what the kernel did not take.
@@ -278,7 +302,7 @@ impl Batch<'_> {
         held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
     }
 
-    /// VXLAN datagrams as they came to UDP port `door`, from whom. Frames for the bridge are coalesced over all of them and have been
+    /// VXLAN datagrams of VTEPs or of peers as they came to UDP port `door`, from whom. Frames for the bridge are coalesced over all of them and have been
     /// delivered when this returns.
     pub fn from_vteps<'d>(
         &mut self,
@@ -287,15 +311,30 @@ impl Batch<'_> {
         out: &mut impl Sink,
     ) {
         let mut held = Coalescer::new();
-        let (now, mut recent) = (self.now, Recent::default());
+        let (now, mut recent, mut peer) = (self.now, Recent::default(), vxlan::Recent::default());
+        let of_peers = self.fib.vxlan_door == Some(door);
         let mut way = self.way(out);
         for (from, datagram) in datagrams {
-            if let Err(reason) = way.tunnelled((door, from.ip()), datagram, &mut recent, &mut held) {
+            let passed = match of_peers {
+                true => way.peered(from, datagram, &mut peer, &mut held),
+                false => way.tunnelled((door, from.ip()), datagram, &mut recent, &mut held),
+            };
+            if let Err(reason) = passed {
                 way.tally.drop(reason);
             }
         }
         recent.tell(now);
         held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
+    }
+
+    /// A frame for a peer by VXLAN, under the VNI of peers. Gone if this host has no door for that.
+    pub fn beat(&mut self, to: SocketAddr, frame: &[u8], out: &mut impl Sink) {
+        let Some(door) = self.fib.vxlan_door else { return };
+        let room = out.tunnelled(door, to, VXLAN_LEN + frame.len());
+        if let Some((header, rest)) = room.and_then(|room| room.split_first_chunk_mut::<VXLAN_LEN>()) {
+            crate::wire::vxlan::emit_of_peers(header);
+            rest.copy_from_slice(frame);
+        }
     }
 
     /// A frame of our own for whatever is behind `port`.
@@ -357,7 +396,11 @@ impl<S: Sink> Way<'_, S> {
             Verdict::Forward { to, path } => match self.send(path, &inner(to), load) {
                 Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
                 Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
-                sent => sent,
+                Err(reason) => Err(reason),
+                Ok(()) => {
+                    self.offer(path, (network, to), frame.dst());
+                    Ok(())
+                }
             },
             Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load, None) {
                 0 => Err(Drop::NoPeers),

@@ -20,6 +20,7 @@ use super::Sink;
 use super::counters::Drop;
 use super::fib::PathId;
 use super::fragment::{Key, Reassembly};
+use super::vxlan::{Carrier, End};
 use crate::crypto::keys::EpochKeys;
 use crate::crypto::replay::Window;
 use crate::crypto::seal::{Cipher, Opener, Sealer};
@@ -29,7 +30,7 @@ use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The UDP payload that is taken to get through before one is proven: what every host takes over IPv4 (RFC 791), 576 bytes
@@ -79,6 +80,7 @@ struct State {
     ready: bool,
     mtu: u16,
     limit_known: bool,
+    carrier: Carrier,
     active: Option<Arc<Keys>>,
     epochs: SmallVec<[Arc<Keys>; EPOCHS_MAX]>,
 }
@@ -88,6 +90,8 @@ pub struct Path {
     id: PathId,
     state: ArcSwap<State>,
     partials: Mutex<Reassembly>,
+    /// What the kernel could carry is told of: beside the state, since it is asked for each frame.
+    for_kernel: AtomicBool,
 }
 
 /// Control's side.
@@ -102,10 +106,11 @@ impl Path {
             ready: false,
             mtu: MTU_SURE,
             limit_known: false,
+            carrier: Carrier::Udp,
             active: None,
             epochs,
         };
-        Path { id, state: ArcSwap::from_pointee(state), partials: Mutex::default() }
+        Path { id, state: ArcSwap::from_pointee(state), partials: Mutex::default(), for_kernel: AtomicBool::new(false) }
     }
 
     fn change(&self, change: impl Fn(&mut State)) {
@@ -196,9 +201,11 @@ impl Path {
         self.state.load().endpoint
     }
 
-    /// False: frames go in clear, and are taken in clear from the endpoint. Probes are sealed in any case.
+    /// False: frames go in clear, and are taken in clear from the endpoint. Probes are sealed in any case. A path that is sealed from
+    /// now on has no VXLAN.
     pub fn set_sealed(&self, sealed: bool) {
         self.change(|state| state.sealed = sealed);
+        self.set_carrier(self.carrier());
     }
 
     /// See [`Path::set_sealed`].
@@ -231,6 +238,17 @@ impl Path {
         self.state.load().mtu
     }
 
+    /// By what frames of this host for the neighbour itself go. A path that is sealed has no other than rnet's own framing.
+    pub fn set_carrier(&self, carrier: Carrier) {
+        self.change(|state| state.carrier = if state.sealed { Carrier::Udp } else { carrier });
+        self.for_kernel.store(self.carrier() == Carrier::Kernel, Ordering::Relaxed);
+    }
+
+    /// See [`Path::set_carrier`].
+    pub fn carrier(&self) -> Carrier {
+        self.state.load().carrier
+    }
+
     /// Writes a whole probe datagram with this body into `datagram`, replacing what it held. False, and an empty datagram,
     /// without an active epoch.
     pub fn seal_probe(&self, body: &[u8], datagram: &mut Vec<u8>) -> bool {
@@ -260,6 +278,12 @@ impl Path {
             (Some(to), Some(_), true) => Ok(Writer { state, to }),
             _ => Err(Drop::NotReady),
         }
+    }
+
+    /// Whether the kernel could carry frames to the neighbour itself.
+    #[inline]
+    pub fn is_for_kernel(&self) -> bool {
+        self.for_kernel.load(Ordering::Relaxed)
     }
 
     /// Checks a datagram of this path that came from `from`, and opens it in place: the inner header and the frame, or the body of
@@ -322,6 +346,14 @@ impl Writer {
     /// they remember for minutes (RFC 1191), or for as long as a connection lasts.
     pub fn limit(&self) -> Option<usize> {
         self.state.limit_known.then(|| self.room())
+    }
+
+    /// The VXLAN end that a frame with this header goes to: what `me` sends to the neighbour itself.
+    #[inline]
+    pub(super) fn vxlan(&self, inner: &Inner, me: ShortId) -> Option<End> {
+        let Carrier::Vxlan(end) = self.state.carrier else { return None };
+        let own = inner.origin == me && inner.destination == self.state.peer && inner.fragment.is_none();
+        (own && inner.destination != ShortId::FLOOD).then_some(end)
     }
 
     /// The most bytes of a piece of a frame that one datagram takes.

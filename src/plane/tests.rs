@@ -4,6 +4,7 @@ mod narrow;
 mod super_frames;
 mod tunnels;
 mod uplinks;
+mod vxlan;
 
 use super::testing::*;
 use super::*;

@@ -73,6 +73,7 @@ enum Order {
     OpenDoor(u16, UdpSocket),
     CloseDoor(u16),
     Deliver(PortId, Vec<u8>),
+    Beat(SocketAddr, Vec<u8>),
     End,
 }
 
@@ -117,6 +118,13 @@ impl Hands {
     /// The door is closed and its sockets with it.
     pub fn close_door(&self, door: u16) {
         self.threads.iter().for_each(|hand| hand.order(Order::CloseDoor(door)));
+    }
+
+    /// Sends a frame to a peer by VXLAN, under the VNI of peers; it is gone if that has no door here.
+    pub fn beat(&self, to: SocketAddr, frame: Vec<u8>) {
+        if let Some(hand) = self.threads.first() {
+            hand.order(Order::Beat(to, frame));
+        }
     }
 
     /// Writes a frame to whatever is behind `port`; it is gone if that is closed.
@@ -412,6 +420,11 @@ impl Worker {
                 Ok(Order::Deliver(id, frame)) => {
                     let Worker { plane, clock, outlet, .. } = self;
                     plane.batch(clock.now()).deliver_to(id, &frame, outlet);
+                    outlet.flush();
+                }
+                Ok(Order::Beat(to, frame)) => {
+                    let Worker { plane, clock, outlet, .. } = self;
+                    plane.batch(clock.now()).beat(to, &frame, outlet);
                     outlet.flush();
                 }
                 Ok(Order::OpenDoor(door, socket)) => self.open_door(door, socket),

@@ -6,7 +6,9 @@
 use super::Happening;
 use super::datapath::Hands;
 use crate::host::{Host, HostEvent};
+use crate::io::clock::Clock;
 use crate::node::border::{HostId, HostOp};
+use crate::plane::Event;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 /// Makes changes until control has ended.
@@ -21,7 +23,12 @@ pub async fn change(mut host: Host, mut ops: UnboundedReceiver<(HostId, HostOp)>
 }
 
 /// Tells what happens until the host has ended.
-pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happenings: Sender<Happening>) {
+pub async fn notice(
+    mut events: UnboundedReceiver<HostEvent>,
+    hands: Hands,
+    clock: Clock,
+    happenings: Sender<Happening>,
+) {
     while let Some(event) = events.recv().await {
         let happening = match event {
             HostEvent::Opened { port, captures } => {
@@ -41,6 +48,16 @@ pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happ
                 continue;
             }
             HostEvent::Uplink { port, state } => Happening::Uplink(port, state),
+            HostEvent::Beat { from, datagram, size, turn } => {
+                let at = clock.now();
+                let told = happenings.send(Happening::Event(Event::Beat { from, datagram, size, at })).await;
+                drop(turn);
+                if told.is_err() {
+                    return;
+                }
+                continue;
+            }
+            HostEvent::OffloadLost { id } => Happening::OffloadLost(id),
             HostEvent::RouteMtu { port, mtu } => Happening::RouteMtu(port, mtu),
             HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),

@@ -23,7 +23,9 @@ pub mod machine;
 pub use desk::{Desk, Question};
 
 use crate::node::border::{DialId, HostAnswer, HostId, LinkId, UplinkState};
+use crate::plane::Event;
 use crate::plane::fib::PortId;
+use crate::types::NetId;
 use std::net::SocketAddr;
 use tokio::net::TcpStream;
 
@@ -57,6 +59,10 @@ pub enum Happening {
     CaptureGone(PortId),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
+    /// A heartbeat came by the kernel's VXLAN.
+    Event(Event),
+    /// A VXLAN device of the kernel is gone, or was changed.
+    OffloadLost(Option<NetId>),
     /// What the route to the VTEP behind a port takes.
     RouteMtu(PortId, u16),
     /// What the captured interface of this port does.

@@ -5,6 +5,7 @@
 //! as a 24-bit network id. Attachment: a namespace's interface on a network. VTEP: a tunnel end that is not rnet.
 
 mod address;
+mod framing;
 mod instant;
 mod interface;
 mod mac;
@@ -18,11 +19,12 @@ mod target;
 mod vtep;
 
 pub use address::{AddressRequest, HostAddress, parse_requests};
+pub use framing::{Engine, Framing};
 pub use instant::Instant;
 pub use interface::InterfaceName;
 pub use mac::Mac;
 pub use mtu::Mtu;
-pub use network::{NetId, Network};
+pub use network::{NetId, Network, VNI_OF_PEERS};
 pub use peer::{Nickname, PeerName, PublicKey, ShortId, Uid};
 pub use port::{PortMap, Transport};
 pub use refusal::{Refusal, harmless};

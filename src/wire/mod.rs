@@ -10,6 +10,7 @@
 //! datagram   the headers of rnet's own UDP framing
 //! vxlan      the header of RFC 7348
 //! beacon     by which captured interfaces find a segment that is reached twice
+//! beat       probes of the VXLAN path between peers
 //! virtio     what a kernel leaves to do on a frame: checksums, super-frames
 //! message    control messages of a link, and the bodies of gossip
 //! ```
@@ -18,6 +19,7 @@
 //! except inside bincode (`message`) and what the kernel writes (`virtio`).
 
 pub mod beacon;
+pub mod beat;
 pub mod datagram;
 pub mod frame;
 pub mod message;

@@ -33,6 +33,7 @@ mod hostile;
 mod inside;
 mod integrity;
 mod isolation;
+mod kernel;
 mod launch;
 mod leftovers;
 mod limits;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         attach::facts(),
         edge::facts(),
         isolation::facts(),
+        kernel::facts(),
         hostile::facts(),
         inside::facts(),
         neighbours::facts(),

@@ -375,8 +375,8 @@ fn wrong_requests_are_refused_with_what_to_do() {
     let connect = |words: &[&str]| a.rnet(&[&["connect"], words].concat());
     connect(&[&address]).refused(2, &["--network CIDR --vni ID"]);
     connect(&[&address, "--network", "10.2.1.0/24"]).refused(2, &["--vni ID"]);
-    connect(&[&address, "--network", "10.2.1.0/24", "--vni", "0"]).refused(2, &["from 1 to 16777215"]);
-    connect(&[&address, "--network", "10.2.1.0/24", "--vni", "16777216"]).refused(2, &["from 1 to 16777215"]);
+    connect(&[&address, "--network", "10.2.1.0/24", "--vni", "0"]).refused(2, &["from 1 to 16777214"]);
+    connect(&[&address, "--network", "10.2.1.0/24", "--vni", "16777216"]).refused(2, &["from 1 to 16777214"]);
     connect(&[&[own.as_str()], &JOIN[..]].concat()).refused(1, &["that is this host itself"]);
     join(&a, &address);
     connect(&[&address, "--network", "10.2.1.0/24", "--vni", "43"]).refused(1, &["with VNI 42 already", "forget it"]);

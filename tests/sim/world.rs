@@ -13,6 +13,7 @@ use rnet::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
 use rnet::plane::fib::PortId;
 use rnet::plane::{Event as PlaneEvent, Limits, Plane};
 use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
+use rnet::wire::beat;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -110,6 +111,10 @@ pub struct World {
     pub walls: BTreeSet<(H, H)>,
     /// Between these a firewall lets TCP pass and UDP not.
     pub no_udp: BTreeSet<(H, H)>,
+    /// Between these it lets all pass but VXLAN.
+    pub no_vxlan: BTreeSet<(H, H)>,
+    /// Bytes of UDP payload that VXLAN may have at most.
+    pub vxlan_widest: usize,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
     pub sent: BTreeMap<u64, Sent>,
@@ -140,6 +145,8 @@ impl World {
             weather: Weather::default(),
             walls: BTreeSet::new(),
             no_udp: BTreeSet::new(),
+            no_vxlan: BTreeSet::new(),
+            vxlan_widest: usize::MAX,
             connections: BTreeMap::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
@@ -185,6 +192,7 @@ impl World {
             failing_changes: 0,
             answered: BTreeMap::new(),
             mtus: BTreeMap::new(),
+            vxlan: None,
             told_mtu: None,
         });
         H(n)
@@ -218,6 +226,8 @@ impl World {
             allow: options.allow,
             connection_limit: options.limit,
             mtu: options.mtu,
+            framing: options.framing,
+            trusted_subnets: options.trusted,
             datapath: DatapathStatus::default(),
             addresses: AddressConfig {
                 ranges: options.range.split_whitespace().map(|range| range.parse().unwrap()).collect(),
@@ -259,6 +269,7 @@ impl World {
         host.process = None;
         host.life += 1;
         host.ports.clear();
+        host.vxlan = None;
         host.nics.clear();
         host.uplinks.clear();
     }
@@ -540,7 +551,14 @@ impl World {
                 Output::Dial { dial, target, default_port } => self.dial(h, dial, &target, default_port),
                 Output::Send { link, bytes } => self.send_stream(h, link, bytes),
                 Output::Close { link } => self.close_stream(h, link),
-                Output::Datagram { to, bytes } => self.send_datagram(h, to, bytes),
+                Output::Datagram { to, bytes } => self.send_datagram(h, PORT, to, bytes),
+                Output::Beat { peer, to, body } => {
+                    let Some(process) = &self.hosts[h.0].process else { continue };
+                    let (plane, frame) = (process.plane.clone(), beat::frame(process.node.name(), peer, &body));
+                    let mut outcome = Outcome::default();
+                    plane.batch(self.now).beat(to, &frame, &mut outcome);
+                    self.carry_out(h, outcome);
+                }
                 Output::Deliver { port, frame } => {
                     self.carry_out(h, Outcome { delivered: vec![(port, frame)], ..Outcome::default() });
                 }

@@ -34,6 +34,13 @@ pub(super) fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
             HostOp::CloseUplink { .. } => "unlink",
             HostOp::ResizeNetwork { .. } => "resize network",
             HostOp::Resize { .. } => "resize",
+            HostOp::OpenVxlan { .. } => "vxlan",
+            HostOp::CloseVxlan => "unvxlan",
+            HostOp::VxlanPeers(_) => "vxlan peers",
+            HostOp::SweepRest => "sweep rest",
+            HostOp::OpenOffload { .. } => "offload network",
+            HostOp::CloseOffload { .. } => "close offload",
+            HostOp::Offload { .. } => "offload",
         })
         .collect()
 }

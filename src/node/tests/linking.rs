@@ -363,6 +363,8 @@ impl Rogue {
             port: 6783,
             aes: true,
             password: true,
+            vxlan: 0,
+            trusts: false,
             range: "10.32.0.0/12".to_string(),
         };
         let (key, psk) = (generate_key([66; 32]), Psk([7; 32]));
