@@ -7,7 +7,7 @@
 //! Invariant: a `Config` is valid as a whole. All bad values are reported at once, before anything is done.
 
 use crate::ipam::Init;
-use crate::types::{Framing, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target};
+use crate::types::{Framing, InterfaceName, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target};
 use crate::wire::datagram::{INNER_LEN, OUTER_LEN, TAG_LEN};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ const fn spec(name: &'static str, env: &'static str, form: Form) -> Spec {
 }
 
 /// Every option of `launch`, for all three layers. `peers` stands on the command line without a name.
-pub const OPTIONS: [Spec; 28] = [
+pub const OPTIONS: [Spec; 29] = [
     spec("peers", "RNET_PEERS", Form::List),
     spec("port", "RNET_PORT", Form::Value),
     spec("host", "RNET_HOST", Form::Value),
@@ -100,6 +100,7 @@ pub const OPTIONS: [Spec; 28] = [
     spec("framing", "RNET_FRAMING", Form::Value),
     spec("trusted-subnets", "RNET_TRUSTED_SUBNETS", Form::List),
     spec("capture", "RNET_CAPTURE", Form::Value),
+    spec("interface", "RNET_INTERFACE", Form::List),
     spec("offload", "RNET_OFFLOAD", Form::Value),
     spec("threads", "RNET_THREADS", Form::Value),
     spec("pin-threads", "RNET_PIN_THREADS", Form::Flag),
@@ -175,6 +176,8 @@ pub struct Ambient<'a> {
 pub enum CaptureKind {
     /// A TAP device (needs /dev/net/tun).
     Tap,
+    /// AF_PACKET on a veth.
+    Packet,
     /// libpcap on a veth.
     Pcap,
 }
@@ -233,6 +236,8 @@ pub struct Config {
     pub trusted_subnets: Vec<IpNet>,
     /// How frames are captured.
     pub capture: CaptureKind,
+    /// Interfaces of this host that are captured, and the network that each leads to.
+    pub interfaces: Vec<(InterfaceName, Network)>,
     /// Whether the kernel is asked to leave checksums and the cutting of super-frames to us.
     pub offload: bool,
     /// Data path threads; nothing: as many as suit the machine.
@@ -271,7 +276,7 @@ impl Config {
         let mut reader = Reader { layers, faults: Vec::new() };
         reader.refuse_unknown();
         let password = reader.password(ambient);
-        let config = Config {
+        let mut config = Config {
             targets: reader.list("peers"),
             port: reader.number("port", 1..=u16::MAX.into()).and_then(|n| n.try_into().ok()).unwrap_or(DEFAULT_PORT),
             host: reader.value("host", |text| text.parse().map_err(|_| expected(text, "an IP address of this host"))),
@@ -294,6 +299,7 @@ impl Config {
             framing: reader.choice("framing", FRAMINGS).unwrap_or(None),
             trusted_subnets: reader.subnets(),
             capture: reader.choice("capture", CAPTURES).unwrap_or(CaptureKind::Tap),
+            interfaces: Vec::new(),
             offload: reader.choice("offload", OFFLOADS).unwrap_or(true),
             threads: reader.value("threads", threads).unwrap_or(None),
             pin_threads: reader.flag("pin-threads"),
@@ -302,14 +308,16 @@ impl Config {
             foreground: reader.flag("foreground"),
             resume: reader.flag("resume"),
         };
+        config.interfaces = reader.interfaces(config.default_subnet.or(config.ranges.first().copied()));
         reader.check_whole(&config);
         if reader.faults.is_empty() { Ok(config) } else { Err(reader.faults) }
     }
 }
 
+const CAPTURES: &[(&str, CaptureKind)] =
+    &[("tap", CaptureKind::Tap), ("packet", CaptureKind::Packet), ("pcap", CaptureKind::Pcap)];
 const FRAMINGS: &[(&str, Option<Framing>)] =
     &[("auto", None), ("kernel", Some(Framing::Kernel)), ("vxlan", Some(Framing::Vxlan)), ("udp", Some(Framing::Udp))];
-const CAPTURES: &[(&str, CaptureKind)] = &[("tap", CaptureKind::Tap), ("pcap", CaptureKind::Pcap)];
 const OFFLOADS: &[(&str, bool)] = &[("auto", true), ("off", false)];
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),
@@ -477,6 +485,28 @@ impl Reader<'_> {
             self.fault(label, format!("at most {MAX_RANGES} ranges can be given"));
         }
         ranges
+    }
+
+    /// `IF` or `IF=CIDR`; without a network the default one is meant.
+    fn interfaces(&mut self, default: Option<Network>) -> Vec<(InterfaceName, Network)> {
+        let Some((label, texts)) = self.texts("interface") else { return Vec::new() };
+        let mut found: Vec<(InterfaceName, Network)> = Vec::new();
+        for word in texts.iter().flat_map(|text| text.split_whitespace()) {
+            let (name, network) = word.rsplit_once('=').map_or((word, None), |(name, cidr)| (name, Some(cidr)));
+            let network = network.map(|cidr| cidr.parse().map_err(|why: crate::types::Invalid| why.to_string()));
+            let unknown = || "leads to no network: give it as IF=CIDR (there is no --ipalloc-range)".to_string();
+            let network = network.unwrap_or_else(|| default.ok_or_else(unknown));
+            let name: Result<InterfaceName, _> = name.parse().map_err(|why: crate::types::Invalid| why.to_string());
+            match (name, network) {
+                (Ok(name), Ok(_)) if found.iter().any(|(other, _)| *other == name) => {
+                    self.fault(label.clone(), format!("{name} is given twice"));
+                }
+                (Ok(name), Ok(network)) => found.push((name, network)),
+                (Err(why), _) => self.fault(label.clone(), why),
+                (Ok(name), Err(why)) => self.fault(label.clone(), format!("{name}: {why}")),
+            }
+        }
+        found
     }
 
     /// Subnets, separated by spaces or commas; host bits do not matter. An empty text means none.
@@ -685,7 +715,7 @@ mod tests {
         --conn-limit: "+5" is not a number from 1 to 65535
         --allow: "abc" is not a public key: 64 hexadecimal digits, as `rnet report` shows it
         mtu in /f: "12" is not auto, or a number from 1280 to 65453
-        capture in /f: "x" is not one of tap, pcap
+        capture in /f: "x" is not one of tap, packet, pcap
         RNET_LOG_LEVEL: "loud" is not one of error, warning, warn, info, debug
         "#);
     }

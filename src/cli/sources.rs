@@ -99,6 +99,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
         ("peers", &launch.peers),
         ("allow", &launch.allow),
         ("ipalloc-range", &launch.ipalloc_range),
+        ("interface", &launch.interface),
         ("trusted-subnets", &launch.trusted_subnets),
     ];
     for (name, texts) in lists {

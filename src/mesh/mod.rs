@@ -3,13 +3,15 @@
 //! `replica` holds one value per peer and merges what others tell; `peers` (the topology) and `claims` (who has which
 //! address) are such values; `gossip` plans what to tell which neighbour; `routes` computes next hops and flood trees
 //! from the topology; `short` settles the 16-bit numbers that stand for peers in datagrams. `link`, `dialer`, `probe`
-//! and `choice` are machines for one TCP link, all targets, one datagram path, and what carries its frames. All pure: `node` owns and drives them.
+//! and `choice` are machines for one TCP link, all targets, one datagram path, and what carries its frames; `loops` finds
+//! segments that are reached twice. All pure: `node` owns and drives them.
 
 pub mod choice;
 pub mod claims;
 pub mod dialer;
 pub mod gossip;
 pub mod link;
+pub mod loops;
 pub mod peers;
 pub mod probe;
 pub mod replica;

@@ -7,6 +7,7 @@
 mod address;
 mod framing;
 mod instant;
+mod interface;
 mod mac;
 mod mtu;
 mod network;
@@ -20,6 +21,7 @@ mod vtep;
 pub use address::{AddressRequest, HostAddress, parse_requests};
 pub use framing::{Engine, Framing};
 pub use instant::Instant;
+pub use interface::InterfaceName;
 pub use mac::Mac;
 pub use mtu::Mtu;
 pub use network::{NetId, Network, VNI_OF_PEERS};

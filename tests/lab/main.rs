@@ -43,6 +43,7 @@ mod refusals;
 mod room;
 mod scenario;
 mod trouble;
+mod uplinks;
 mod vteps;
 mod wait;
 mod widths;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         demo::facts(),
         vteps::facts(),
         framings::facts(),
+        uplinks::facts(),
         fairness::facts(),
         limits::facts(),
     ]
