@@ -28,7 +28,7 @@ use crate::io::{entropy, routes, tcp};
 use crate::ipam::Init;
 use crate::node::border::State;
 use crate::node::status::DatapathStatus;
-use crate::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
+use crate::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
 use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS};
@@ -284,6 +284,8 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     tokio::spawn(machine::change(host, ops, happenings.clone()));
     tokio::spawn(machine::notice(machine_events, datapath.hands(), happenings.clone()));
     tokio::spawn(machine::signals(happenings.clone()));
+    // The first that control hears of.
+    let _ = happenings.send(machine::own_addresses()).await;
 
     let (desk, questions) = Desk::new(config.guard);
     let (end, ended) = oneshot::channel::<()>();
@@ -335,6 +337,7 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         discovery: config.discovery,
         allow: config.allow.clone(),
         connection_limit: config.connection_limit,
+        reach: ReachConfig::default(),
         mtu: config.mtu,
         datapath: DatapathStatus::default(),
         addresses: AddressConfig {

@@ -10,7 +10,7 @@
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! lost                 what the kernel dropped before we saw it
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
-//! firewall routes      nftables: changed, listed, watched; where this machine sends what
+//! firewall routes own  nftables: changed, listed, watched; where this machine sends what; its addresses
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
 //! background           the fork of the daemon, and how its start went
 //! store lock           files that survive a restart; one router per run directory
@@ -30,6 +30,7 @@ pub mod lock;
 pub mod lost;
 pub mod netlink;
 pub mod netns;
+pub mod own;
 pub mod packet;
 #[cfg(feature = "pcap")]
 pub mod pcap;

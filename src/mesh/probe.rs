@@ -171,6 +171,11 @@ impl Probe {
         self.acknowledged_at.is_some_and(|at| now - at < DEAD_AFTER)
     }
 
+    /// How long ago a heartbeat of ours was last acknowledged; for ever, if none was.
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        self.acknowledged_at.map_or(Duration::MAX, |at| now - at)
+    }
+
     /// Both sides proved the path: data may flow.
     pub fn proven(&self, now: Instant) -> bool {
         self.alive(now) && self.they_proved

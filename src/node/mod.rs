@@ -12,7 +12,8 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
-//! width    the MTU of attachments
+//! width    the MTU of attachments                            whereabouts   which addresses are told, and tried
+//! direct   paths to peers without links, and their keys (knocks)
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -23,9 +24,11 @@ mod admit;
 mod attach;
 pub mod border;
 pub mod command;
+mod direct;
 mod expose;
 mod jobs;
 mod journal;
+mod knocks;
 mod letters;
 mod links;
 mod neighbours;
@@ -40,6 +43,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod view;
+mod whereabouts;
 mod width;
 
 use crate::crypto::keys::public_key;
@@ -58,6 +62,7 @@ use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::HOST_KEY;
+use direct::Directs;
 use jobs::Jobs;
 use journal::Journal;
 use links::Links;
@@ -71,6 +76,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use storing::Storing;
 use tell::Tell;
+pub use whereabouts::ReachConfig;
+use whereabouts::Whereabouts;
 use width::Width;
 
 /// What a router is made of.
@@ -97,6 +104,8 @@ pub struct NodeConfig {
     pub connection_limit: usize,
     /// MTU of attachments' interfaces.
     pub mtu: Mtu,
+    /// How others may reach us.
+    pub reach: ReachConfig,
     /// What moves frames, for `Status`.
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
@@ -125,6 +134,8 @@ pub struct Node {
     /// Something happened since `settle` last ran.
     unsettled: bool,
     links: Links,
+    directs: Directs,
+    whereabouts: Whereabouts,
     dialer: Dialer,
     peers: Peers,
     claims: Claims,
@@ -163,6 +174,7 @@ impl Node {
             short,
             networks: Vec::new(),
             links: Vec::new(),
+            addresses: Vec::new(),
         };
         let mut state = std::mem::take(&mut config.state);
         let AddressConfig { ranges, default_subnet, init, reclaim } = config.addresses.clone();
@@ -178,6 +190,8 @@ impl Node {
             out: VecDeque::new(),
             unsettled: true,
             links: Links::default(),
+            directs: Directs::default(),
+            whereabouts: Whereabouts::default(),
             dialer: Dialer::new(rng.random()),
             peers: Peers::new(record),
             claims: Claims::new(ClaimSet::empty(me, config.uid)),
@@ -235,7 +249,9 @@ impl Node {
             Input::NetworkChanged => {
                 self.dialer.network_changed(self.now);
                 self.routes_changed();
+                self.hurry_directs();
             }
+            Input::Addresses(all) => self.own_addresses(&all),
             Input::Tick => {}
         }
     }
@@ -259,6 +275,7 @@ impl Node {
     /// Runs what fell due, then publishes and sends what changed.
     fn settle(&mut self) {
         self.tend_links();
+        self.tend_directs();
         self.dial_due();
         self.tell.topology.handle(self.now);
         self.tell.claims.handle(self.now);
@@ -280,6 +297,7 @@ impl Node {
     fn deadline(&mut self) -> Option<Instant> {
         let all = [
             self.links_deadline(),
+            self.directs.deadline(self.now),
             if self.stopping { None } else { self.dialer.deadline() },
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
@@ -301,6 +319,7 @@ impl Node {
         self.hear_of_others();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
+        self.forget_wishes();
     }
 
     fn log(&mut self, level: Level, line: String) {

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that sealing adds to a probe's body.
-const PROBE_OVERHEAD: u16 = 32;
+pub(super) const PROBE_OVERHEAD: u16 = 32;
 const _: () = assert!(PROBE_OVERHEAD as usize == OUTER_LEN + TAG_LEN);
 /// After this long without a proof the log and the status say what to look at.
 pub(super) const SLOW_PROOF: Duration = Duration::from_secs(5);
@@ -72,7 +72,7 @@ impl Tended {
 }
 
 /// An index that no path of ours uses, and a seed.
-fn fresh(rng: &mut StdRng, used: &BTreeSet<u32>) -> Fresh {
+pub(super) fn fresh(rng: &mut StdRng, used: &BTreeSet<u32>) -> Fresh {
     let mut index: u32 = rng.random();
     while used.contains(&index) {
         index = rng.random();
@@ -108,9 +108,9 @@ impl Node {
         self.published.fib_changed = true;
     }
 
-    fn used_indexes(&self) -> BTreeSet<u32> {
+    pub(super) fn used_indexes(&self) -> BTreeSet<u32> {
         let paths = self.links.all.values().filter_map(|connected| connected.tended.as_ref());
-        paths.flat_map(|tended| tended.path.indexes()).collect()
+        paths.flat_map(|tended| tended.path.indexes()).chain(self.directs.indexes()).collect()
     }
 
     /// A message about keys.
@@ -231,10 +231,14 @@ impl Node {
 
     /// The data plane opened a probe.
     pub(super) fn probed(&mut self, event: Event) {
-        let Event::Probe { path, from, body, size, at } = event;
+        let (path, from, size, at) = match &event {
+            Event::Probe { path, from, size, at, .. } => (*path, *from, *size, *at),
+            Event::Relayed { to } => return self.relayed(*to),
+        };
         let of_path = |tended: &Tended| tended.path.id() == path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
-        let Some((id, connected)) = found else { return };
+        let Some((id, connected)) = found else { return self.direct_probed(event) };
+        let Event::Probe { body, .. } = event else { return };
         let (id, nickname) = (*id, connected.nickname());
         let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
         let Ok(heard) = tended.probe.handle(&body, size, at.min(self.now)) else { return };

@@ -85,10 +85,12 @@ impl Node {
             tended.published_rtt_us = if tended.proven { round_rtt(tended.probe.quality().rtt_us) } else { 0 };
             let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
             let mtu = tended.settled_mtu;
-            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu });
+            let seen = tended.path.endpoint().filter(|_| established);
+            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu, seen, cost: 0 });
         }
         let networks = self.attachments.open_networks();
-        if self.peers.update_me(|me| (me.links, me.networks) = (links, networks)) {
+        let addresses = self.whereabouts.told.clone();
+        if self.peers.update_me(|me| (me.links, me.networks, me.addresses) = (links, networks, addresses)) {
             // A new neighbour is to be told about everybody that it leads to, so this cannot wait for the next routes.
             self.published.linked = self.peers.linked();
             self.published.routes_changed = true;
@@ -131,6 +133,7 @@ impl Node {
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
             self.weigh_paths();
             self.forget_unreachable();
+            self.review_directs();
             self.discover();
             self.refresh_neighbours(true);
         }
@@ -157,6 +160,7 @@ impl Node {
             fib.paths.insert(tended.path.id(), tended.path.clone());
             fib.by_index.extend(tended.path.indexes().into_iter().map(|index| (index, tended.path.clone())));
         }
+        self.fill_directs(&mut fib);
         self.attachments.fill(&mut fib);
         fib.neighbours = self.neighbourhood.table.clone();
         fib.floods = Box::new(Trees { routes, paths });
@@ -205,9 +209,7 @@ impl Node {
         // Beyond the limit of links there is no use in knowing more places.
         if self.links.by_peer.len() < self.config.connection_limit {
             for (name, record) in self.peers.iter().filter(|(name, _)| self.published.linked.contains(*name)) {
-                let may_dial = |link: &&LinkRecord| {
-                    link.peer != self.me && link.address.port() != 0 && !link.address.ip().is_unspecified()
-                };
+                let may_dial = |link: &&LinkRecord| link.peer != self.me && self.is_elsewhere(link.address);
                 for link in record.links.iter().filter(|_| name != self.me).filter(may_dial) {
                     let count = per_peer.entry(link.peer).or_default();
                     if *count < ADDRESSES_OF_A_PEER

@@ -20,6 +20,7 @@
 
 mod carry;
 pub mod counters;
+mod demand;
 pub mod fib;
 pub mod fragment;
 pub mod guard;
@@ -43,6 +44,7 @@ use crate::wire::frame::{Frame, SUPER_FRAME_MAX};
 use crate::wire::virtio::{Gso, Offload, Partial};
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
+use demand::Demand;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
 use offload::{Coalescer, Odd, Segments};
@@ -93,8 +95,13 @@ pub trait Sink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// An authenticated probe (heartbeat) arrived on `path` from `from`: its body, at most 64 bytes kept, and the
-    /// size of the whole datagram in bytes (padding is cut, its size is what proves the path MTU).
-    Probe { path: PathId, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
+    /// size of the whole datagram in bytes (padding is cut, its size is what proves the path MTU). Sealed under `epoch`.
+    Probe { path: PathId, epoch: u16, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
+    /// Frames of ours for this peer go by way of another. Told a few times a second at most, while it is so.
+    Relayed {
+        /// Whom they are for.
+        to: ShortId,
+    },
 }
 
 /// Bytes of a probe's body that are kept for control; the rest is padding.
@@ -121,6 +128,7 @@ pub struct Plane {
     macs: MacTable,
     counters: Counters,
     next_fragment: AtomicU32,
+    demand: Demand,
 }
 
 impl Plane {
@@ -131,6 +139,7 @@ impl Plane {
             macs: MacTable::new(limits.macs_per_port, limits.mac_age),
             counters: Counters::default(),
             next_fragment: AtomicU32::new(0),
+            demand: Demand::default(),
         }
     }
 
@@ -293,11 +302,16 @@ impl<S: Sink> Way<'_, S> {
             |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
         match switch::from_bridge(fib, &self.plane.macs, network, frame.dst(), self.now) {
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Forward { to, path } => match self.send(path, &inner(to), load) {
-                Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
-                Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
-                sent => sent,
-            },
+            Verdict::Forward { to, path } => {
+                if path.peer() != to && self.plane.demand.is_due(to, self.now) {
+                    self.out.event(Event::Relayed { to });
+                }
+                match self.send(path, &inner(to), load) {
+                    Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
+                    Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
+                    sent => sent,
+                }
+            }
             Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load, None) {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
@@ -331,7 +345,7 @@ impl<S: Sink> Way<'_, S> {
         if outer.kind == Kind::Probe {
             let body = body.get(..PROBE_KEPT).unwrap_or(body);
             let body = SmallVec::from_slice(body);
-            self.out.event(Event::Probe { path: came.id(), from, body, size, at: self.now });
+            self.out.event(Event::Probe { path: came.id(), epoch: outer.epoch, from, body, size, at: self.now });
             return Ok(());
         }
         let (inner, header) = Inner::parse(body).map_err(|_| Drop::Malformed)?;

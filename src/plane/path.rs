@@ -29,7 +29,7 @@ use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The UDP payload that is taken to get through before one is proven: what every host takes over IPv4 (RFC 791), 576 bytes
@@ -73,7 +73,6 @@ struct Keys {
 
 #[derive(Clone)]
 struct State {
-    peer: ShortId,
     endpoint: Option<SocketAddr>,
     sealed: bool,
     ready: bool,
@@ -86,6 +85,10 @@ struct State {
 /// See the head of this file.
 pub struct Path {
     id: PathId,
+    /// Apart from the state: read for each frame that goes out.
+    peer: AtomicU16,
+    /// A frame came in on it since control last looked.
+    carried: AtomicBool,
     state: ArcSwap<State>,
     partials: Mutex<Reassembly>,
 }
@@ -96,7 +99,6 @@ impl Path {
     pub fn new(id: PathId, peer: ShortId) -> Path {
         let epochs = SmallVec::new();
         let state = State {
-            peer,
             endpoint: None,
             sealed: true,
             ready: false,
@@ -105,7 +107,13 @@ impl Path {
             active: None,
             epochs,
         };
-        Path { id, state: ArcSwap::from_pointee(state), partials: Mutex::default() }
+        Path {
+            id,
+            peer: AtomicU16::new(peer.0),
+            carried: AtomicBool::new(false),
+            state: ArcSwap::from_pointee(state),
+            partials: Mutex::default(),
+        }
     }
 
     fn change(&self, change: impl Fn(&mut State)) {
@@ -123,12 +131,17 @@ impl Path {
 
     /// The neighbour's number.
     pub fn peer(&self) -> ShortId {
-        self.state.load().peer
+        ShortId(self.peer.load(Ordering::Relaxed))
     }
 
     /// The neighbour took another number.
     pub fn set_peer(&self, peer: ShortId) {
-        self.change(|state| state.peer = peer);
+        self.peer.store(peer.0, Ordering::Relaxed);
+    }
+
+    /// Whether a frame came in since this was last asked.
+    pub fn take_carried(&self) -> bool {
+        self.carried.swap(false, Ordering::Relaxed)
     }
 
     /// From now on datagrams of this epoch are opened. An epoch of the same number is replaced; of more than four the oldest
@@ -271,7 +284,9 @@ impl Path {
         let (header, body) = datagram.split_at_mut_checked(OUTER_LEN).ok_or(Drop::Malformed)?;
         if outer.kind == Kind::Plain {
             // No replay window: what anybody may write must not move it.
-            return state.check_plain(from).map(|()| body);
+            state.check_plain(from)?;
+            self.carries();
+            return Ok(body);
         }
         if !keys.window().may_accept(outer.counter) {
             return Err(Drop::Replayed);
@@ -280,7 +295,18 @@ impl Path {
         if !keys.window().accept(outer.counter) {
             return Err(Drop::Replayed);
         }
+        if outer.kind == Kind::Sealed {
+            self.carries();
+        }
         body.get_mut(..length).ok_or(Drop::Malformed)
+    }
+
+    /// Read first: threads that only write take the line from each other.
+    #[inline]
+    fn carries(&self) {
+        if !self.carried.load(Ordering::Relaxed) {
+            self.carried.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Takes a piece of a frame; calls `done` with the frame when this was the last that lacked. Returns how many partial
@@ -422,7 +448,7 @@ impl fmt::Debug for Path {
         let state = self.state.load();
         f.debug_struct("Path")
             .field("id", &self.id)
-            .field("peer", &state.peer)
+            .field("peer", &self.peer())
             .field("endpoint", &state.endpoint)
             .finish()
     }

@@ -146,6 +146,7 @@ impl Control {
             Happening::Gone(key) => self.handle(Input::AttachmentGone { key }),
             Happening::CaptureGone(port) => self.handle(Input::CaptureGone { port }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
+            Happening::Addresses(all) => self.handle(Input::Addresses(all)),
             Happening::Slow(link) => {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
             }

@@ -23,7 +23,7 @@ pub use desk::{Desk, Question};
 
 use crate::node::border::{DialId, HostAnswer, HostId, LinkId};
 use crate::plane::fib::PortId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpStream;
 
 /// What the tasks around control tell it; the owned form of `node::border::Input`.
@@ -56,6 +56,8 @@ pub enum Happening {
     CaptureGone(PortId),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
+    /// The addresses that this machine has now, by interface.
+    Addresses(Vec<(String, IpAddr)>),
     /// The state of this number is on the disk.
     Stored(u64),
     /// SIGTERM or SIGINT.

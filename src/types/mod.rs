@@ -6,6 +6,7 @@
 
 mod address;
 mod instant;
+mod interface;
 mod mac;
 mod mtu;
 mod network;
@@ -17,6 +18,7 @@ mod target;
 
 pub use address::{AddressRequest, HostAddress, parse_requests};
 pub use instant::Instant;
+pub use interface::InterfaceFilter;
 pub use mac::Mac;
 pub use mtu::Mtu;
 pub use network::{NetId, Network};

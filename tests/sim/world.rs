@@ -9,7 +9,7 @@ use rnet::crypto::keys::{generate_key, public_key};
 use rnet::node::border::{DialId, HostAnswer, HostId, Input, Level, Output, RequestId, State};
 use rnet::node::command::{Attach, Command, Place, Reply};
 use rnet::node::status::{ConnectionState, DatapathStatus, Status};
-use rnet::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
+use rnet::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use rnet::plane::{Event as PlaneEvent, Limits, Plane};
 use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -210,6 +210,7 @@ impl World {
             allow: options.allow,
             connection_limit: options.limit,
             mtu: options.mtu,
+            reach: ReachConfig::default(),
             datapath: DatapathStatus::default(),
             addresses: AddressConfig {
                 ranges: options.range.split_whitespace().map(|range| range.parse().unwrap()).collect(),
@@ -220,7 +221,10 @@ impl World {
             state,
             version: "sim".into(),
         };
-        let node = Node::new(config, plane.clone(), now);
+        let mut node = Node::new(config, plane.clone(), now);
+        let own = vec![("eth0".to_string(), self.hosts[h.0].ip)];
+        node.handle(Input::Addresses(own), now);
+        let host = &mut self.hosts[h.0];
         host.process = Some(Process {
             node,
             plane,

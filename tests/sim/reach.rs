@@ -1,0 +1,176 @@
+//! Stories of peers that reach each other without a link.
+
+use super::machine::Options;
+use super::mesh::{assert_floods_once, attach_all};
+use super::world::{H, KEPT, World, millis, secs};
+use rnet::node::status::{Connection, ConnectionState};
+
+const NET: &str = "10.2.1.0/24";
+
+/// Nobody dials whom he was not told to.
+fn quiet() -> Options {
+    Options { discovery: false, ..Options::default() }
+}
+
+/// a and c are linked with b only, though nothing lies between them.
+fn chain(world: &mut World, options: Options) -> [H; 3] {
+    let [a, b, c] = [(); 3].map(|()| world.host(options.clone()));
+    world.launch(b, &[]);
+    world.launch(a, &[b]);
+    world.launch(c, &[b]);
+    attach_all(world, &[a, b, c]);
+    world.run_for(secs(3));
+    [a, b, c]
+}
+
+fn connection(world: &mut World, from: H, to: H) -> Option<Connection> {
+    let name = world.name(to);
+    let of_peer = |c: &Connection| c.peer.as_ref().is_some_and(|(peer, _)| *peer == name);
+    world.status(from).connections.into_iter().find(of_peer)
+}
+
+fn is(world: &mut World, from: H, to: H, state: ConnectionState) -> bool {
+    connection(world, from, to).is_some_and(|c| c.state == state)
+}
+
+/// Frames that `h` hands on for others in this time.
+fn relayed_by(world: &mut World, h: H, time: std::time::Duration) -> u64 {
+    let count = |world: &mut World| {
+        let traffic = world.status(h).traffic;
+        traffic.to_net.frames - traffic.from_bridge.frames.min(traffic.to_net.frames)
+    };
+    let before = count(world);
+    world.run_for(time);
+    count(world) - before
+}
+
+#[test]
+fn first_frame_is_relayed_and_within_a_second_the_rest_goes_directly() {
+    for password in [Some(1), None] {
+        let mut world = World::new(300);
+        let [a, b, c] = chain(&mut world, Options { password, ..quiet() });
+        let began = world.now;
+        let flow = world.flow((a, c), NET, millis(20), secs(10));
+        let direct =
+            |world: &mut World| is(world, a, c, ConnectionState::Direct) && is(world, c, a, ConnectionState::Direct);
+        let took = world.run_until(secs(1), direct).expect("a direct path within a second");
+        assert!(took < secs(1));
+        world.run_for(secs(1));
+        assert_eq!(relayed_by(&mut world, b, secs(5)), 0, "nothing goes by way of b any more");
+        world.run_for(secs(5));
+        let (sent, answered) = world.answered(flow, began, world.now);
+        assert_eq!(sent, answered + 1, "the first asks for the MAC; not a frame was lost");
+        assert_floods_once(&mut world, &[a, b, c]);
+        assert!(!world.are_neighbours(a, c), "there is no link");
+    }
+}
+
+#[test]
+fn direct_path_that_carries_nothing_is_given_up_and_made_again() {
+    let mut world = World::new(301);
+    let [a, _, c] = chain(&mut world, quiet());
+    assert!(world.ping(a, c, NET));
+    world.run_for(secs(2));
+    assert!(is(&mut world, a, c, ConnectionState::Direct));
+    world.run_for(secs(150));
+    assert!(connection(&mut world, a, c).is_none() && connection(&mut world, c, a).is_none());
+    let (start, flow) = (world.now, world.flow((a, c), NET, millis(50), secs(5)));
+    world.run_for(secs(6));
+    assert!(is(&mut world, a, c, ConnectionState::Direct), "again");
+    let (sent, answered) = world.answered(flow, start, world.now);
+    assert_eq!(sent, answered);
+}
+
+#[test]
+fn direct_path_in_use_is_kept_and_its_keys_are_replaced() {
+    let mut world = World::new(302);
+    world.weather.jitter = millis(20);
+    let [a, b, c] = chain(&mut world, quiet());
+    let flow = world.flow((a, c), NET, millis(25), secs(620));
+    world.run_for(secs(3));
+    let (start, before) = (world.now, connection(&mut world, a, c).unwrap().path.unwrap());
+    world.run_for(secs(600));
+    let after = connection(&mut world, a, c).unwrap().path.unwrap();
+    assert!(after.epoch >= before.epoch + 4, "every two minutes: {} {}", before.epoch, after.epoch);
+    assert!(after.up_for >= 600, "it was never down");
+    world.run_for(secs(20));
+    let (sent, answered) = world.answered(flow, start, start + secs(600));
+    assert_eq!(sent, answered);
+    for h in [a, b, c] {
+        let refused = ["unknown-index", "unknown-epoch", "forged", "replayed", "not-ready"];
+        let drops = world.status(h).drops;
+        assert!(drops.iter().all(|(why, _)| !refused.contains(&why.as_str())), "{drops:?}");
+    }
+}
+
+#[test]
+fn traffic_falls_back_to_the_relay_when_the_direct_path_dies() {
+    let mut world = World::new(303);
+    let [a, b, c] = chain(&mut world, quiet());
+    let flow = world.flow((a, c), NET, millis(50), secs(60));
+    world.run_for(secs(3));
+    assert!(is(&mut world, a, c, ConnectionState::Direct));
+    world.wall(a, c);
+    let cut = world.now;
+    world.run_for(secs(10));
+    let back = world.first_answered(flow, cut).expect("the relay takes over");
+    assert!(back - cut < secs(4), "{:?}", back - cut);
+    let relayed = connection(&mut world, a, c).unwrap();
+    assert_eq!(relayed.state, ConnectionState::Relayed);
+    assert_eq!(relayed.via.unwrap().0, world.name(b));
+    world.unwall(a, c);
+    assert!(world.run_until(secs(40), |world| is(world, a, c, ConnectionState::Direct)).is_some(), "direct again");
+}
+
+#[test]
+fn where_there_is_no_way_but_the_relay_the_status_says_so_and_why() {
+    let mut world = World::new(304);
+    let [a, b, c] = chain(&mut world, quiet());
+    world.wall(a, c);
+    let flow = world.flow((a, c), NET, millis(100), secs(20));
+    let start = world.now;
+    world.run_for(secs(12));
+    for (from, to) in [(a, c), (c, a)] {
+        let relayed = connection(&mut world, from, to).unwrap();
+        assert_eq!((relayed.state, relayed.via.unwrap().0), (ConnectionState::Relayed, world.name(b)));
+        assert!(relayed.info.contains("no answer over UDP"), "{}", relayed.info);
+    }
+    world.run_for(secs(10));
+    let (sent, answered) = world.answered(flow, start, world.now);
+    assert_eq!(sent, answered + 1, "trying harms nobody; the first asks for the MAC");
+}
+
+#[test]
+fn peer_that_restarted_gets_a_new_path() {
+    let mut world = World::new(305);
+    let [a, b, c] = chain(&mut world, quiet());
+    assert!(world.ping(a, c, NET));
+    world.run_for(secs(2));
+    world.kill(c);
+    world.run_for(secs(1));
+    world.restart(c, KEPT);
+    world.run_for(secs(5));
+    let _ = b;
+    let (start, _) = (world.now, world.flow((a, c), NET, millis(50), secs(10)));
+    assert!(world.run_until(secs(5), |world| is(world, a, c, ConnectionState::Direct)).is_some());
+    assert!(world.now - start < secs(5));
+}
+
+#[test]
+fn whoever_is_not_on_the_allow_list_gets_no_direct_path() {
+    let mut world = World::new(306);
+    let [a, b, c] = [(); 3].map(|()| world.host(quiet()));
+    let allowed = rnet::crypto::keys::public_key(&world.hosts[b.0].key);
+    world.hosts[a.0].options.allow = Some(vec![allowed]);
+    world.launch(b, &[]);
+    world.launch(a, &[b]);
+    world.launch(c, &[b]);
+    attach_all(&mut world, &[a, b, c]);
+    world.run_for(secs(3));
+    let (start, flow) = (world.now, world.flow((c, a), NET, millis(100), secs(20)));
+    world.run_for(secs(21));
+    let (sent, answered) = world.answered(flow, start, world.now);
+    assert_eq!(sent, answered + 1, "it is relayed; the first asks for the MAC");
+    assert!(is(&mut world, c, a, ConnectionState::Relayed) && !is(&mut world, a, c, ConnectionState::Direct));
+    assert!(world.why_not(c, &world.name(a).to_string()).contains("does not answer"));
+}
