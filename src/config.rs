@@ -29,7 +29,7 @@ pub const THREADS_MAX: usize = 64;
 /// TCP and UDP port of a mesh, unless told otherwise (Weave's).
 pub const DEFAULT_PORT: u16 = 6783;
 /// Links at most, unless told otherwise (Weave's since 2.6).
-pub const DEFAULT_CONNECTION_LIMIT: usize = 200;
+pub const DEFAULT_CONNECTION_LIMIT: usize = 100;
 /// Where addresses are chosen from, unless told otherwise (Weave's).
 pub const DEFAULT_RANGE: &str = "10.32.0.0/12";
 /// After how long a peer out of reach no longer counts, unless told otherwise.
@@ -599,7 +599,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_manual() {
         let config = resolve(&[]).unwrap();
-        assert_eq!((config.port, config.mtu, config.connection_limit), (6783, Mtu::Auto, 200));
+        assert_eq!((config.port, config.mtu, config.connection_limit), (6783, Mtu::Auto, 100));
         assert_eq!(config.nickname.as_str(), "box");
         assert_eq!(config.run_dir, PathBuf::from("/run/rnet"));
         assert!(config.discovery && config.guard && !config.foreground && !config.resume);

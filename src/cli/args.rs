@@ -222,7 +222,7 @@ pub struct Launch {
     /// Connect only to the peers given, not to those that they know [env: RNET_NO_DISCOVERY]
     #[arg(long)]
     pub no_discovery: bool,
-    /// Connections at most [default: 200] [env: RNET_CONN_LIMIT]
+    /// Links with other peers at most; traffic between all others takes paths without links [default: 100] [env: RNET_CONN_LIMIT]
     #[arg(long, value_name = "NUMBER")]
     pub conn_limit: Option<String>,
     /// Where `net:` addresses come from, the same on every host: CIDRs, comma-separated or repeated; "" for none

@@ -13,7 +13,7 @@
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
 //! width    the MTU of attachments                            whereabouts   which addresses are told, and tried
-//! direct   paths to peers without links, and their keys (knocks)
+//! direct   paths to peers without links, and their keys (knocks)   places   who gets a link where not all can
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -33,6 +33,7 @@ mod letters;
 mod links;
 mod neighbours;
 mod paths;
+mod places;
 mod ports;
 mod publish;
 pub mod rekey;

@@ -14,7 +14,7 @@ use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
 use crate::plane::fib::{Fib, Floods, PathId};
 use crate::plane::path::Path;
-use crate::types::{Instant, NetId, PeerName, ShortId, Target, Uid};
+use crate::types::{Instant, NetId, PeerName, ShortId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,6 @@ const SPACING: Duration = Duration::from_millis(100);
 const RTT_SPACING: Duration = Duration::from_secs(10);
 /// More peers than that coming and going at once are told in one line.
 const MANY_LINES: usize = 8;
-/// Addresses of one peer that discovery dials.
-const ADDRESSES_OF_A_PEER: usize = 4;
 
 /// What was published, and what changed since.
 #[derive(Default)]
@@ -197,29 +195,5 @@ impl Node {
 
     fn went_line(&self, peer: PeerName) -> Option<String> {
         self.links.up(peer).is_none().then(|| format!("{} is not reachable any more", self.named(peer)))
-    }
-
-    /// Tells the dialer where the mesh says that peers are.
-    fn discover(&mut self) {
-        if !self.config.discovery || self.stopping {
-            return;
-        }
-        let mut found: BTreeMap<Target, PeerName> = BTreeMap::new();
-        let mut per_peer: BTreeMap<PeerName, usize> = BTreeMap::new();
-        // Beyond the limit of links there is no use in knowing more places.
-        if self.links.by_peer.len() < self.config.connection_limit {
-            for (name, record) in self.peers.iter().filter(|(name, _)| self.published.linked.contains(*name)) {
-                let may_dial = |link: &&LinkRecord| link.peer != self.me && self.is_elsewhere(link.address);
-                for link in record.links.iter().filter(|_| name != self.me).filter(may_dial) {
-                    let count = per_peer.entry(link.peer).or_default();
-                    if *count < ADDRESSES_OF_A_PEER
-                        && found.insert(Target::from_addr(link.address), link.peer).is_none()
-                    {
-                        *count += 1;
-                    }
-                }
-            }
-        }
-        self.dialer.discover(&found, self.now);
     }
 }

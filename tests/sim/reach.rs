@@ -174,3 +174,77 @@ fn whoever_is_not_on_the_allow_list_gets_no_direct_path() {
     assert!(is(&mut world, c, a, ConnectionState::Relayed) && !is(&mut world, a, c, ConnectionState::Direct));
     assert!(world.why_not(c, &world.name(a).to_string()).contains("does not answer"));
 }
+
+/// Links that stand, from one end.
+fn links(world: &mut World, h: H) -> usize {
+    world.status(h).connections.iter().filter(|c| c.state == ConnectionState::Established).count()
+}
+
+#[test]
+fn newcomer_gets_a_place_though_all_are_taken_and_nobody_is_lost() {
+    let mut world = World::new(310);
+    let hosts: [H; 12] = [(); 12].map(|()| world.host(Options { limit: 3, ..Options::default() }));
+    world.launch(hosts[0], &[]);
+    // All know the first one only.
+    hosts[1..].iter().for_each(|h| world.launch(*h, &[hosts[0]]));
+    attach_all(&mut world, &hosts);
+    let whole = |world: &mut World| {
+        hosts.iter().all(|h| world.status(*h).peers.iter().filter(|peer| peer.reachable).count() == 12)
+    };
+    let took = world.run_until(secs(30), whole);
+    assert!(took.is_some(), "the mesh is one");
+    world.run_for(secs(20));
+    assert!(whole(&mut world), "and stays so");
+    for h in hosts {
+        assert!((1..=3).contains(&links(&mut world, h)));
+    }
+    assert_floods_once(&mut world, &hosts);
+    // Whoever lost a link tries for a minute whether it was a restart.
+    world.run_for(secs(90));
+    let dialled = world.next_connection;
+    world.run_for(secs(60));
+    assert!(world.next_connection - dialled < 30, "{} dials a minute", world.next_connection - dialled);
+}
+
+/// 200 (`RNET_SIM_PEERS=200`) take minutes where nothing is optimised.
+#[allow(clippy::disallowed_methods)]
+fn peers() -> usize {
+    std::env::var("RNET_SIM_PEERS").ok().and_then(|peers| peers.parse().ok()).unwrap_or(50)
+}
+
+#[test]
+fn many_peers_with_eight_links_each_talk_directly() {
+    let mut world = World::new(311);
+    let count = peers();
+    let hosts: Vec<H> = (0..count).map(|_| world.host(Options { limit: 8, ..Options::default() })).collect();
+    for (n, h) in hosts.iter().enumerate() {
+        let targets = if n == 0 { vec![] } else { vec![hosts[n / 2], hosts[n * 3 / 4]] };
+        world.launch(*h, &targets);
+        world.run_for(millis(50));
+    }
+    let whole = |world: &mut World| {
+        [0, 57, 130, 199]
+            .iter()
+            .all(|n| world.status(hosts[*n]).peers.iter().filter(|peer| peer.reachable).count() == 200)
+    };
+    assert!(world.run_until(secs(60), whole).is_some(), "all know all");
+    world.run_for(secs(10));
+    for h in &hosts {
+        assert!((1..=8).contains(&links(&mut world, *h)));
+    }
+    let pairs: Vec<(H, H)> = (0..20).map(|n| (hosts[n], hosts[count - 1 - n])).collect();
+    for (n, (a, b)) in pairs.iter().enumerate() {
+        world.attach(*a, &format!("10.2.1.{}/24", n + 1));
+        world.attach(*b, &format!("10.2.1.{}/24", n + 101));
+    }
+    world.run_for(secs(3));
+    for (a, b) in pairs {
+        assert!(world.ping(a, b, NET));
+        let direct = |world: &mut World| {
+            world.are_neighbours(a, b)
+                || (is(world, a, b, ConnectionState::Direct) && is(world, b, a, ConnectionState::Direct))
+        };
+        assert!(world.run_until(secs(1), direct).is_some(), "{a:?} and {b:?} within a second");
+        assert!(world.ping(a, b, NET));
+    }
+}
