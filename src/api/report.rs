@@ -392,6 +392,7 @@ mod tests {
             address: "192.168.48.12:6783".parse().unwrap(),
             established: true,
             rtt_us: 400,
+            cost: 400,
             mtu: 1472,
         };
         let peer = |last, nickname: &str, reachable, links| Peer {
@@ -492,7 +493,7 @@ mod tests {
               Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso
                  Uptime: 1h01m
                 Targets: 2
-            Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)
+            Connections: 6 (1 established, 1 pending, 1 direct, 1 relayed, 1 failed, 1 connecting)
                   Peers: 3 (with 1 established connection)
                Networks: 1 (1 open here)
             Attachments: 3

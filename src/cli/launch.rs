@@ -337,7 +337,10 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         discovery: config.discovery,
         allow: config.allow.clone(),
         connection_limit: config.connection_limit,
-        reach: ReachConfig::default(),
+        reach: ReachConfig {
+            advertise: std::mem::take(&mut config.advertise),
+            interfaces: std::mem::take(&mut config.interfaces),
+        },
         mtu: config.mtu,
         datapath: DatapathStatus::default(),
         addresses: AddressConfig {

@@ -79,6 +79,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     add("ipalloc-init", &launch.ipalloc_init);
     add("ipalloc-reclaim", &launch.ipalloc_reclaim);
     add("conn-limit", &launch.conn_limit);
+    add("interface-filter", &launch.interface_filter);
     add("mtu", &launch.mtu);
     add("capture", &launch.capture);
     add("offload", &launch.offload);
@@ -94,8 +95,13 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     for (name, _) in flags.into_iter().filter(|(_, on)| *on) {
         layer.add(name, "true".to_string());
     }
-    for (name, texts) in [("peers", &launch.peers), ("allow", &launch.allow), ("ipalloc-range", &launch.ipalloc_range)]
-    {
+    let lists = [
+        ("peers", &launch.peers),
+        ("allow", &launch.allow),
+        ("advertise", &launch.advertise),
+        ("ipalloc-range", &launch.ipalloc_range),
+    ];
+    for (name, texts) in lists {
         texts.iter().for_each(|text| layer.add(name, text.clone()));
     }
     layer

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! a check, in the layout of a probe (`probe`), told apart by its first byte:
-//! 0      flags: 16 CHECK, and 1 ASK if it is to be answered
+//! 0      flags: 16 CHECK, and 1 ASK if it is to be answered, or 32 LEAVE: the path is worse than another way, use that
 //! 1..8   zero
 //! 8..12  token: chosen by who asks, comes back in the answer
 //! 12..24 zero
@@ -36,6 +36,7 @@ pub const SEEN_MAX: usize = 4;
 
 const ASK: u8 = 1;
 const CHECK: u8 = 16;
+const LEAVE: u8 = 32;
 
 /// When an address that has not answered yet is checked, after the first time.
 const STAGES: [Duration; 6] = [
@@ -96,9 +97,15 @@ impl Candidate {
         self.stage += 1;
         self.next = match STAGES.get(self.stage) {
             Some(wait) => Some(now + *wait),
-            None => self.answered.is_some().then(|| now + AGAIN),
+            None => self.answered.is_some().then(|| on_grid(now + AGAIN)),
         };
     }
+}
+
+/// Timers are rounded up to this grid, so that many share one wake-up.
+fn on_grid(at: Instant) -> Instant {
+    let grid = 250_000_000;
+    Instant::from_nanos(at.nanos().div_ceil(grid) * grid)
 }
 
 /// What a check brought about.
@@ -110,6 +117,8 @@ pub enum Checked {
     Answered(SocketAddr),
     /// It answers nothing that is still waited for.
     Late,
+    /// The other side would rather not use the path.
+    Leave,
 }
 
 /// The addresses of one path. See the head of this file.
@@ -117,6 +126,11 @@ pub enum Checked {
 pub struct Candidates {
     list: Vec<Candidate>,
     tokens: u32,
+}
+
+/// Asks the other side to use another way.
+pub fn leave() -> [u8; BODY_LEN] {
+    emit(LEAVE, 0)
 }
 
 /// Whether a probe's body is a check.
@@ -132,13 +146,13 @@ fn emit(flags: u8, token: u32) -> [u8; BODY_LEN] {
     body
 }
 
-fn parse(body: &[u8]) -> Result<(bool, u32), Malformed> {
+fn parse(body: &[u8]) -> Result<(u8, u32), Malformed> {
     let fixed: &[u8; BODY_LEN] = body.first_chunk().ok_or(Malformed::Truncated)?;
     let [flags, 0, 0, 0, 0, 0, 0, 0, a, b, c, d, rest @ ..] = *fixed else { return Err(Malformed::Field) };
-    if flags & !(ASK | CHECK) != 0 || flags & CHECK == 0 || rest != [0; 12] {
+    if !matches!(flags ^ CHECK, 0 | ASK | LEAVE) || rest != [0; 12] {
         return Err(Malformed::Field);
     }
-    Ok((flags & ASK != 0, u32::from_be_bytes([a, b, c, d])))
+    Ok((flags ^ CHECK, u32::from_be_bytes([a, b, c, d])))
 }
 
 impl Candidates {
@@ -198,10 +212,14 @@ impl Candidates {
 
     /// A check that opened and came from `from`.
     pub fn handle(&mut self, body: &[u8], from: SocketAddr, now: Instant) -> Result<Checked, Malformed> {
-        let (asks, token) = parse(body)?;
-        if asks {
-            self.saw(from, now);
-            return Ok(Checked::Asked(emit(0, token)));
+        let (kind, token) = parse(body)?;
+        match kind {
+            ASK => {
+                self.saw(from, now);
+                return Ok(Checked::Asked(emit(0, token)));
+            }
+            LEAVE => return Ok(Checked::Leave),
+            _ => {}
         }
         let place = |candidate: &Candidate| candidate.asked.iter().position(|(asked, _)| *asked == token);
         let Some((candidate, at)) =
@@ -216,7 +234,7 @@ impl Candidates {
         candidate.answered = Some(now);
         // Two answers are enough to know it; then it rests.
         if candidate.stage >= 2 {
-            (candidate.stage, candidate.next) = (STAGES.len(), Some(now + AGAIN));
+            (candidate.stage, candidate.next) = (STAGES.len(), Some(on_grid(now + AGAIN)));
         }
         Ok(Checked::Answered(candidate.to))
     }
@@ -237,6 +255,11 @@ impl Candidates {
             _ if silent && nearest.answered.is_none_or(|at| now - at >= LOST) => Some(current),
             _ => Some(nearest.to),
         }
+    }
+
+    /// Whether the mesh tells of this address.
+    pub fn is_told(&self, address: SocketAddr) -> bool {
+        self.list.iter().any(|candidate| candidate.to == address && candidate.told)
     }
 
     /// How many addresses there are, and how many of them answer.

@@ -136,7 +136,7 @@ impl Item for Record {
     }
 
     fn weight(&self) -> usize {
-        let lists = self.networks.len() * 24 + self.links.len() * 80 + self.addresses.len() * 20;
+        let lists = self.networks.len() * 24 + self.links.len() * 72 + self.addresses.len() * 20;
         128 + self.nickname.as_str().len() + lists
     }
 }

@@ -6,7 +6,7 @@
 //! ```text
 //! 0     flags: 1 ASK (answer at once), 2 PROVEN (you acknowledged mine within 3 s), 4 FULL (size test), 8 ARRIVED (answer to one)
 //! 1     zero
-//! 2..4  size: ARRIVED: bytes of the UDP payload that arrived
+//! 2..4  size: ARRIVED: bytes of the UDP payload that arrived; in heartbeats: tests sent so far, modulo 65,536
 //! 4..8  sequence, from 1; 0 in FULL and ARRIVED, which prove a size and nothing else
 //! 8..12 acknowledged: newest sequence seen from the other side; 0: none yet
 //! 12..16 held: microseconds from its arrival to this sending
@@ -134,6 +134,10 @@ pub struct Probe {
     ask_at: Instant,
     answer: bool,
     size_answers: SmallVec<[u16; SIZE_ANSWERS]>,
+    /// Tests that were sent, as heartbeats count them; theirs, as they count them; and how many of those did not come.
+    tests: u16,
+    their_tests: u16,
+    tests_lost: i64,
     rtt_us: Option<u32>,
     last_rtt_us: u32,
     /// Sixteen times the jitter, so that small changes are not rounded away.
@@ -159,6 +163,9 @@ impl Probe {
             ask_at: now,
             answer: false,
             size_answers: SmallVec::new(),
+            tests: 0,
+            their_tests: 0,
+            tests_lost: 0,
             rtt_us: None,
             last_rtt_us: 0,
             jitter_us_16: 0,
@@ -207,6 +214,22 @@ impl Probe {
         }
     }
 
+    /// Tests of the other side that did not come, as of its newest heartbeat: they were lost for their size, or at an address
+    /// where nobody is, and say nothing of the path's quality.
+    pub fn tests_lost(&self) -> i64 {
+        self.tests_lost
+    }
+
+    /// A datagram was sealed that need not arrive: heartbeats count it as a size test.
+    pub fn sent_aside(&mut self) {
+        self.tests = self.tests.wrapping_add(1);
+    }
+
+    /// Such a one came.
+    pub fn came_aside(&mut self) {
+        self.tests_lost = self.tests_lost.saturating_sub(1);
+    }
+
     /// The other side's address changed: nothing is known of the MTU, and the new address is asked at once.
     pub fn address_changed(&mut self, now: Instant) {
         self.search = Search::new();
@@ -243,6 +266,7 @@ impl Probe {
             return None;
         }
         let size = self.search.poll(self.patience(), now)?;
+        self.tests = self.tests.wrapping_add(1);
         let mut body = Body { flags: FULL, size: 0, sequence: 0, acknowledged: 0, held_us: 0, seen: 0 }.emit();
         body.resize(usize::from(size.saturating_sub(self.overhead)).max(BODY_LEN), 0);
         Some(body)
@@ -268,7 +292,7 @@ impl Probe {
         let proven = if self.alive(now) { PROVEN } else { 0 };
         Body {
             flags: ask | proven,
-            size: 0,
+            size: self.tests,
             sequence: self.sequence,
             acknowledged: self.theirs,
             held_us: held,
@@ -300,6 +324,7 @@ impl Probe {
         let before = (self.proven(now), self.mtu(), self.is_settled());
         let mut newest = false;
         if body.flags & FULL != 0 {
+            self.tests_lost = self.tests_lost.saturating_sub(1);
             // Answers wait in a short list: who sends more at once than it holds is asking in vain.
             if self.size_answers.len() < SIZE_ANSWERS {
                 self.size_answers.push(size);
@@ -325,6 +350,8 @@ impl Probe {
         }
         self.seen = self.seen.checked_shl(body.sequence - self.theirs).unwrap_or(0) | 1;
         (self.theirs, self.theirs_at) = (body.sequence, now);
+        let tests = body.size.wrapping_sub(std::mem::replace(&mut self.their_tests, body.size));
+        self.tests_lost = self.tests_lost.saturating_add(tests.into());
         let (were_alive, they_proved) = (self.alive(now), self.they_proved);
         self.they_proved = body.flags & PROVEN != 0;
         if body.acknowledged > self.acknowledged && body.acknowledged <= self.sequence {

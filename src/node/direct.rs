@@ -19,12 +19,15 @@
 
 use super::Node;
 use super::border::{Level, Output};
+use super::checks::{SILENT, arrivals};
 use super::knocks::{Bucket, Exchange, Heard};
 use super::whereabouts::Restraint;
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
-use crate::mesh::candidates::{Candidates, Checked, is_check};
+use crate::mesh::candidates::{Candidates, Checked, is_check, leave};
+use crate::mesh::cost::Cost;
 use crate::mesh::probe::Probe;
+use crate::mesh::routes::A_HOP;
 use crate::plane::Event;
 use crate::plane::fib::Fib;
 use crate::plane::path::Path;
@@ -46,8 +49,6 @@ const LINGER: Duration = Duration::from_secs(10);
 const PROOF_TIME: Duration = Duration::from_secs(5);
 /// A proven path waits so long for the search for its MTU, lest the first frames are cut into the smallest pieces.
 const MTU_TIME: Duration = Duration::from_millis(400);
-/// The path is silent after this: twice what lies between two heartbeats' answers, nearly.
-const SILENT: Duration = Duration::from_millis(1750);
 const FIRST_REST: Duration = Duration::from_secs(15);
 const LONGEST_REST: Duration = Duration::from_secs(600);
 /// For so long after the last relayed frame the status tells who hands them on.
@@ -92,6 +93,9 @@ pub(super) struct Direct {
     pub sealed: u64,
     told_mtu: (u16, bool),
     trouble_at: Instant,
+    pub cost: Cost,
+    /// One of the two ends found another way better, and when.
+    left: Option<Instant>,
 }
 
 impl Direct {
@@ -117,6 +121,8 @@ impl Direct {
             sealed: 0,
             told_mtu: (0, false),
             trouble_at: now,
+            cost: Cost::default(),
+            left: None,
         }
     }
 
@@ -136,6 +142,7 @@ impl Direct {
         let keys = self.exchange.as_ref().map_or_else(|| self.rekey_at(), Exchange::due);
         let mut at = keys.min(self.used_at + if self.ready { IDLE } else { IDLE + LINGER });
         at = at.min(self.retire.map_or(at, |(_, retire)| retire));
+        at = at.min(self.left.map_or(at, |left| left + LINGER));
         if self.epoch == 0 {
             return at;
         }
@@ -262,7 +269,9 @@ impl Node {
             direct.path.retire(epoch);
             self.published.fib_changed = true;
         }
-        if now - direct.used_at >= IDLE + LINGER {
+        if direct.left.is_some_and(|left| now - left >= LINGER) {
+            self.end_direct(peer, Some("the way by others is better".to_string()));
+        } else if now - direct.used_at >= IDLE + LINGER {
             self.end_direct(peer, None);
         } else if direct.epoch != 0 && !direct.proven && now - direct.since >= PROOF_TIME {
             let (all, _) = direct.candidates.count(now);
@@ -275,8 +284,34 @@ impl Node {
         } else if let Err(why) = self.tend_keys(peer) {
             self.end_direct(peer, Some(why));
         } else {
+            self.leave_direct(peer);
             self.probe_direct(peer);
             self.judge_direct(peer);
+        }
+    }
+
+    /// A heartbeat came: the path is left if it is worse than the way by others.
+    fn weigh_direct(&mut self, peer: PeerName) {
+        let now = self.now;
+        let Some(route) = self.published.routes.route(peer) else { return };
+        let Some(direct) = self.directs.paths.get_mut(&peer) else { return };
+        direct.cost.observe(arrivals(&direct.path, &direct.probe), direct.probe.quality(), now);
+        let is_worse = direct.cost.told().saturating_add(A_HOP) > route.cost && route.distance > 1;
+        if direct.proven && is_worse && direct.left.is_none() {
+            direct.left = Some(now);
+            self.leave_direct(peer);
+        }
+    }
+
+    /// Tells the other side that a path is left, as long as it is opened: it cannot know what we did not get.
+    fn leave_direct(&mut self, peer: PeerName) {
+        let Some(direct) = self.directs.paths.get_mut(&peer).filter(|direct| direct.left.is_some()) else { return };
+        let mut bytes = Vec::new();
+        if let Some(to) = direct.path.endpoint()
+            && direct.path.seal_probe(&leave(), &mut bytes)
+        {
+            direct.sealed += 1;
+            self.out.push_back(Output::Datagram { to, bytes });
         }
     }
 
@@ -292,6 +327,7 @@ impl Node {
         let mut bodies: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
         while let Some((to, body)) = direct.candidates.poll(now) {
             if restraint.allows(to.ip(), now) {
+                direct.probe.sent_aside();
                 bodies.push((to, body.to_vec()));
             }
         }
@@ -320,7 +356,7 @@ impl Node {
             (direct.proven, direct.since) = (proven, now);
         }
         let measured = direct.probe.is_settled() || now - direct.since >= MTU_TIME;
-        let ready = proven && now - direct.used_at < IDLE && (direct.ready || measured);
+        let ready = proven && direct.left.is_none() && now - direct.used_at < IDLE && (direct.ready || measured);
         if ready == std::mem::replace(&mut direct.ready, ready) {
             return;
         }
@@ -334,7 +370,7 @@ impl Node {
         let named = self.named(peer);
         match (ready, proven) {
             (true, _) => self.log(Level::Info, format!("direct path to {named}{at} is up, without a link")),
-            (false, true) => self.log(Level::Debug, format!("direct path to {named} rests: nothing to carry")),
+            (false, true) => self.log(Level::Debug, format!("direct path to {named} rests")),
             (false, false) => {
                 self.log(Level::Info, format!("direct path to {named}{at} is down: no heartbeat for 3 s"));
             }
@@ -368,6 +404,7 @@ impl Node {
         if is_check(&body) {
             match direct.candidates.handle(&body, from, now) {
                 Ok(Checked::Asked(answer)) => {
+                    direct.probe.came_aside();
                     let mut bytes = Vec::new();
                     if direct.path.seal_probe(&answer, &mut bytes) {
                         direct.sealed += 1;
@@ -375,6 +412,7 @@ impl Node {
                     }
                 }
                 Ok(Checked::Answered(_)) => _ = direct.choose(self.now),
+                Ok(Checked::Leave) => _ = direct.left.get_or_insert(self.now),
                 Ok(Checked::Late) | Err(_) => {}
             }
         } else if let Ok(heard) = direct.probe.handle(&body, size, now) {
@@ -386,6 +424,9 @@ impl Node {
             }
             if moved && !leads {
                 direct.lead_to(from, self.now);
+            }
+            if heard.newest {
+                self.weigh_direct(peer);
             }
         }
         self.probe_direct(peer);

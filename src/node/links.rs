@@ -356,6 +356,7 @@ impl Node {
             self.out.push_back(Output::Close { link: id });
         }
         let was_up = connected.tended.is_some();
+        self.keep_path(&mut connected, why.refusal());
         let successor = connected.peer.and_then(|peer| self.links.by_peer.get(&peer)).is_some_and(|link| *link != id);
         let text = why.text();
         if let Some(peer) = connected.peer.filter(|_| !successor) {

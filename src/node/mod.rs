@@ -14,6 +14,7 @@
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
 //! width    the MTU of attachments                            whereabouts   which addresses are told, and tried
 //! direct   paths to peers without links, and their keys (knocks)   places   who gets a link where not all can
+//! checks   at which addresses peers answer                      kept     paths whose links broke
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -23,11 +24,13 @@ mod addresses;
 mod admit;
 mod attach;
 pub mod border;
+mod checks;
 pub mod command;
 mod direct;
 mod expose;
 mod jobs;
 mod journal;
+mod kept;
 mod knocks;
 mod letters;
 mod links;
@@ -66,6 +69,7 @@ use command::HOST_KEY;
 use direct::Directs;
 use jobs::Jobs;
 use journal::Journal;
+use kept::KeptPaths;
 use links::Links;
 use neighbours::Neighbourhood;
 use publish::Published;
@@ -136,6 +140,7 @@ pub struct Node {
     unsettled: bool,
     links: Links,
     directs: Directs,
+    kept: KeptPaths,
     whereabouts: Whereabouts,
     dialer: Dialer,
     peers: Peers,
@@ -192,6 +197,7 @@ impl Node {
             unsettled: true,
             links: Links::default(),
             directs: Directs::default(),
+            kept: KeptPaths::default(),
             whereabouts: Whereabouts::default(),
             dialer: Dialer::new(rng.random()),
             peers: Peers::new(record),
@@ -251,6 +257,7 @@ impl Node {
                 self.dialer.network_changed(self.now);
                 self.routes_changed();
                 self.hurry_directs();
+                self.hurry_kept();
             }
             Input::Addresses(all) => self.own_addresses(&all),
             Input::Tick => {}
@@ -276,6 +283,7 @@ impl Node {
     /// Runs what fell due, then publishes and sends what changed.
     fn settle(&mut self) {
         self.tend_links();
+        self.tend_kept();
         self.tend_directs();
         self.dial_due();
         self.tell.topology.handle(self.now);
@@ -299,6 +307,7 @@ impl Node {
         let all = [
             self.links_deadline(),
             self.directs.deadline(self.now),
+            self.kept.deadline(self.now),
             if self.stopping { None } else { self.dialer.deadline() },
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),

@@ -9,6 +9,8 @@ use super::border::{Level, LinkId, Output};
 use super::rekey::{Fresh, KeyStep, Rekey};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
+use crate::mesh::candidates::{Candidates, is_check};
+use crate::mesh::cost::Cost;
 use crate::mesh::probe::Probe;
 use crate::plane::Event;
 use crate::plane::fib::PathId;
@@ -47,12 +49,17 @@ pub(super) struct Tended {
     /// What the data plane was told of the MTU, and whether it is the limit.
     told_mtu: (u16, bool),
     /// Datagrams that were sealed when that was last looked at: more now, and data flows.
-    sealed: u64,
+    pub sealed: u64,
+    /// Where the peer may be reached besides.
+    pub candidates: Candidates,
+    pub trouble_at: Instant,
+    /// What the mesh is told of its quality.
+    pub cost: Cost,
 }
 
 impl Tended {
     /// Tells the data plane what was found out of the MTU. Returns whether the mesh is to know it too.
-    fn tell_mtu(&mut self) -> bool {
+    pub fn tell_mtu(&mut self) -> bool {
         let found = (self.probe.mtu(), self.probe.is_settled());
         if found == std::mem::replace(&mut self.told_mtu, found) {
             return false;
@@ -67,7 +74,11 @@ impl Tended {
 
     pub fn deadline(&self, now: Instant) -> Instant {
         let keys = self.rekey.deadline();
-        if self.rekey.active() == 0 { keys } else { keys.min(self.probe.deadline(now)) }
+        if self.rekey.active() == 0 {
+            return keys;
+        }
+        let checks = self.candidates.deadline();
+        checks.into_iter().fold(keys.min(self.probe.deadline(now)), Instant::min)
     }
 }
 
@@ -104,13 +115,21 @@ impl Node {
             settled_mtu: 0,
             told_mtu: (0, false),
             sealed: 0,
+            candidates: Candidates::default(),
+            trouble_at: self.now,
+            cost: Cost::default(),
         });
+        self.tell_candidates(id);
         self.published.fib_changed = true;
     }
 
     pub(super) fn used_indexes(&self) -> BTreeSet<u32> {
         let paths = self.links.all.values().filter_map(|connected| connected.tended.as_ref());
-        paths.flat_map(|tended| tended.path.indexes()).chain(self.directs.indexes()).collect()
+        paths
+            .flat_map(|tended| tended.path.indexes())
+            .chain(self.directs.indexes())
+            .chain(self.kept.indexes())
+            .collect()
     }
 
     /// A message about keys.
@@ -159,6 +178,7 @@ impl Node {
             Ok(steps) => self.key_steps(id, steps),
             Err(refusal) => return connected.link.refuse(refusal),
         }
+        self.send_checks(id);
         self.send_probes(id);
         self.judge_path(id);
     }
@@ -169,7 +189,7 @@ impl Node {
         tended.is_some_and(|tended| tended.rekey.due(tended.path.counter(), self.now))
     }
 
-    fn send_probes(&mut self, id: LinkId) {
+    pub(super) fn send_probes(&mut self, id: LinkId) {
         let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
         let Some(to) = tended.path.endpoint().filter(|_| tended.rekey.active() != 0) else { return };
         let sealed = tended.path.counter();
@@ -237,17 +257,23 @@ impl Node {
         };
         let of_path = |tended: &Tended| tended.path.id() == path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
-        let Some((id, connected)) = found else { return self.direct_probed(event) };
+        let Some((id, connected)) = found else { return self.probed_without_link(event) };
         let Event::Probe { body, .. } = event else { return };
-        let (id, nickname) = (*id, connected.nickname());
+        let (id, nickname, leads) = (*id, connected.nickname(), connected.link.role() == Role::Dialer);
         let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
+        if is_check(&body) {
+            return self.checked(id, &body, from);
+        }
         let Ok(heard) = tended.probe.handle(&body, size, at.min(self.now)) else { return };
         let old = tended.path.endpoint();
-        if heard.newest && old != Some(from) {
+        if heard.newest && old != Some(from) && !(leads && tended.is_aside(from)) {
             tended.path.set_endpoint(from);
             tended.probe.address_changed(self.now);
             let line = format!("path to {peer}({nickname}) moved to {from}");
             self.log_about(from.ip(), line);
+        }
+        if heard.newest {
+            self.weigh_path(id);
         }
         self.send_probes(id);
         if heard.changed {
@@ -259,6 +285,9 @@ impl Node {
     pub(super) fn routes_changed(&mut self) {
         for tended in self.links.all.values_mut().filter_map(|connected| connected.tended.as_mut()) {
             tended.probe.route_changed(self.now);
+            // From a new address the other side hears of it.
+            tended.probe.hurry(self.now);
+            tended.candidates.trouble(self.now);
         }
     }
 }

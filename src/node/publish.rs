@@ -84,8 +84,10 @@ impl Node {
             let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
             let mtu = tended.settled_mtu;
             let seen = tended.path.endpoint().filter(|_| established);
-            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu, seen, cost: 0 });
+            let cost = if established { tended.cost.told() } else { 0 };
+            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu, seen, cost });
         }
+        self.kept.record(&mut links);
         let networks = self.attachments.open_networks();
         let addresses = self.whereabouts.told.clone();
         if self.peers.update_me(|me| (me.links, me.networks, me.addresses) = (links, networks, addresses)) {
@@ -131,6 +133,7 @@ impl Node {
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
             self.weigh_paths();
             self.forget_unreachable();
+            self.review_candidates();
             self.review_directs();
             self.discover();
             self.refresh_neighbours(true);
@@ -144,7 +147,7 @@ impl Node {
     fn publish_fib(&mut self) {
         self.published.epoch += 1;
         let routes = self.published.routes.clone();
-        let path_of = |peer: &PeerName| self.links.up(*peer)?.1.tended.as_ref().map(|tended| tended.path.clone());
+        let path_of = |peer: &PeerName| self.path_beside(*peer);
         let paths: Vec<Option<Arc<Path>>> = routes.neighbours().iter().map(path_of).collect();
         let mut fib = Fib { epoch: self.published.epoch, me: self.peers.me().short, ..Fib::empty() };
         for route in routes.reachable() {
@@ -158,6 +161,7 @@ impl Node {
             fib.paths.insert(tended.path.id(), tended.path.clone());
             fib.by_index.extend(tended.path.indexes().into_iter().map(|index| (index, tended.path.clone())));
         }
+        self.fill_kept(&mut fib);
         self.fill_directs(&mut fib);
         self.attachments.fill(&mut fib);
         fib.neighbours = self.neighbourhood.table.clone();

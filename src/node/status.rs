@@ -214,6 +214,9 @@ pub struct PeerLink {
     pub established: bool,
     /// Round-trip time, microseconds; 0 while unknown.
     pub rtt_us: u32,
+    /// What the way by it costs, microseconds; see `mesh::cost`.
+    #[serde(default)]
+    pub cost: u32,
     /// Largest datagram that gets through, bytes of UDP payload; 0 while unknown.
     #[serde(default)]
     pub mtu: u16,

@@ -192,6 +192,7 @@ impl Node {
             address: link.address,
             established: link.established,
             rtt_us: link.rtt_us,
+            cost: link.cost,
             mtu: link.mtu,
         };
         Peer {

@@ -199,6 +199,15 @@ impl Path {
         self.state.load().active.as_ref().map_or(0, |keys| keys.sealed.load(Ordering::Relaxed))
     }
 
+    /// What came of what the neighbour sealed in the active epoch: (epoch, sent, came), as `crypto::replay` counts it. Nothing in
+    /// clear, where frames are not told from what is lost.
+    pub fn arrivals(&self) -> Option<(u16, u64, u64)> {
+        let state = self.state.load();
+        let keys = state.active.as_ref().filter(|_| state.sealed)?;
+        let (sent, came) = keys.window().tally();
+        Some((keys.number, sent, came))
+    }
+
     /// Where datagrams go, and whence those in clear must come.
     pub fn set_endpoint(&self, endpoint: SocketAddr) {
         self.change(|state| state.endpoint = Some(endpoint));

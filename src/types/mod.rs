@@ -5,6 +5,7 @@
 //! as a 24-bit network id. Attachment: a namespace's interface on a network.
 
 mod address;
+mod elsewhere;
 mod instant;
 mod interface;
 mod mac;
@@ -17,6 +18,7 @@ mod secret;
 mod target;
 
 pub use address::{AddressRequest, HostAddress, parse_requests};
+pub use elsewhere::objection;
 pub use instant::Instant;
 pub use interface::InterfaceFilter;
 pub use mac::Mac;

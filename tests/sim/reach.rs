@@ -3,7 +3,9 @@
 use super::machine::Options;
 use super::mesh::{assert_floods_once, attach_all};
 use super::world::{H, KEPT, World, millis, secs};
+use rnet::node::border::Input;
 use rnet::node::status::{Connection, ConnectionState};
+use std::net::IpAddr;
 
 const NET: &str = "10.2.1.0/24";
 
@@ -246,4 +248,144 @@ fn many_peers_with_eight_links_each_talk_directly() {
         assert!(world.run_until(secs(1), direct).is_some(), "{a:?} and {b:?} within a second");
         assert!(world.ping(a, b, NET));
     }
+}
+
+/// b and c behind translators, both linked with a.
+fn translated(seed: u64, random: [bool; 2]) -> (World, [H; 3]) {
+    let mut world = World::new(seed);
+    let [a, b, c] = world.hosts();
+    for (n, (h, random)) in [b, c].into_iter().zip(random).enumerate() {
+        world.hosts[h.0].nat = Some(format!("198.51.100.{}:5000{n}", n + 2).parse().unwrap());
+        world.hosts[h.0].nat_random = random;
+        world.hosts[h.0].nat_life = secs(30);
+    }
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    world.launch(c, &[a]);
+    attach_all(&mut world, &[a, b, c]);
+    world.run_for(secs(3));
+    (world, [a, b, c])
+}
+
+#[test]
+fn two_behind_translators_meet_directly_where_their_ports_stay_the_same() {
+    let (mut world, [_, b, c]) = translated(320, [false, false]);
+    let (start, flow) = (world.now, world.flow((b, c), NET, millis(20), secs(20)));
+    let direct =
+        |world: &mut World| is(world, b, c, ConnectionState::Direct) && is(world, c, b, ConnectionState::Direct);
+    assert!(world.run_until(secs(1), direct).is_some());
+    world.run_for(secs(20));
+    let (sent, answered) = world.answered(flow, start, world.now);
+    assert!(sent <= answered + 1, "{sent} {answered}");
+}
+
+#[test]
+fn two_behind_translators_that_take_a_port_for_each_are_relayed_and_told_so() {
+    let (mut world, [a, b, c]) = translated(321, [true, true]);
+    let (start, flow) = (world.now, world.flow((b, c), NET, millis(100), secs(20)));
+    world.run_for(secs(15));
+    for (from, to) in [(b, c), (c, b)] {
+        let relayed = connection(&mut world, from, to).unwrap();
+        assert_eq!((relayed.state, relayed.via.unwrap().0), (ConnectionState::Relayed, world.name(a)));
+        assert!(relayed.info.contains("no answer over UDP"), "{}", relayed.info);
+    }
+    world.run_for(secs(6));
+    let (sent, answered) = world.answered(flow, start, world.now);
+    assert_eq!(sent, answered + 1);
+}
+
+#[test]
+fn idle_peer_behind_a_translator_is_reached_after_ten_minutes() {
+    let (mut world, [a, b, _]) = translated(322, [false, true]);
+    assert!(world.ping(a, b, NET));
+    let links = world.next_connection;
+    world.run_for(secs(600));
+    let id = world.send_echo(a, b, super::world::net(NET), 56);
+    assert!(world.run_until(millis(50), |world| world.hosts[a.0].answered.contains_key(&id)).is_some(), "at once");
+    assert_eq!(world.next_connection, links, "by the same link");
+}
+
+#[test]
+fn translator_that_takes_another_address_is_survived_within_two_seconds_without_a_link() {
+    for (reset, random) in [(false, false), (true, false), (false, true)] {
+        let (mut world, [a, b, _]) = translated(323, [random, false]);
+        let flow = world.flow((a, b), NET, millis(20), secs(30));
+        world.run_for(secs(4));
+        let (cut, links) = (world.now, world.next_connection);
+        world.rebind(b, "198.51.100.77:61000".parse().unwrap(), reset);
+        let back = |world: &mut World| world.first_answered(flow, cut).is_some();
+        let took = world.run_until(secs(2), back).expect("within 2 s");
+        assert!(took < secs(2));
+        assert_eq!(world.next_connection, links, "no link was made for it: {reset} {random}");
+        let again = world.now;
+        world.run_for(secs(20));
+        assert!(world.are_neighbours(a, b), "the link is made anew");
+        let (sent, answered) = world.answered_since(flow, again);
+        assert_eq!(sent, answered, "which nobody notices: {reset} {random}");
+        assert!(world.hosts[a.0].has_logged("moved to 198.51.100.77"));
+    }
+}
+
+#[test]
+fn moved_host_keeps_its_traffic_while_its_link_dies_and_is_made_again() {
+    let mut world = World::new(324);
+    let [a, b] = world.hosts();
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    attach_all(&mut world, &[a, b]);
+    world.run_for(secs(3));
+    let flow = world.flow((a, b), NET, millis(20), secs(40));
+    world.run_for(secs(1));
+    let moved = world.now;
+    world.move_to(b, "198.51.100.9".parse().unwrap());
+    world.run_for(secs(30));
+    assert!(world.are_neighbours(a, b));
+    let back = world.first_answered(flow, moved).unwrap();
+    assert!(back - moved < millis(200), "{:?}", back - moved);
+    let (sent, answered) = world.answered_since(flow, back);
+    assert_eq!(sent, answered);
+}
+
+#[test]
+fn of_several_addresses_another_takes_over_when_the_one_in_use_dies() {
+    let mut world = World::new(325);
+    let [a, b] = world.hosts();
+    world.hosts[b.0].more_ips = vec!["198.51.100.50".parse().unwrap()];
+    world.launch(b, &[]);
+    world.launch(a, &[b]);
+    attach_all(&mut world, &[a, b]);
+    world.run_for(secs(5));
+    let flow = world.flow((a, b), NET, millis(20), secs(30));
+    world.run_for(secs(1));
+    let first = connection(&mut world, a, b).unwrap().path.unwrap().endpoint.ip();
+    world.dead_ips.insert(first);
+    let cut = world.now;
+    world.run_for(secs(10));
+    let back = world.first_answered(flow, cut).expect("the other address takes over");
+    assert!(back - cut < secs(3), "{:?}", back - cut);
+    let now = connection(&mut world, a, b).unwrap().path.unwrap().endpoint.ip();
+    assert_ne!(now, first);
+}
+
+#[test]
+fn forged_addresses_draw_a_few_checks_and_no_more() {
+    let mut world = World::new(326);
+    let [a, b, victim] = world.hosts();
+    let nobody = world.hosts[victim.0].ip;
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    world.wiretap = Some(Vec::new());
+    // b lies about where it is, again and again, and a has trouble with its lines.
+    for round in 0..60_u8 {
+        let mut all = vec![("eth0".to_string(), nobody)];
+        all.extend((0..round % 3).map(|n| ("eth0".to_string(), IpAddr::from([203, 0, 113, n]))));
+        world.feed(b, Input::Addresses(all));
+        world.feed(a, Input::NetworkChanged);
+        world.run_for(secs(1));
+    }
+    let arrived = world.wiretap.take().unwrap();
+    let there = arrived.iter().filter(|(_, to, _)| to.ip() == nobody);
+    let lengths: Vec<usize> = there.map(|(_, _, bytes)| bytes.len()).collect();
+    assert!(!lengths.is_empty() && lengths.len() <= 12, "{} in a minute", lengths.len());
+    assert!(lengths.iter().all(|length| *length <= 56));
 }

@@ -108,6 +108,11 @@ pub struct World {
     pub walls: BTreeSet<(H, H)>,
     /// Between these a firewall lets TCP pass and UDP not.
     pub no_udp: BTreeSet<(H, H)>,
+    /// Addresses that nothing gets to any more.
+    pub dead_ips: BTreeSet<IpAddr>,
+    /// Shares of datagrams lost between two hosts, and what is added to their way.
+    pub lossy: BTreeMap<(H, H), f64>,
+    pub slow: BTreeMap<(H, H), Duration>,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
     pub sent: BTreeMap<u64, Sent>,
@@ -135,6 +140,9 @@ impl World {
             weather: Weather::default(),
             walls: BTreeSet::new(),
             no_udp: BTreeSet::new(),
+            dead_ips: BTreeSet::new(),
+            lossy: BTreeMap::new(),
+            slow: BTreeMap::new(),
             connections: BTreeMap::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
@@ -163,7 +171,10 @@ impl World {
             ip,
             line_mtu: usize::MAX,
             nat: None,
-            contacted: BTreeSet::new(),
+            nat_random: false,
+            nat_life: Duration::MAX,
+            contacted: BTreeMap::new(),
+            more_ips: Vec::new(),
             key: generate_key(self.rng.random()),
             uid: Uid(self.rng.random()),
             options,
@@ -222,8 +233,7 @@ impl World {
             version: "sim".into(),
         };
         let mut node = Node::new(config, plane.clone(), now);
-        let own = vec![("eth0".to_string(), self.hosts[h.0].ip)];
-        node.handle(Input::Addresses(own), now);
+        node.handle(Input::Addresses(self.hosts[h.0].addresses()), now);
         let host = &mut self.hosts[h.0];
         host.process = Some(Process {
             node,
@@ -370,6 +380,11 @@ impl World {
         let sent = asked.iter().filter(|(at, _)| (from..to).contains(at));
         let answered = sent.clone().filter(|(_, id)| self.hosts[h.0].answered.contains_key(id));
         (sent.count(), answered.count())
+    }
+
+    /// The same up to now, without what is still under way.
+    pub fn answered_since(&self, flow: usize, from: Instant) -> (usize, usize) {
+        self.answered(flow, from, Instant::from_nanos(self.now.nanos().saturating_sub(100_000_000)))
     }
 
     // ---- what a story asks
