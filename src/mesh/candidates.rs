@@ -241,20 +241,23 @@ impl Candidates {
 
     /// Where the path should lead: `current` while nothing better answers. `silent`: nothing comes back from `current`.
     pub fn best(&self, current: Option<SocketAddr>, silent: bool, now: Instant) -> Option<SocketAddr> {
-        let answering = self.list.iter().filter(|candidate| candidate.answers(now));
-        let nearest = answering.min_by_key(|candidate| candidate.rtt_us.unwrap_or(u32::MAX));
+        let rtt = |candidate: &&Candidate| candidate.rtt_us.unwrap_or(u32::MAX);
+        if silent {
+            let fresh = |at: Instant| now - at < LOST;
+            let others = self.list.iter().filter(|candidate| Some(candidate.to) != current);
+            let answering = others.filter(|candidate| candidate.answered.is_some_and(fresh));
+            return answering.min_by_key(rtt).map(|candidate| candidate.to).or(current);
+        }
+        let nearest = self.list.iter().filter(|candidate| candidate.answers(now)).min_by_key(rtt);
         let (Some(nearest), Some(current)) = (nearest, current) else {
             return nearest.map(|candidate| candidate.to).or(current);
         };
         let known = self.list.iter().find(|candidate| candidate.to == current && candidate.answers(now));
+        // One that was never checked works all the same.
+        let Some(rtt) = known.and_then(|candidate| candidate.rtt_us) else { return Some(current) };
         let margin = |rtt: u32| rtt.saturating_add((rtt / 4).max(MARGIN_US));
-        match known.and_then(|candidate| candidate.rtt_us) {
-            Some(rtt) if !silent && margin(nearest.rtt_us.unwrap_or(u32::MAX)) >= rtt => Some(current),
-            // Not among those that were checked, yet it works.
-            None if !silent => Some(current),
-            _ if silent && nearest.answered.is_none_or(|at| now - at >= LOST) => Some(current),
-            _ => Some(nearest.to),
-        }
+        let is_nearer = margin(nearest.rtt_us.unwrap_or(u32::MAX)) < rtt;
+        Some(if is_nearer { nearest.to } else { current })
     }
 
     /// Whether the mesh tells of this address.

@@ -170,9 +170,8 @@ mod tests {
             let sent = pace * 250 / 1000;
             arrivals.sent += sent;
             arrivals.came += sent;
-            if lost != 0 {
-                arrivals.came = arrivals.came.saturating_sub((arrivals.sent / lost) - ((arrivals.sent - sent) / lost));
-            }
+            let so_far = |sent: u64| sent.checked_div(lost).unwrap_or(0);
+            arrivals.came -= so_far(arrivals.sent) - so_far(arrivals.sent - sent);
             if cost.observe(*arrivals, quality(1000, 0), at(ms)) {
                 told.push(ms);
             }

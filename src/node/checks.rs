@@ -28,7 +28,7 @@ impl Tended {
     }
 
     fn alarm(&mut self, now: Instant) {
-        if self.proven && self.probe.silent_for(now) >= SILENT && now - self.trouble_at >= ALARM_SPACING {
+        if self.probe.silent_for(now) >= SILENT && now - self.trouble_at >= ALARM_SPACING {
             self.trouble_at = now;
             self.candidates.trouble(now);
         }

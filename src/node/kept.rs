@@ -131,6 +131,8 @@ impl Node {
             old.tended.path.set_ready(false);
         }
         self.published.fib_changed = true;
+        // The dialer may need other addresses than before.
+        self.published.routes_changed = true;
     }
 
     /// Time passed for paths without their links.

@@ -59,11 +59,13 @@ impl Node {
         self.dialer.discover(&found, self.now);
     }
 
-    /// Where others reached these peers.
+    /// Where others reached these peers, and where they say to be.
     fn targets_of(&self, wanted: &BTreeSet<PeerName>) -> BTreeMap<Target, PeerName> {
         let mut found: BTreeMap<Target, PeerName> = BTreeMap::new();
         let mut per_peer: BTreeMap<PeerName, usize> = BTreeMap::new();
         for (name, record) in self.peers.iter().filter(|(name, _)| self.published.linked.contains(*name)) {
+            let own = record.addresses.iter().filter(|at| wanted.contains(&name) && self.is_elsewhere(**at));
+            found.extend(own.take(ADDRESSES_OF_A_PEER).map(|at| (Target::from_addr(*at), name)));
             let may_dial = |link: &&LinkRecord| wanted.contains(&link.peer) && self.is_elsewhere(link.address);
             for link in record.links.iter().filter(|_| name != self.me).filter(may_dial) {
                 let count = per_peer.entry(link.peer).or_default();

@@ -148,7 +148,19 @@ impl Node {
                 via: Some((via, self.nickname_of(via))),
             })
         });
-        directs.chain(relayed).collect()
+        let unlinked = self.kept.0.iter().filter(|(peer, _)| self.links.up(**peer).is_none());
+        let kept = unlinked.map(|(peer, kept)| Connection {
+            address: kept.address.to_string(),
+            outbound: kept.outbound,
+            state: ConnectionState::Direct,
+            peer: Some((*peer, kept.nickname.clone())),
+            info: "its link broke".to_string(),
+            retry_in: None,
+            encrypted: self.config.psk.is_some(),
+            path: self.measured((&kept.tended.path, &kept.tended.probe), kept.tended.rekey.active(), kept.tended.since),
+            via: None,
+        });
+        directs.chain(kept).chain(relayed).collect()
     }
 
     fn seconds_until(&self, at: Instant) -> u64 {

@@ -33,10 +33,12 @@ mod hostile;
 mod inside;
 mod integrity;
 mod isolation;
+mod lan;
 mod launch;
 mod leftovers;
 mod limits;
 mod neighbours;
+mod reach;
 mod refusals;
 mod room;
 mod scenario;
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         widths::facts(),
         integrity::facts(),
         datapath::facts(),
+        reach::facts(),
         trouble::facts(),
         leftovers::facts(),
         demo::facts(),
