@@ -66,6 +66,7 @@ def measure(row: Row, underlay: str, number: int, times: Times, pps: Path) -> Se
         target = row.peer.start(room)
         until("the first ping gets through", 20, lambda: room.healthy() and target.answers())
         row.peer.check(room)
+        unpaced(target)
         seen.notes["mtu"] = target.mtu()
         Bench(room, target, times, pps, seen).all()
     except TROUBLE as why:
@@ -76,6 +77,26 @@ def measure(row: Row, underlay: str, number: int, times: Times, pps: Path) -> Se
         except TROUBLE as why:
             seen.errors["removal"] = str(why)
     return seen
+
+
+def unpaced(target: Target) -> None:
+    """The client's connections use cubic from their first packet on.
+
+    `iperf3 -C cubic` sets it on a connection that stands: where the machine's default is bbr, bbr's pacing stays on, and what is
+    measured is a timer.
+    """
+    routes = target.client.ip("route", "show", "match", target.address).splitlines()
+    if not routes:
+        raise Failed(f"{target.client.name} has no route to {target.address}")
+    target.client.ip("route", "change", *max(routes, key=prefix).split(), "congctl", "cubic")
+
+
+def prefix(route: str) -> int:
+    """Bits of the destination in a line of `ip route`."""
+    destination = route.split()[0]
+    if destination == "default":
+        return 0
+    return int(destination.partition("/")[2] or 32)
 
 
 class Bench:

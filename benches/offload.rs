@@ -3,13 +3,14 @@
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
 use etherparse::{PacketBuilder, TcpHeader};
+use rnet::plane::Place;
 use rnet::plane::fib::PortId;
 use rnet::plane::offload::{Arrival, Coalescer, Layout, Merge, Segments, Way, checksum};
 use rnet::types::ShortId;
 use rnet::wire::virtio::{Gso, GsoKind, Offload};
 use std::hint::black_box;
 
-const WAY: Way = Way { port: PortId(1), origin: ShortId(2) };
+const WAY: Way = Way { port: PortId(1), origin: Place::Peer(ShortId(2)) };
 const BOTH: Merge = Merge { tcp: true, udp: true };
 
 /// TCP with time stamps, as the kernel sends it.

@@ -8,7 +8,7 @@ use planes::{Memory, PORT, address, chain, frame, mac};
 use rnet::plane::Plane;
 use rnet::plane::fib::Fib;
 use rnet::plane::macs::{MacTable, Place};
-use rnet::plane::switch;
+use rnet::plane::switch::{self, Came};
 use rnet::types::{Instant, Mac, NetId, ShortId};
 use rnet::wire::virtio::Offload;
 use std::hint::black_box;
@@ -44,12 +44,13 @@ fn verdict(c: &mut Criterion) {
     }
     let [plane, ..] = chain();
     let fib: &Fib = &plane.fib();
+    let came = Came { network: net, entry: &fib.networks[&net], port: PORT };
     let mut group = c.benchmark_group("switch");
     group.throughput(Throughput::Elements(many.len() as u64));
     group.bench_function("verdict among 4096 MACs", |b| {
         b.iter(|| {
             for mac in &many {
-                black_box(switch::from_bridge(fib, &macs, net, *mac, NOW));
+                black_box(switch::from_port(fib, &macs, came, *mac, NOW));
             }
         })
     });

@@ -8,9 +8,10 @@
 
 use crate::ipam::Init;
 use crate::types::{
-    InterfaceFilter, Invalid, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target, objection,
+    Framing, InterfaceFilter, Invalid, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target, objection,
 };
 use crate::wire::datagram::{INNER_LEN, OUTER_LEN, TAG_LEN};
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -40,6 +41,8 @@ pub const DEFAULT_RANGE: &str = "10.32.0.0/12";
 pub const DEFAULT_RECLAIM: Duration = Duration::from_secs(3600);
 /// Ranges at most.
 const MAX_RANGES: usize = 16;
+/// Trusted subnets at most.
+const MAX_SUBNETS: usize = 256;
 /// Control socket and lock live here, unless told otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/rnet";
 /// Identity, state and log live here, unless told otherwise.
@@ -80,7 +83,7 @@ const fn spec(name: &'static str, env: &'static str, form: Form) -> Spec {
 }
 
 /// Every option of `launch`, for all three layers. `peers` stands on the command line without a name.
-pub const OPTIONS: [Spec; 28] = [
+pub const OPTIONS: [Spec; 30] = [
     spec("peers", "RNET_PEERS", Form::List),
     spec("port", "RNET_PORT", Form::Value),
     spec("host", "RNET_HOST", Form::Value),
@@ -100,6 +103,8 @@ pub const OPTIONS: [Spec; 28] = [
     spec("ipalloc-init", "RNET_IPALLOC_INIT", Form::Value),
     spec("ipalloc-reclaim", "RNET_IPALLOC_RECLAIM", Form::Value),
     spec("mtu", "RNET_MTU", Form::Value),
+    spec("framing", "RNET_FRAMING", Form::Value),
+    spec("trusted-subnets", "RNET_TRUSTED_SUBNETS", Form::List),
     spec("capture", "RNET_CAPTURE", Form::Value),
     spec("offload", "RNET_OFFLOAD", Form::Value),
     spec("threads", "RNET_THREADS", Form::Value),
@@ -232,6 +237,10 @@ pub struct Config {
     pub reclaim: Option<Duration>,
     /// MTU of attachments.
     pub mtu: Mtu,
+    /// What carries frames between peers where nothing is encrypted; none: the fastest that this machine has.
+    pub framing: Option<Framing>,
+    /// Where peers are that need no encryption, if they say the same of us.
+    pub trusted_subnets: Vec<IpNet>,
     /// How frames are captured.
     pub capture: CaptureKind,
     /// Whether the kernel is asked to leave checksums and the cutting of super-frames to us.
@@ -296,6 +305,8 @@ impl Config {
             init: reader.value("ipalloc-init", init),
             reclaim: reader.value("ipalloc-reclaim", reclaim).unwrap_or(Some(DEFAULT_RECLAIM)),
             mtu: reader.value("mtu", mtu).unwrap_or(Mtu::Auto),
+            framing: reader.choice("framing", FRAMINGS).unwrap_or(None),
+            trusted_subnets: reader.subnets(),
             capture: reader.choice("capture", CAPTURES).unwrap_or(CaptureKind::Tap),
             offload: reader.choice("offload", OFFLOADS).unwrap_or(true),
             threads: reader.value("threads", threads).unwrap_or(None),
@@ -310,6 +321,8 @@ impl Config {
     }
 }
 
+const FRAMINGS: &[(&str, Option<Framing>)] =
+    &[("auto", None), ("kernel", Some(Framing::Kernel)), ("vxlan", Some(Framing::Vxlan)), ("udp", Some(Framing::Udp))];
 const CAPTURES: &[(&str, CaptureKind)] = &[("tap", CaptureKind::Tap), ("pcap", CaptureKind::Pcap)];
 const OFFLOADS: &[(&str, bool)] = &[("auto", true), ("off", false)];
 const LEVELS: &[(&str, LogLevel)] = &[
@@ -480,6 +493,23 @@ impl Reader<'_> {
         ranges
     }
 
+    /// Subnets, separated by spaces or commas; host bits do not matter. An empty text means none.
+    fn subnets(&mut self) -> Vec<IpNet> {
+        let Some((label, texts)) = self.texts("trusted-subnets") else { return Vec::new() };
+        let mut subnets: Vec<IpNet> = Vec::new();
+        for word in texts.iter().flat_map(|text| text.split([' ', ','])).filter(|word| !word.is_empty()) {
+            let single = || word.parse::<IpAddr>().map(IpNet::from);
+            match word.parse::<IpNet>().or_else(|_| single()) {
+                Ok(subnet) => subnets.push(subnet.trunc()),
+                Err(_) => self.fault(label.clone(), expected(word, "a subnet such as 192.0.2.0/24 or fd00::/8")),
+            }
+        }
+        if subnets.len() > MAX_SUBNETS {
+            self.fault(label, format!("at most {MAX_SUBNETS} subnets can be given"));
+        }
+        subnets
+    }
+
     fn choice<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         let find = |text: &str| choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
@@ -581,6 +611,18 @@ impl Reader<'_> {
         }
     }
 
+    /// A framing that was asked for by its name and could never be used.
+    fn check_framing(&mut self, config: &Config) {
+        let Some(framing) = config.framing.filter(|framing| *framing != Framing::Udp) else { return };
+        let label = self.texts("framing").map(|(label, _)| label).unwrap_or_default();
+        if config.password.is_some() && config.trusted_subnets.is_empty() {
+            let why = "is for paths that are not encrypted, and a password encrypts all: give --trusted-subnets too, or no --framing";
+            self.fault(label, format!("{framing} {why}"));
+        } else if config.port == u16::MAX {
+            self.fault(label, format!("{framing} takes the UDP port after --port {}: give a lower one", config.port));
+        }
+    }
+
     /// Faults that only the values together have.
     fn check_whole(&mut self, config: &Config) {
         if config.resume && !config.targets.is_empty() {
@@ -592,6 +634,7 @@ impl Reader<'_> {
                 self.fault(label, "is of no use without an --ipalloc-range".to_string());
             }
         }
+        self.check_framing(config);
         let outside = |subnet: &Network| !config.ranges.iter().any(|range| overlap(*range, *subnet));
         if let Some(subnet) = config.default_subnet.filter(|s| !config.ranges.is_empty() && outside(s)) {
             let label = self.texts("ipalloc-default-subnet").map(|(label, _)| label).unwrap_or_default();

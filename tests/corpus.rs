@@ -141,7 +141,8 @@ fn messages() -> Vec<Vec<u8>> {
     let nickname = Nickname::new("host2");
     let range = "10.32.0.0/12".to_string();
     let (uid, connection) = (Uid(u64::MAX), 251);
-    let intro = Intro { nickname, uid, connection, port: 6783, aes: true, password: true, range };
+    let (port, vxlan) = (6783, 6784);
+    let intro = Intro { nickname, uid, connection, port, aes: true, password: true, vxlan, trusts: false, range };
     let offer = PathOffer { epoch: 7, index: 0xa1a2_a3a4, ephemeral: [0x5e; 32] };
     let refusal = Refusal::RangeMismatch { theirs: "10.0.0.0/8".into(), ours: "10.32.0.0/12".into() };
     let name = PeerName(Mac([2, 0, 0, 0, 0, 1]));

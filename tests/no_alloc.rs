@@ -3,7 +3,7 @@
 #[path = "../benches/planes/mod.rs"]
 mod planes;
 
-use planes::{Memory, PORT, address, chain, frame, mac, super_frame};
+use planes::{Memory, PORT, address, chain, chain_with_vtep, frame, mac, super_frame, vtep};
 use rnet::plane::{Plane, Takes};
 use rnet::types::{Instant, Mac};
 use rnet::wire::virtio::Offload;
@@ -120,6 +120,48 @@ fn a_super_frame_costs_no_allocation_cut_or_put_together() {
         assert_eq!(ALLOCATIONS.get() - before, 0);
     }
     assert_eq!(planes[2].counters().drops().count(), 0);
+}
+
+#[test]
+fn a_frame_to_or_from_a_vtep_costs_no_allocation() {
+    let planes = chain_with_vtep();
+    let (mut memory, mut back) = (Memory::new(), Memory::new());
+    memory.takes = Takes { checksum: true, tcp: true, udp: true };
+    back.takes = memory.takes;
+    let to = vtep().ends.to;
+    // Everybody behind the VTEP has MAC 9; here is 1.
+    let (mut frames, whole) = ([frame(1, Mac::BROADCAST, 300), frame(1, mac(9), 1400)], frame(9, mac(1), 1400));
+    let (mut big, offload) = super_frame(1, mac(9), 60_000);
+    let mut pass = |round: u64| {
+        let now = Instant::from_nanos(round * 1_000_000_000);
+        memory.clear();
+        let mut batch = planes[0].batch(now);
+        frames.iter_mut().for_each(|frame| batch.from_bridge(PORT, frame, &Offload::NONE, &mut memory));
+        batch.from_bridge(PORT, &mut big, &offload, &mut memory);
+        drop(batch);
+        // What was sent comes back as if from somebody behind the VTEP.
+        back.clear();
+        let mut count = 0;
+        let reflected = memory.sent_to(to).map(|datagram| {
+            count += 1;
+            if let Some(macs) = datagram.get_mut(8..20) {
+                macs.copy_from_slice(&whole[..12]);
+            }
+            (to, datagram)
+        });
+        planes[0].batch(now).from_vteps(4789, reflected, &mut back);
+        (count, back.delivered)
+    };
+    let segments = 60_000usize.div_ceil(1348);
+    // The first to MAC 9 is flooded; then it is known.
+    pass(0);
+    let before = ALLOCATIONS.get();
+    for round in 1..50 {
+        let (count, delivered) = pass(round);
+        assert!(count == 2 + segments && delivered < count, "{count} {delivered}");
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(planes[0].counters().drops().collect::<Vec<_>>(), []);
 }
 
 #[test]

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import plot, table, usage
 from bench.figures import FIGURES
-from bench.measure import listening, transfer
+from bench.measure import listening, prefix, transfer
 from bench.peers.rnet import offers
 from bench.process import Failed, last_line
 from bench.progress import Progress, span
@@ -50,6 +50,10 @@ class Iperf(unittest.TestCase):
         ):
             with self.assertRaisesRegex(Failed, why):
                 transfer(text)
+
+    def test_the_most_specific_route_is_told_by_its_prefix(self) -> None:
+        routes = ["default via 10.0.0.1 dev eth0", "10.2.0.0/16 dev a scope link", "10.2.1.2 dev c", "10.2.1.0/24 dev b"]
+        self.assertEqual([prefix(route) for route in routes], [0, 16, 32, 24])
 
     def test_listening_port_is_told_from_a_connected_one(self) -> None:
         head = "  sl  local_address rem_address   st tx_queue\n"

@@ -7,6 +7,7 @@ use rnet::crypto::session::Role;
 use rnet::plane::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
 use rnet::plane::neighbours::Known;
 use rnet::plane::path::{Epoch, Path};
+use rnet::plane::tunnel::{Ends, Tunnel};
 use rnet::plane::{Event, Limits, Place, Plane, Sink, Takes};
 use rnet::types::{Mac, NetId, ShortId};
 use rnet::wire::virtio::{Gso, GsoKind, Offload, Partial};
@@ -96,6 +97,10 @@ impl Sink for Memory {
         Some(memory)
     }
 
+    fn tunnelled(&mut self, _: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.datagram(to, len)
+    }
+
     fn deliver(&mut self, _: PortId, _: &Offload, parts: &[&[u8]]) {
         self.delivered += usize::from(!parts.is_empty());
     }
@@ -105,6 +110,20 @@ impl Sink for Memory {
     }
 
     fn event(&mut self, _: Event) {}
+}
+
+/// The VTEP at host 1 of [`chain_with_vtep`].
+#[allow(dead_code)]
+pub fn vtep() -> Arc<Tunnel> {
+    let network = NetId::new(7).expect("not zero");
+    let to = SocketAddr::from(([198, 51, 100, 5], 4789));
+    Arc::new(Tunnel::new(Ends { port: PortId(2), network, vni: network, to, door: 4789 }))
+}
+
+/// As [`chain`], with a VTEP at host 1.
+#[allow(dead_code)]
+pub fn chain_with_vtep() -> [Plane; 3] {
+    chain_of(&[vtep()])
 }
 
 /// The tree of every origin in a chain: to the other side of where it came from.
@@ -148,6 +167,11 @@ fn known(network: NetId) -> impl Iterator<Item = Known> {
 
 /// The planes of hosts 1, 2 and 3. Ports are guarded.
 pub fn chain() -> [Plane; 3] {
+    chain_of(&[])
+}
+
+/// The same, with VTEPs at host 1.
+fn chain_of(tunnels: &[Arc<Tunnel>]) -> [Plane; 3] {
     let net = NetId::new(7).expect("not zero");
     let (left, right) = (join(1, 2), join(2, 3));
     let paths = [vec![left.0], vec![left.1, right.0], vec![right.1]];
@@ -164,6 +188,10 @@ pub fn chain() -> [Plane; 3] {
         let mut entry = NetworkEntry { port: Some(PORT), ..NetworkEntry::default() };
         let addresses = SmallVec::from_slice(&[[10, 0, 0, host].into()]);
         entry.permits.insert(mac(host), Permit { addresses, unguarded: false, routes_for: None });
+        for tunnel in tunnels.iter().filter(|_| host == 1) {
+            entry.tunnels.push(tunnel.clone());
+            fib.tunnels.insert(tunnel.clone());
+        }
         fib.ports.insert(PORT, net);
         fib.networks.insert(net, entry);
         fib.neighbours = Arc::new(known(net).collect());

@@ -1,6 +1,7 @@
 //! What must hold of super-frames. The frames of `coalesce` are built here from a few bytes each, else no two would ever be
 //! alike; sums and segments are made once more, byte by byte.
 
+use rnet::plane::Place;
 use rnet::plane::fib::PortId;
 use rnet::plane::offload::{Arrival, Coalescer, Layout, Merge, Segments, Way, checksum};
 use rnet::types::ShortId;
@@ -140,7 +141,7 @@ pub fn coalesce(data: &[u8]) {
         if step[0] & FLUSHED != 0 {
             coalescer.flush(&mut deliver);
         }
-        let way = Way { port: PortId(5), origin: ShortId(6) };
+        let way = Way { port: PortId(5), origin: Place::Peer(ShortId(6)) };
         let arrival = Arrival { way, frame, partial: step[0] & PARTIAL != 0 };
         if !coalescer.join(arrival) {
             coalescer.begin(arrival, merge, &mut deliver);

@@ -6,10 +6,12 @@
 //! sure once more, because a terminal obeys what it is sent.
 
 mod addresses;
+mod framings;
+mod vteps;
 
 use crate::node::command::Attachment;
 use crate::node::status::{Connection, ConnectionState, Count, DatapathStatus, PathLimit, Peer, Status};
-use crate::types::{NetId, Nickname, PeerName, PortMap};
+use crate::types::{Framing, NetId, Nickname, PeerName, PortMap, Target};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -34,9 +36,12 @@ pub enum View {
 pub fn text(status: &Status, view: View) -> String {
     match view {
         View::Summary => summary(status),
-        View::Connections => connections(&status.connections),
+        View::Connections => connections(status),
         View::Peers => peers(&status.peers),
-        View::Targets => status.targets.iter().map(|target| format!("{target}\n")).collect(),
+        View::Targets => {
+            let dialled: String = status.targets.iter().map(|target| format!("{target}\n")).collect();
+            dialled + &vteps::targets(&status.vteps)
+        }
         View::Networks => networks(status),
         View::Ipam => addresses::text(status),
     }
@@ -48,7 +53,11 @@ pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
         View::Summary => serde_json::to_string_pretty(status),
         View::Connections => serde_json::to_string_pretty(&status.connections),
         View::Peers => serde_json::to_string_pretty(&status.peers),
-        View::Targets => serde_json::to_string_pretty(&status.targets),
+        View::Targets => {
+            let dialled = status.targets.iter().map(Target::to_string);
+            let all = dialled.chain(status.vteps.iter().map(|vtep| vtep.address.to_string()));
+            serde_json::to_string_pretty(&all.collect::<Vec<_>>())
+        }
         View::Networks => serde_json::to_string_pretty(&status.networks),
         View::Ipam => serde_json::to_string_pretty(&status.ipam),
     }?;
@@ -122,10 +131,12 @@ fn summary(status: &Status) -> String {
     row("AllowList", status.allowed.map_or_else(|| "none".to_string(), |keys| counted(keys, "key")));
     row("Port", status.port.to_string());
     row("MTU", mtu(status));
+    row("Framing", framings::summary(&status.framing));
     row("Data path", datapath(&status.datapath));
     row("Uptime", duration(status.uptime));
     row("Targets", status.targets.len().to_string());
     row("Connections", states(&status.connections));
+    vteps::summary(status).into_iter().for_each(|vteps| row("VTEPs", vteps));
     row("Peers", format!("{} (with {})", status.peers.len(), links(established, pending)));
     let open = status.networks.iter().filter(|network| network.open).count();
     row("Networks", format!("{} ({open} open here)", status.networks.len()));
@@ -135,6 +146,10 @@ fn summary(status: &Status) -> String {
     row("To bridge", count(traffic.to_bridge));
     row("From net", count(traffic.from_net));
     row("To net", count(traffic.to_net));
+    if status.framing.engine == Some(Framing::Vxlan) {
+        row("From VXLAN", count(traffic.from_vxlan));
+        row("To VXLAN", count(traffic.to_vxlan));
+    }
     let drops: Vec<String> = status.drops.iter().map(|(reason, frames)| format!("{reason}={frames}")).collect();
     row("Drops", if drops.is_empty() { "none".to_string() } else { drops.join(" ") });
     addresses::summary(status, &mut text);
@@ -144,7 +159,7 @@ fn summary(status: &Status) -> String {
     text
 }
 
-/// `tap, 2 threads, offloads: checksum tso gso gro, without: uso`.
+/// `tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues`.
 fn datapath(status: &DatapathStatus) -> String {
     let pinned = if status.pinned { " pinned" } else { "" };
     let mut text = format!("{}, {}{pinned}", status.capture, counted(status.threads, "thread"));
@@ -215,7 +230,7 @@ fn arrow(outbound: bool) -> String {
     if outbound { "->" } else { "<-" }.to_string()
 }
 
-fn connections(connections: &[Connection]) -> String {
+fn connections(status: &Status) -> String {
     let row = |connection: &Connection| {
         vec![
             arrow(connection.outbound),
@@ -224,7 +239,7 @@ fn connections(connections: &[Connection]) -> String {
             story(connection),
         ]
     };
-    columns(&connections.iter().map(row).collect::<Vec<_>>())
+    columns(&status.connections.iter().map(row).chain(vteps::connections(&status.vteps)).collect::<Vec<_>>())
 }
 
 fn mtu(status: &Status) -> String {
@@ -244,7 +259,10 @@ fn story(connection: &Connection) -> String {
     use ConnectionState::{Direct, Established, Pending, Relayed};
     if matches!(connection.state, Established | Pending | Direct | Relayed) {
         words.push(format!("{:<11}", if connection.encrypted { "encrypted" } else { "unencrypted" }));
-        words.push(format!("{:<6}", connection.path.as_ref().map_or("none", |path| path.framing.as_str())));
+        words.push(format!(
+            "{:<6}",
+            connection.path.as_ref().map_or("none".to_string(), |path| path.framing.to_string())
+        ));
     }
     if let Some((name, nickname)) = &connection.peer {
         words.push(who(*name, nickname));
@@ -260,6 +278,7 @@ fn story(connection: &Connection) -> String {
             words.push(format!("mtu={}", path.mtu));
         }
         words.push(format!("up={}", duration(path.up_for)));
+        words.extend(framings::of_path(path));
     }
     if !connection.info.is_empty() {
         words.push(line(&connection.info));
@@ -307,7 +326,7 @@ fn networks(status: &Status) -> String {
             if network.open { "open" } else { "elsewhere" }.to_string(),
             counted(network.attachments, "attachment"),
             if network.addresses == 1 { "1 address".to_string() } else { format!("{} addresses", network.addresses) },
-            network.peers.iter().map(peer).collect::<Vec<_>>().join(" "),
+            network.peers.iter().map(peer).chain(vteps::of_network(network)).collect::<Vec<_>>().join(" "),
         ]
     };
     columns(&status.networks.iter().map(row).collect::<Vec<_>>())
@@ -345,7 +364,7 @@ fn columns(rows: &[Vec<String>]) -> String {
 mod tests {
     use super::*;
     use crate::node::command::{Interface, Place};
-    use crate::node::status::{NetworkStatus, PathStatus, PeerLink, Traffic};
+    use crate::node::status::{FramingStatus, NetworkStatus, PathStatus, PeerLink, Traffic};
     use crate::types::{Mac, PublicKey};
 
     fn name(last: u8) -> PeerName {
@@ -360,7 +379,9 @@ mod tests {
 
     fn sample_connections() -> Vec<Connection> {
         let path = PathStatus {
-            framing: "udp".into(),
+            framing: Framing::Udp,
+            framing_for: 12,
+            why_not_better: String::new(),
             endpoint: "192.168.48.12:6783".parse().unwrap(),
             rtt_us: 412,
             jitter_us: 31,
@@ -438,6 +459,11 @@ mod tests {
                 ends: [(name(0x44), Nickname::new("host1")), (name(0x45), Nickname::new("host2"))],
                 mtu: 1472,
             }),
+            framing: FramingStatus {
+                wanted: "auto".into(),
+                info: "all is encrypted".into(),
+                ..FramingStatus::default()
+            },
             datapath: DatapathStatus {
                 capture: "tap".into(),
                 threads: 2,
@@ -462,6 +488,7 @@ mod tests {
                 open: true,
                 attachments: 1,
                 addresses: 2,
+                vteps: vec![],
                 peers: vec![name(0x44), name(0x99)],
             }],
             ipam: None,
@@ -472,6 +499,7 @@ mod tests {
                 attachment(&"5c".repeat(32), None, vec![Interface { addresses: vec![], ..interface }]),
                 attachment("netns:blue", None, vec![]),
             ],
+            vteps: vec![],
             macs: vec![],
             drops: vec![("replay".into(), 3), ("guard-mac".into(), 1)],
             traffic: Traffic { from_bridge: Count { frames: 12, bytes: 1400 }, ..Traffic::default() },
@@ -490,7 +518,8 @@ mod tests {
               AllowList: none
                    Port: 6783
                     MTU: 1418 (auto: the path between 7e:21:4a:70:2f:44(host1) and 7e:21:4a:70:2f:45(host2) takes 1472 bytes)
-              Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso
+                Framing: auto (udp; all is encrypted)
+              Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues
                  Uptime: 1h01m
                 Targets: 2
             Connections: 6 (1 established, 1 pending, 1 direct, 1 relayed, 1 failed, 1 connecting)

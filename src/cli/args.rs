@@ -55,20 +55,18 @@ pub enum Command {
     Launch(Box<Launch>),
     /// Stop the router and remove its interfaces
     #[command(
-        after_help = "Identity, targets and attachments are kept for the next launch; `rnet reset` forgets them."
+        after_help = "Identity, targets, VTEPs and attachments are kept for the next launch; `rnet reset` forgets them."
     )]
     Stop,
     /// Stop the router and forget everything: interfaces, identity, state
     #[command(after_help = RESET)]
     Reset(Reset),
-    /// Add peers to dial
-    #[command(after_help = "Example:\n  rnet connect host3 192.0.2.7:7000\n  rnet connect --replace host4")]
+    /// Add peers to dial, or join a VXLAN tunnel end that is not rnet to a network
+    #[command(after_help = CONNECT)]
     Connect(Connect),
-    /// Stop dialling peers; connections that stand are kept
-    #[command(
-        after_help = "Example:\n  rnet forget host3\n\nGive a peer as it was given before: `rnet status targets` lists them."
-    )]
-    Forget(Peers),
+    /// Stop dialling peers (connections that stand are kept), or take a VXLAN tunnel end off a network
+    #[command(after_help = FORGET)]
+    Forget(Forget),
     /// Run a command in a network namespace of its own, on the mesh
     #[command(after_help = RUN)]
     Run(Run),
@@ -123,6 +121,31 @@ Examples:
   rnet reset --force      the router was killed and left its interfaces behind
 
 Gives this host's addresses to the other hosts, stops, and removes what rnet made, and nothing else.";
+
+const CONNECT: &str = "\
+Examples:
+  rnet connect host3 192.0.2.7:7000
+  rnet connect --replace host4
+  rnet connect vxlan://10.0.0.5 --network 10.2.1.0/24 --vni 42       a kernel's VXLAN device, Open vSwitch, a switch
+  rnet connect vxlan://[fd00::5]:8472 --network 10.2.1.0/24 --vni 42
+
+A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, and everybody on that network reaches it; \
+from a second one frames would go in circles. What is between is not encrypted. The VTEP must send to an address of this \
+host, with the same VNI; what is behind it is not guarded, its addresses are unknown to rnet (take them from outside of \
+--ipalloc-range), and packets of more than the network's MTU (`rnet status`) do not come through. It is kept until \
+`rnet forget`.
+
+On the other side, for example:
+  ip link add vx0 type vxlan id 42 dstport 4789 local 10.0.0.5 remote THIS-HOST
+  ovs-vsctl add-port br0 vx0 -- set interface vx0 type=vxlan options:remote_ip=THIS-HOST options:key=42";
+
+const FORGET: &str = "\
+Examples:
+  rnet forget host3
+  rnet forget vxlan://10.0.0.5
+  rnet forget vxlan://10.0.0.5 --network 10.2.1.0/24                 if it is on several
+
+Give a peer as it was given before: `rnet status targets` lists them.";
 
 const RMPEER: &str = "\
 Examples:
@@ -252,6 +275,15 @@ pub struct Launch {
     /// [env: RNET_MTU]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<String>,
+    /// What carries frames to peers where nothing is encrypted, by the next UDP port: kernel (its VXLAN devices), vxlan (the same,
+    /// done by rnet), udp (rnet's own, which is always there too); auto: the first of these that works [default: auto]
+    /// [env: RNET_FRAMING]
+    #[arg(long, value_name = "HOW")]
+    pub framing: Option<String>,
+    /// Do not encrypt datagrams to and from peers there, if they say the same of this host: CIDRs, comma-separated or repeated
+    /// [env: RNET_TRUSTED_SUBNETS]
+    #[arg(long, value_name = "CIDR")]
+    pub trusted_subnets: Vec<String>,
     /// How frames are captured: tap, or pcap where /dev/net/tun is missing [default: tap] [env: RNET_CAPTURE]
     #[arg(long, value_name = "HOW")]
     pub capture: Option<String>,
@@ -293,9 +325,29 @@ pub struct Connect {
     /// Forget all other targets
     #[arg(long)]
     pub replace: bool,
-    /// Addresses or names, with a port if it is not the mesh's
+    /// Addresses or names, with a port if it is not the mesh's; or vxlan://ADDRESS[:PORT]
     #[arg(value_name = "PEER", required = true)]
     pub peers: Vec<String>,
+    /// The network that a VTEP is joined to; made if it is not there
+    #[arg(long, value_name = "CIDR")]
+    pub network: Option<String>,
+    /// What the VTEP calls that network, 1 to 16777214
+    #[arg(long, value_name = "ID")]
+    pub vni: Option<String>,
+    /// UDP port of this host that the VTEP sends to [default: the one that it listens on]
+    #[arg(long, value_name = "PORT")]
+    pub local_port: Option<String>,
+}
+
+/// Options of `forget`.
+#[derive(Debug, Args)]
+pub struct Forget {
+    /// Peers, or vxlan://ADDRESS[:PORT]
+    #[arg(value_name = "PEER", required = true)]
+    pub peers: Vec<String>,
+    /// The network that a VTEP is taken off, if it is on several
+    #[arg(long, value_name = "CIDR")]
+    pub network: Option<String>,
 }
 
 /// Some peers.
@@ -383,7 +435,7 @@ pub struct Attach {
     /// Let it get out through this host, which is exposed on its network
     #[arg(long)]
     pub gateway: bool,
-    /// Network id instead of the one made of the CIDR, 1 to 16777215
+    /// Network id instead of the one made of the CIDR, 1 to 16777214
     #[arg(long, value_name = "ID")]
     pub vni: Option<String>,
 }

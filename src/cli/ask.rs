@@ -1,13 +1,13 @@
 //! Commands that ask a running router and print its answer.
 
-use super::args::{Attach, Connect, Detach, Peers, Ps, Router, Status, View};
+use super::args::{Attach, Detach, Peers, Ps, Router, Status, View};
 use super::{Failure, print, sources};
 use crate::api::client::{Client, Trouble};
 use crate::api::report;
 use crate::docker;
 use crate::ipam::WaitingStatus;
 use crate::node::command::{self, Attachment, Command, Place, Reply};
-use crate::types::{AddressRequest, Invalid, NetId, Target, parse_requests};
+use crate::types::{AddressRequest, Invalid, NetId, parse_requests};
 use std::future::Future;
 use std::time::Duration;
 
@@ -42,25 +42,6 @@ pub fn ask(what: &str, router: &Router, command: Command) -> Result<Reply, Failu
 fn view(what: &str, router: &Router) -> Result<Box<crate::node::status::Status>, Failure> {
     let client = client(what, router)?;
     wait(what, client.status())?.map_err(|why| trouble(what, &why))
-}
-
-/// `rnet connect`.
-pub fn connect(router: &Router, options: &Connect) -> Result<(), Failure> {
-    let targets = targets("connect", &options.peers)?;
-    ask("connect", router, Command::Connect { targets, replace: options.replace }).map(drop)
-}
-
-/// `rnet forget`.
-pub fn forget(router: &Router, options: &Peers) -> Result<(), Failure> {
-    let targets = targets("forget", &options.peers)?;
-    ask("forget", router, Command::Forget { targets }).map(drop)
-}
-
-/// All texts as targets, or every fault at once.
-fn targets(what: &str, texts: &[String]) -> Result<Vec<Target>, Failure> {
-    let (good, bad): (Vec<_>, Vec<_>) = texts.iter().map(|text| text.parse::<Target>()).partition(Result::is_ok);
-    let lines: Vec<String> = bad.into_iter().filter_map(Result::err).map(|why| format!("{what}: {why}")).collect();
-    if lines.is_empty() { Ok(good.into_iter().flatten().collect()) } else { Err(Failure { lines, code: 2 }) }
 }
 
 /// The address grammar.
@@ -292,14 +273,6 @@ pub fn version(router: &Router) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn targets_report_every_fault() {
-        let texts = ["host1", "10.0.0.256", "a:b:c"].map(str::to_string);
-        let failure = targets("connect", &texts).unwrap_err();
-        assert_eq!((failure.lines.len(), failure.code), (2, 2));
-        assert_eq!(targets("connect", &texts[..1]).unwrap().len(), 1);
-    }
 
     #[test]
     fn addresses_are_checked_before_the_router_is_asked() {

@@ -8,7 +8,7 @@ use super::{Failure, ask, launch, print, sources};
 use crate::api::SOCKET;
 use crate::api::client::Client;
 use crate::api::report;
-use crate::host::{Host, firewall};
+use crate::host::{Host, Keep, firewall};
 use crate::io::capture::{CaptureKind, Options};
 use crate::io::lock::{self, Lock};
 use crate::io::pidfd::Pidfd;
@@ -60,7 +60,7 @@ pub fn reset(router: &Router, force: bool) -> Result<(), Failure> {
     let lock = Lock::take(&run_dir).map_err(|why| Failure::new("reset", why))?;
     let swept = ask::wait("reset", async {
         let (events, _unheard) = tokio::sync::mpsc::unbounded_channel();
-        Host::start(Options::plain(CaptureKind::Tap), events).await?.sweep().await
+        Host::start(Options::plain(CaptureKind::Tap), events).await?.sweep(&Keep::default()).await
     })?;
     let swept = swept.map_err(|why| Failure::new("reset", why))?;
     if !swept.is_empty() {

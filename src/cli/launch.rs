@@ -15,7 +15,7 @@ use super::{Failure, print, sources};
 use crate::api::{self, report};
 use crate::config::{self, Config};
 use crate::crypto::psk;
-use crate::host::Host;
+use crate::host::{self, Host, Keep};
 use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
 use crate::io::capture::{CaptureKind, Options};
@@ -35,7 +35,7 @@ use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
 use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
-use crate::types::{StaticKey, Uid};
+use crate::types::{Framing, StaticKey, Uid};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -226,6 +226,7 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
         checksum: features.checksum,
         tcp_super_frames: features.tso,
         udp_super_frames: features.uso,
+        fair_queues: features.fair,
         udp_gso,
         udp_gro,
         separate_probes: !udp.spares.is_empty(),
@@ -242,11 +243,15 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     require_capture(kind)?;
     let capture = Options { kind, queues: threads(&config), offload: config.offload };
     let (host_events, machine_events) = mpsc::unbounded_channel();
-    let host = Host::start_in(Some(&config.run_dir), capture, host_events).await.map_err(|why| fail(&why))?;
-    let swept = host.sweep().await.map_err(|why| fail(&why))?;
+    let mut host =
+        Host::start_in(Some(&config.run_dir), config.host, capture, host_events).await.map_err(|why| fail(&why))?;
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;
     let state = state(&store, &config)?;
+    let vxlan = config.framing.is_none_or(|framing| framing == Framing::Kernel);
+    let keep = Keep::of(&state.attachments, vxlan && (config.password.is_none() || !config.trusted_subnets.is_empty()));
+    let swept = host.sweep(&keep).await.map_err(|why| fail(&why))?;
+    require_framing(&host, &config).await?;
     if !swept.is_empty() {
         tracing::info!("removed what a killed router had left: {}", swept.join(" "));
     }
@@ -281,8 +286,9 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (machine, ops) = mpsc::unbounded_channel();
     let listener = tokio::net::TcpListener::from_std(sockets.tcp).map_err(|why| fail(&why))?;
     let accepting = tokio::spawn(links::accept(listener, happenings.clone()));
+    let beats = host.beats();
     tokio::spawn(machine::change(host, ops, happenings.clone()));
-    tokio::spawn(machine::notice(machine_events, datapath.hands(), happenings.clone()));
+    tokio::spawn(machine::notice(machine_events, datapath.hands(), clock, happenings.clone()));
     tokio::spawn(machine::signals(happenings.clone()));
     // The first that control hears of.
     let _ = happenings.send(machine::own_addresses()).await;
@@ -291,7 +297,8 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (end, ended) = oneshot::channel::<()>();
     let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
     let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
-    let outlets = Outlets { links: Links::new(happenings), socket: prober, hands: datapath.hands(), machine, keeper };
+    let outlets =
+        Outlets { links: Links::new(happenings), socket: prober, hands: datapath.hands(), beats, machine, keeper };
     let control = Control::new(node, clock, outlets);
     let alarm = Alarm::new().map_err(|why| fail(&why))?;
 
@@ -322,6 +329,17 @@ fn require_capture(kind: CaptureKind) -> Result<(), Failure> {
     }
 }
 
+/// A framing that was asked for by its name is had, or the router does not start. After the sweep: a killed router may have the port.
+async fn require_framing(host: &Host, config: &Config) -> Result<(), Failure> {
+    let (Some(framing), Some(port)) = (config.framing, config.port.checked_add(1)) else { return Ok(()) };
+    let had = match framing {
+        Framing::Udp => Ok(()),
+        Framing::Vxlan => host::try_peers(port, config.host),
+        Framing::Kernel => host.try_kernel(port).await,
+    };
+    had.map_err(|why| Failure::new("launch", format!("--framing {framing}: {why}")))
+}
+
 fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<NodeConfig, Failure> {
     let random = |result: std::io::Result<_>| result.map_err(|why| Failure::new("launch", why));
     let uid = entropy::number().map_err(|why| Failure::new("launch", why))?;
@@ -342,6 +360,8 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
             interfaces: std::mem::take(&mut config.interfaces),
         },
         mtu: config.mtu,
+        framing: config.framing,
+        trusted_subnets: config.trusted_subnets.clone(),
         datapath: DatapathStatus::default(),
         addresses: AddressConfig {
             ranges: config.ranges.clone(),

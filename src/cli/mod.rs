@@ -4,7 +4,8 @@
 //! args       definitions: help, completion and man pages are made of them
 //! sources    arguments, environment and file as layers of options; passwords from files and terminals
 //! launch     the composition root: puts the router together and runs it, here or in the background
-//! ask        commands that ask a running router: connect, forget, attach, detach, ps, status, report
+//! ask        commands that ask a running router: attach, detach, ps, status, report
+//! targets    what it connects to: connect, forget
 //! edge       the way in and out: expose, hide, publish, unpublish
 //! demo       three hosts on one machine, shown and removed
 //! end        stop and reset                 run    a command in a namespace of its own
@@ -26,6 +27,7 @@ mod print;
 mod run;
 mod secret;
 mod sources;
+mod targets;
 
 use args::{Cli, Command, View};
 use clap::{CommandFactory, Parser};
@@ -87,8 +89,8 @@ fn dispatch(cli: Cli, password: Option<secret::Text>) -> Result<u8, Failure> {
         Command::Launch(launch) => launch::launch(&router, *launch, password)?,
         Command::Stop => end::stop(&router)?,
         Command::Reset(reset) => end::reset(&router, reset.force)?,
-        Command::Connect(connect) => ask::connect(&router, &connect)?,
-        Command::Forget(peers) => ask::forget(&router, &peers)?,
+        Command::Connect(connect) => targets::connect(&router, &connect)?,
+        Command::Forget(forget) => targets::forget(&router, &forget)?,
         Command::Run(options) if options.docker => {
             return Err(later("run --docker", "running containers through Docker"));
         }

@@ -81,6 +81,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     add("conn-limit", &launch.conn_limit);
     add("interface-filter", &launch.interface_filter);
     add("mtu", &launch.mtu);
+    add("framing", &launch.framing);
     add("capture", &launch.capture);
     add("offload", &launch.offload);
     add("threads", &launch.threads);
@@ -100,6 +101,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
         ("allow", &launch.allow),
         ("advertise", &launch.advertise),
         ("ipalloc-range", &launch.ipalloc_range),
+        ("trusted-subnets", &launch.trusted_subnets),
     ];
     for (name, texts) in lists {
         texts.iter().for_each(|text| layer.add(name, text.clone()));

@@ -9,26 +9,35 @@
 //! ```
 //!
 //! Invariant: after a failed [`Host::apply`] the machine is as before it. Whatever a killed router left is found by
-//! [`Host::sweep`], by exact name and kind, and nothing else is ever deleted.
+//! [`Host::sweep`] (`adopt`), by exact name and kind, and nothing else is ever deleted.
 
+use super::adopt::Found;
 use super::announce::announcements;
+use super::beats::Beats;
 use super::changes::{Devices, Verdict};
-use super::fence::{self, Fences};
-use super::firewall::{self, Firewall};
+use super::doors::Doors;
+use super::events::HostEvent;
+use super::fence::Fences;
+use super::firewall::Firewall;
 use super::guard;
+use super::inside::{Inside, settings_of_host, silence, unless_gone};
+use super::kernel::Kernel;
 use super::names;
 use super::plan::{Step, plan};
 use crate::io::capture::{Capture, Options};
-use crate::io::netlink::{Netlink, NetlinkError, Veth};
-use crate::io::netns::{Netns, set_sysctl};
-use crate::io::pidfd::{Pidfd, started};
-use crate::io::watch::Watch;
+use crate::io::netlink::{Netlink, Veth};
+use crate::io::netns::Netns;
+use crate::io::pidfd::Pidfd;
+use crate::io::vxlan::Vxlan;
+use crate::io::watch::{Change, Watch};
 use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
+use crate::types::Engine;
 use std::collections::HashMap;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -40,25 +49,8 @@ use tokio::time::{Instant, sleep};
 const QUIET: Duration = Duration::from_millis(200);
 /// When a new attachment's addresses are announced: the first may come before the network knows of it.
 const ANNOUNCE_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(250), Duration::from_millis(750)];
-/// How long a dead router's kernel objects may take to go.
-const SWEEP_PATIENCE: Duration = Duration::from_secs(2);
-
 /// How long a bridge may take to pass a new port's frames; milliseconds as a rule.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
-
-/// What happens on this machine. At most one per network opened or closed, per attachment that is gone, and five changes a second.
-pub enum HostEvent {
-    /// Frames of `port` are captured here from now on, one capture per queue: for the data path.
-    Opened { port: PortId, captures: Vec<Capture> },
-    /// Close the captures of `port`; its device is about to be deleted.
-    Closed { port: PortId },
-    /// The device of `port` was taken away by others; its captures bring nothing any more.
-    CaptureGone { port: PortId },
-    /// The process or the namespace of this attachment is gone; its interfaces went with it.
-    AttachmentGone { key: String },
-    /// An address, a route or a device of this machine changed.
-    NetworkChanged,
-}
 
 struct Task(JoinHandle<()>);
 
@@ -76,9 +68,9 @@ struct Plugged {
     announcing: Vec<Task>,
 }
 
-struct Shared {
-    netlink: Netlink,
-    events: UnboundedSender<HostEvent>,
+pub(super) struct Shared {
+    pub netlink: Netlink,
+    pub events: UnboundedSender<HostEvent>,
     plugged: Mutex<HashMap<String, Plugged>>,
     /// Devices that frames are captured on, and the port of each.
     captured: Mutex<HashMap<String, PortId>>,
@@ -86,25 +78,22 @@ struct Shared {
 
 /// See the head of this file.
 pub struct Host {
-    capture: Options,
+    pub(super) capture: Options,
     own: Netns,
-    shared: Arc<Shared>,
-    firewall: Firewall,
-    fences: Fences,
+    /// The one address of this host that the router uses, if it was told to.
+    pub(super) at: Option<IpAddr>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) firewall: Firewall,
+    pub(super) fences: Fences,
+    doors: Doors,
+    pub(super) kernel: Kernel,
+    /// What a killed router left that may be taken over.
+    pub(super) found: Found,
     _watch: Task,
-    _keep: [Task; 2],
+    _keep: [Task; 4],
     /// Tests make the step of this number fail.
     #[cfg(test)]
     fail_at: Option<usize>,
-}
-
-/// An attachment's namespace, and its process where the attachment ends with that.
-struct Inside {
-    namespace: Netns,
-    netlink: Netlink,
-    process: Option<Pidfd>,
-    /// Where it is: this very process, if it was given by its number.
-    place: Place,
 }
 
 impl Host {
@@ -112,34 +101,51 @@ impl Host {
     ///
     /// Errors: no netlink. That privilege is missing shows at the first change.
     pub async fn start(capture: Options, events: UnboundedSender<HostEvent>) -> Result<Host, String> {
-        Host::start_in(None, capture, events).await
+        Host::start_in(None, None, capture, events).await
     }
 
-    /// The same; settings of the kernel that it switches on are remembered in this run directory.
+    /// The same; settings of the kernel that it switches on are remembered in this run directory, and doors are only at this address.
     pub async fn start_in(
         run_dir: Option<&Path>,
+        at: Option<IpAddr>,
         capture: Options,
         events: UnboundedSender<HostEvent>,
     ) -> Result<Host, String> {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
+        let doors = Doors::new(at, capture.queues, events.clone());
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
-        let watch = Task(tokio::spawn(watch_changes(shared.clone(), watch)));
+        let kernel = Kernel::default();
+        let watch = Task(tokio::spawn(watch_changes(shared.clone(), kernel.clone(), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
         let fences = Fences::default();
-        let keep = [Task(tokio::spawn(firewall.clone().keep())), Task(tokio::spawn(fences.clone().keep()))];
+        let keep = [
+            Task(tokio::spawn(firewall.clone().keep())),
+            Task(tokio::spawn(fences.clone().keep())),
+            Task(tokio::spawn(doors.clone().keep())),
+            Task(tokio::spawn(kernel.gate.clone().keep())),
+        ];
         Ok(Host {
             capture,
             own,
+            at,
             shared,
             firewall,
             fences,
+            doors,
+            kernel,
+            found: Found::default(),
             _watch: watch,
             _keep: keep,
             #[cfg(test)]
             fail_at: None,
         })
+    }
+
+    /// What sends heartbeats by the kernel's VXLAN.
+    pub fn beats(&self) -> Beats {
+        self.kernel.beats.clone()
     }
 
     /// Makes a change, whole or not at all. The error is one line: what was attempted, and why it failed.
@@ -160,60 +166,49 @@ impl Host {
             }
             HostOp::Recapture { .. } => self.run(steps, None).await?,
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
+            HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
+            HostOp::CloseTunnel { port, .. } => self.doors.close(port),
+            HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.doors.open_peers(port).await?,
+            HostOp::OpenVxlan { port, engine: Engine::Kernel } => return self.open_vxlan(port).await,
+            HostOp::CloseVxlan => {
+                self.doors.close_peers();
+                self.close_vxlan().await?;
+            }
+            // With sockets of our own the data path knows them by the snapshot.
+            HostOp::VxlanPeers(peers) => self.vxlan_peers(&peers).await?,
+            HostOp::OpenOffload { network, id, mtu } => return self.open_offload(network, id, mtu).await,
+            HostOp::CloseOffload { id } => self.close_offload(id).await?,
+            HostOp::Offload { id, mac, to } => self.offload(id, mac, to).await?,
+            HostOp::SweepRest => self.sweep_rest().await?,
             HostOp::Plug { key, place: Place::Host, interfaces, .. } => {
                 self.check_overlap(&interfaces).await?;
+                self.kernel.guard(&self.fences, &key, &interfaces, true).await?;
                 self.run(steps, None).await?;
                 self.shared.register(&key, &interfaces, None);
             }
-            HostOp::Plug { key, place, interfaces, .. } => {
-                let inside = self.enter(&place)?;
-                self.run(steps, Some(&inside)).await?;
+            HostOp::Plug { key, place, interfaces, guarded, .. } => {
+                let inside = Inside::enter(&place, &self.own)?;
+                self.kernel.guard(&self.fences, &key, &interfaces, guarded).await?;
+                if let Err(why) = self.run(steps, Some(&inside)).await {
+                    let _ = self.kernel.guard(&self.fences, &key, &interfaces, false).await;
+                    return Err(why);
+                }
                 self.shared.register(&key, &interfaces, inside.process);
                 return Ok(HostAnswer::Plugged(inside.place));
             }
             HostOp::ResizeNetwork { .. } => self.run(steps, None).await?,
             HostOp::Resize { place, .. } => {
-                let inside = self.enter(&place)?;
+                let inside = Inside::enter(&place, &self.own)?;
                 self.run(steps, Some(&inside)).await?;
             }
             HostOp::Unplug { key, interfaces, .. } => {
                 // Forgotten first, so that the devices' end is not taken for the attachment's.
                 self.shared.unregister(&key, &interfaces);
                 self.run(steps, None).await?;
+                self.kernel.guard(&self.fences, &key, &interfaces, false).await?;
             }
         }
         Ok(HostAnswer::Done)
-    }
-
-    /// Deletes every device in this namespace that a dead router left, and answers their names.
-    ///
-    /// Refused if a living router has devices here: a second router in one network namespace would take them away.
-    pub async fn sweep(&self) -> Result<Vec<String>, String> {
-        let deadline = Instant::now() + SWEEP_PATIENCE;
-        let leftovers = loop {
-            let mut links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
-            links.retain(|link| names::is_ours(&link.name, &link.kind));
-            let Some(used) = links.iter().find(|link| names::is_in_use(&link.name, link.promiscuity)) else {
-                break links;
-            };
-            if Instant::now() >= deadline {
-                return Err(format!("another router is running in this network namespace (it holds {})", used.name));
-            }
-            // A router that was killed a moment ago: the kernel is still taking its descriptors down.
-            sleep(Duration::from_millis(20)).await;
-        };
-        let mut swept = Vec::new();
-        // Both: the one says nothing of the other.
-        if firewall::sweep(!leftovers.is_empty()).await? | fence::sweep().await? {
-            swept.push("the packet filter's rules".to_string());
-        }
-        for link in leftovers {
-            // A veth's other end went with the first.
-            if self.shared.netlink.delete(&link.name).await.map_err(|e| e.to_string())? {
-                swept.push(link.name);
-            }
-        }
-        Ok(swept)
     }
 
     /// An address in a network that the host has an interface on already would take that interface's traffic away.
@@ -237,48 +232,8 @@ impl Host {
         Ok(())
     }
 
-    /// Opens the namespace of an attachment. Refuses the router's own.
-    fn enter(&self, place: &Place) -> Result<Inside, String> {
-        let named = match place {
-            Place::Pid(pid) | Place::Process { pid, .. } => format!("pid {pid}"),
-            Place::Path(path) => path.clone(),
-            Place::Host => return Err("the host itself has no namespace to enter".to_string()),
-        };
-        let failed = |e: io::Error| match (place, e.kind(), e.raw_os_error()) {
-            (Place::Path(_), io::ErrorKind::NotFound, _) => format!("{named}: no such network namespace"),
-            (Place::Path(_), ..) => format!("{named}: {e}"),
-            (_, io::ErrorKind::NotFound, _) | (_, _, Some(libc::ESRCH)) => format!("{named}: no such process"),
-            (_, _, Some(libc::EINVAL)) => format!("{named}: not a process"),
-            _ => format!("{named}: {e}"),
-        };
-        let (namespace, process, place) = match place {
-            Place::Pid(pid) | Place::Process { pid, .. } => {
-                // The descriptor first: if the process lives after its namespace was opened, they belong together.
-                let process = Pidfd::open(*pid).map_err(failed)?;
-                let began = started(*pid).map_err(failed)?;
-                if let Place::Process { started, .. } = place
-                    && *started != began
-                {
-                    return Err(format!("{named}: the process has ended, and another one has its number"));
-                }
-                let namespace = Netns::of_process(*pid).map_err(failed)?;
-                if process.is_gone() {
-                    return Err(format!("{named}: the process has ended"));
-                }
-                (namespace, Some(process), Place::Process { pid: *pid, started: began })
-            }
-            Place::Path(path) => (Netns::at(Path::new(path)).map_err(failed)?, None, place.clone()),
-            Place::Host => return Err(named),
-        };
-        if self.own.is(&namespace).map_err(failed)? {
-            return Err(format!("{named}: that is the host's own network namespace"));
-        }
-        let netlink = Netlink::open_in(&namespace).map_err(failed)?;
-        Ok(Inside { namespace, netlink, process, place })
-    }
-
     /// Runs all steps, or undoes those that were run.
-    async fn run(&mut self, steps: Vec<Step>, inside: Option<&Inside>) -> Result<(), String> {
+    pub(super) async fn run(&mut self, steps: Vec<Step>, inside: Option<&Inside>) -> Result<(), String> {
         let mut captures = Vec::new();
         let mut undoing: Vec<Step> = Vec::new();
         for (number, step) in steps.iter().enumerate() {
@@ -325,7 +280,10 @@ impl Host {
     ) -> Result<(), String> {
         let netlink = &self.shared.netlink;
         let result = match step {
+            Step::AddBridge { name, mtu } if self.found.take(name) => netlink.set_mtu(name, *mtu).await,
             Step::AddBridge { name, mtu } => netlink.add_bridge(name, *mtu).await,
+            Step::AddVxlan { name, vxlan, mtu } => return self.add_vxlan(name, vxlan, *mtu).await,
+            Step::SetPort { port, rules } => netlink.set_port(port, *rules).await,
             Step::AddPair { name, peer, mtu } => {
                 netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: *mtu }).await
             }
@@ -333,7 +291,10 @@ impl Host {
             Step::SetMaster { port, bridge } => netlink.set_master(port, bridge).await,
             Step::SetUp { name } => netlink.set_up(name).await,
             Step::SetMac { name, mac } => netlink.set_mac(name, *mac).await,
-            Step::HostAddress { name, address } => netlink.add_address(name, *address).await,
+            Step::HostAddress { name, address } => match netlink.add_address(name, *address).await {
+                Err(e) if e.is_there() && self.found.has(name) => Ok(()),
+                other => other,
+            },
             Step::RemoveAddress { name, address } => netlink.remove_address(name, *address).await.map(|_| ()),
             Step::HostSettings { name, ipv6 } => return settings_of_host(name, *ipv6).map_err(|e| e.to_string()),
             Step::HostChecksums { name } => {
@@ -347,6 +308,8 @@ impl Host {
                 captures.extend(queues.map_err(|e| tap_error(name, &e))?.into_iter().map(Capture::Tap));
                 Ok(())
             }
+            // The host goes on using them.
+            Step::Silence { name } | Step::Shut { name } if self.found.is_exposed(name) => Ok(()),
             Step::Silence { name } => {
                 return silence(name).map_err(|e| e.to_string());
             }
@@ -365,8 +328,17 @@ impl Host {
             Step::Guard { name, capture, mac, addresses } => {
                 return self.fences.set(name, guard::port(name, capture, *mac, addresses)).await;
             }
+            Step::GuardArrivals { name, guarded } => {
+                return self.fences.set(name, guard::arrivals(name, guarded)).await;
+            }
+            Step::GuardBeats { name, ether_type } => {
+                return self.fences.set(name, guard::beats(name, *ether_type)).await;
+            }
             Step::GuardAnew { capture } => return self.fences.renew(capture).await,
-            Step::Unshut { name } | Step::Unguard { name } => return self.fences.clear(name).await,
+            Step::Unshut { name } | Step::Unguard { name } => {
+                self.found.expose(name);
+                return self.fences.clear(name).await;
+            }
             Step::TakeBack { port } => {
                 // Forgotten first, so that the device's end is not taken for somebody else's doing.
                 self.shared.captured().retain(|_, captured| captured != port);
@@ -381,10 +353,23 @@ impl Host {
             | Step::InsideMulticast { .. }
             | Step::InsideDefaultRoute { .. } => {
                 let inside = inside.ok_or("a step inside without a namespace")?;
-                return self.execute_inside(step, inside).await;
+                return inside.execute(step, &self.shared.netlink, &mut self.found).await;
             }
         };
         result.map_err(|e| e.to_string())
+    }
+
+    /// Makes a VXLAN device, unless one that is just so was left.
+    async fn add_vxlan(&mut self, name: &str, vxlan: &Vxlan, mtu: u16) -> Result<(), String> {
+        let netlink = &self.shared.netlink;
+        if self.found.take(name) {
+            let all = netlink.vxlans().await.map_err(|e| e.to_string())?;
+            if all.iter().any(|(link, left)| link.name == name && left == vxlan) {
+                return netlink.set_mtu(name, mtu).await.map_err(|e| e.to_string());
+            }
+        }
+        netlink.delete(name).await.map_err(|e| e.to_string())?;
+        netlink.add_vxlan(name, vxlan, mtu).await.map_err(|e| e.to_string())
     }
 
     async fn await_forwarding(&self, port: &str) -> Result<(), String> {
@@ -401,34 +386,11 @@ impl Host {
             }
         }
     }
+}
 
-    async fn execute_inside(&self, step: &Step, inside: &Inside) -> Result<(), String> {
-        let netlink = &inside.netlink;
-        let result = match step {
-            Step::AddVeth { name, peer, mac, mtu } => {
-                let veth = Veth { name, peer, inside: Some(&inside.namespace), mac: Some(*mac), mtu: *mtu };
-                self.shared.netlink.add_veth(veth).await
-            }
-            Step::InsideAddress { name, address } => netlink.add_address(name, *address).await,
-            Step::InsideMtu { name, mtu } => unless_gone(netlink.set_mtu(name, *mtu).await),
-            Step::InsideUp { name } => netlink.set_up(name).await,
-            Step::InsideMulticast { name } => netlink.add_multicast_route(name).await.map(|_| ()),
-            Step::InsideDefaultRoute { name, via } => match netlink.add_default_route(name, *via).await {
-                Err(e) if e.source.raw_os_error() == Some(libc::EEXIST) => {
-                    return Err("gateway: it has a default route already: leave --gateway out".to_string());
-                }
-                other => other,
-            },
-            Step::InsideSettings { name, ipv6 } => {
-                return inside.namespace.within(|| settings_inside(name, *ipv6)).map_err(|e| e.to_string());
-            }
-            Step::InsideChecksums { name } => {
-                let off = inside.namespace.within(|| ethtool::transmit_checksums_off(name));
-                return off.map_err(|e| format!("switching checksum offload of {name} off: {e}"));
-            }
-            _ => Ok(()),
-        };
-        result.map_err(|e| e.to_string())
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.kernel.let_go();
     }
 }
 
@@ -491,7 +453,7 @@ impl Shared {
 }
 
 /// Tells what matters of the changes that the kernel tells.
-async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
+async fn watch_changes(shared: Arc<Shared>, kernel: Kernel, mut watch: Watch) {
     let mut devices = Devices::new(&shared.netlink.links().await.unwrap_or_default());
     let mut due: Option<Instant> = None;
     loop {
@@ -507,6 +469,15 @@ async fn watch_changes(shared: Arc<Shared>, mut watch: Watch) {
             },
         };
         let Some(change) = change else { return };
+        match &change {
+            Change::Link(link) | Change::LinkGone(link) => {
+                if let Some(id) = kernel.lost(&shared.netlink, link).await {
+                    let _ = shared.tell(HostEvent::OffloadLost { id });
+                }
+            }
+            Change::Port(link) => kernel.port_changed(&shared.netlink, &link.name).await,
+            _ => {}
+        }
         match devices.judge(&change) {
             Verdict::Nothing => {}
             Verdict::Network => due = due.or(Some(Instant::now() + QUIET)),
@@ -534,44 +505,6 @@ async fn announce(interfaces: Vec<Interface>) {
             }
         }
     }
-}
-
-/// A device that is gone needs no change.
-fn unless_gone(result: Result<(), NetlinkError>) -> Result<(), NetlinkError> {
-    result.or_else(|e| if e.is_no_device() { Ok(()) } else { Err(e) })
-}
-
-fn silence(name: &str) -> io::Result<()> {
-    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-    // A device without an address takes packets for any address of the host, and answers for it, unless it is told not to.
-    set_sysctl(&format!("ipv4/conf/{name}/rp_filter"), "1")?;
-    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")
-}
-
-fn settings_of_host(name: &str, ipv6: bool) -> io::Result<()> {
-    // Speak on a network only as who we are there: the port guard drops everything else.
-    set_sysctl(&format!("ipv4/conf/{name}/arp_ignore"), "1")?;
-    set_sysctl(&format!("ipv4/conf/{name}/arp_announce"), "2")?;
-    set_sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
-    // The bridge is up: these before IPv6 makes itself an address.
-    for setting in ["router_solicitations", "accept_ra", "accept_dad"] {
-        set_sysctl(&format!("ipv6/conf/{name}/{setting}"), "0")?;
-    }
-    settings_inside(name, ipv6)
-}
-
-fn settings_inside(name: &str, ipv6: bool) -> io::Result<()> {
-    // Without IPv6 addresses the guard would drop all that IPv6 says by itself; so it says nothing.
-    set_sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), if ipv6 { "0" } else { "1" })?;
-    set_sysctl(&format!("ipv6/conf/{name}/accept_ra"), "0")?;
-    set_sysctl(&format!("ipv6/conf/{name}/accept_dad"), "0")?;
-    for family in ["ipv4", "ipv6"] {
-        // An address that moved without a word is asked for again after seconds, not after a minute.
-        set_sysctl(&format!("{family}/neigh/{name}/base_reachable_time_ms"), "5000")?;
-        set_sysctl(&format!("{family}/neigh/{name}/delay_first_probe_time"), "2")?;
-        set_sysctl(&format!("{family}/neigh/{name}/ucast_solicit"), "1")?;
-    }
-    Ok(())
 }
 
 fn tap_error(name: &str, error: &io::Error) -> String {

@@ -52,6 +52,7 @@ impl Devices {
         match change {
             Change::Address(index) => network_unless(self.ours.contains(index)),
             Change::Route(through) => network_unless(through.is_some_and(|index| self.ours.contains(&index))),
+            Change::Port(_) => Verdict::Nothing,
             Change::Link(link) => {
                 let ours = names::is_ours(&link.name, &link.kind) || self.ours.contains(&link.index);
                 let (was_up, mtu) = self.others.get(&link.index).copied().unwrap_or((false, link.mtu));
@@ -84,6 +85,7 @@ mod tests {
             forwarding: false,
             mtu: 1500,
             mac: None,
+            peer: None,
         }
     }
 

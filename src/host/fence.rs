@@ -9,7 +9,7 @@
 use super::guard;
 use crate::io::firewall::{self, Watch};
 use nix::net::if_::if_nametoindex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -71,6 +71,20 @@ impl Fences {
         }
     }
 
+    /// Takes away what a killed router had set for `device`.
+    pub async fn clear_kept(&self, device: &str) -> Result<(), String> {
+        let kept = self.0.lock().await;
+        if kept.guarded.contains_key(device) || !chains().iter().any(|chain| chain == device) {
+            return Ok(());
+        }
+        firewall::change(&guard::removal(device)).await
+    }
+
+    /// Whether this host can guard nothing.
+    pub async fn are_lacking(&self) -> bool {
+        self.0.lock().await.works == Some(false)
+    }
+
     /// Sets again what hands frames to `capture`, which is another device now. The error is one line.
     pub async fn renew(&self, capture: &str) -> Result<(), String> {
         let kept = self.0.lock().await;
@@ -109,12 +123,17 @@ fn is_lacking(why: &str) -> bool {
     ["is missing", "not supported", "No such file or directory"].iter().any(|words| why.contains(words))
 }
 
-/// Takes away what a killed router left. Answers whether there was something.
-pub async fn sweep() -> Result<bool, String> {
-    if chains().is_empty() {
+/// Takes away what a killed router left, but for the guards of `kept` devices. Answers whether there was something.
+pub async fn sweep(kept: &BTreeSet<String>) -> Result<bool, String> {
+    let (stay, go): (Vec<String>, Vec<String>) = chains().into_iter().partition(|chain| kept.contains(chain));
+    if go.is_empty() {
         return Ok(false);
     }
-    firewall::change(&guard::removal_of_all()).await.map(|()| true)
+    let text = match stay.as_slice() {
+        [] => guard::removal_of_all(),
+        _ => go.iter().map(|chain| guard::removal(chain)).collect(),
+    };
+    firewall::change(&text).await.map(|()| true)
 }
 
 /// The names of our chains in the kernel.

@@ -85,6 +85,11 @@ impl Firewall {
         }
     }
 
+    /// Makes other firewalls let through what is ours now and nothing else: a killed router may have left more.
+    pub async fn settle(&self) {
+        self.0.lock().await.settle_others().await;
+    }
+
     /// Puts back what others took away, for ever. Ends if the kernel has no nftables.
     pub async fn keep(self) {
         let Ok(mut watch) = Watch::open() else { return };
@@ -102,14 +107,18 @@ impl Firewall {
     }
 }
 
-/// Takes away what a killed router left, which also left devices if `leftovers`. Answers whether there was something.
-pub async fn sweep(leftovers: bool) -> Result<bool, String> {
+/// Takes away what a killed router left, which also left devices if `leftovers`; what it let through for bridges that are `kept` stays.
+/// Answers whether there was something.
+pub async fn sweep(leftovers: bool, kept: &BTreeSet<String>) -> Result<bool, String> {
     let chains = firewall::chains().unwrap_or_default();
     let ours = chains.iter().any(|chain| chain.family == INET && chain.table == rules::TABLE);
     if ours {
         firewall::change(&rules::removal()).await?;
     }
     let mut found = ours;
+    if !kept.is_empty() {
+        return Ok(found);
+    }
     for (family, name, ..) in FAMILIES {
         if let Some(chain) = chain_of_others(&chains, family, name) {
             // Without nft there is nothing of ours to find.

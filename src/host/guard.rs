@@ -65,6 +65,24 @@ pub fn bridge(bridge: &str) -> String {
     chain(bridge, &[])
 }
 
+/// The text that guards a VXLAN device of a network: nothing comes in for many, in the name of a group, nor in that of an attachment that is
+/// guarded here; as `plane::guard::check_arrival` has it for what comes by the data path.
+pub fn arrivals(device: &str, guarded: &[Mac]) -> String {
+    let group = "& 01:00:00:00:00:00 != 00:00:00:00:00:00";
+    let mut rules = vec![format!("ether daddr {group} drop"), format!("ether saddr {group} drop")];
+    if !guarded.is_empty() {
+        let list: Vec<String> = guarded.iter().map(Mac::to_string).collect();
+        rules.push(format!("ether saddr {{ {} }} drop", list.join(", ")));
+    }
+    rules.push("accept".to_string());
+    chain(device, &rules)
+}
+
+/// The text that guards the VXLAN device of heartbeats: nothing of it is for this host's own protocols.
+pub fn beats(device: &str, ether_type: u16) -> String {
+    chain(device, &[format!("ether type {ether_type:#06x} accept")])
+}
+
 /// The text that takes the guard of `device` away, which must be there.
 pub fn removal(device: &str) -> String {
     format!("flush chain netdev {TABLE} {device}\ndelete chain netdev {TABLE} {device}\n")
@@ -152,6 +170,15 @@ mod tests {
             assert!(rule.contains(" ether type "), "{rule}");
         }
         assert!(text.contains("@th,64,128 0xfd000000000000000000000000000001 @th,192,64 0x0201020000000001 accept"));
+    }
+
+    #[test]
+    fn nobody_arrives_by_vxlan_in_the_name_of_an_attachment_here_or_for_many() {
+        let text = arrivals("rnx8312a4", &[Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2])]);
+        assert!(text.contains("ether saddr { 02:00:00:00:00:01, 02:00:00:00:00:02 } drop"), "{text}");
+        assert!(text.contains("ether daddr & 01:00:00:00:00:00 != 00:00:00:00:00:00 drop"), "{text}");
+        assert!(text.ends_with("rnx8312a4 accept\n"), "{text}");
+        assert!(!arrivals("rnx8312a4", &[]).contains("saddr {"));
     }
 
     #[test]

@@ -8,13 +8,21 @@
 //! namespace of the attachment | namespace of the router
 //!   rnet0 (MAC, addresses) ===|=== rnv<hash> --- rnb<net> --- rnt<net>  <- captured by the data path
 //!                             |                          \--- rnq<net> === rnp<net>  <- where there is no TAP
+//!                             |                          \--- rnx<net>, rny<net>      <- VXLAN by the kernel (IPv4, IPv6)
 //! ```
 //!
 //! - `names`    what these are called, and which names are ours
 //! - `plan`     a change as a list of steps; pure
-//! - `apply`    runs the steps, undoes them in reverse, sweeps what a dead router left
+//! - `apply`    runs the steps, undoes them in reverse
+//! - `inside`   the namespace of an attachment
+//! - `adopt`    what a dead router left: taken over, or swept
+//! - `kernel`   the kernel's VXLAN between peers
+//! - `beats`    heartbeats by it
+//! - `gate`     whose VXLAN it takes in
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
+//! - `doors`    UDP ports by which VTEPs are reached
+//! - `events`   what is told of all this
 //! - `rules`    the packet filter as text; pure
 //! - `firewall` sets it, and puts it back when others flush it
 //! - `guard`    what an attachment may put on its bridge, as text; pure
@@ -22,16 +30,28 @@
 //! - `sandbox`  `rnet run`: a program on the mesh before it begins
 #![allow(clippy::disallowed_methods)] // the rim: threads, timers and the machine itself
 
+mod adopt;
 mod announce;
 mod apply;
+mod beats;
 mod changes;
+mod doors;
+mod events;
 mod fence;
 pub mod firewall;
+mod gate;
 mod guard;
+mod inside;
+mod kernel;
 mod names;
 mod plan;
 mod rules;
 pub mod sandbox;
 
-pub use apply::{Host, HostEvent};
+pub use adopt::Keep;
+pub use apply::Host;
+pub use beats::Beats;
+pub use doors::try_peers;
+pub use events::HostEvent;
+
 pub use plan::{Step, plan};

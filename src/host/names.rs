@@ -4,6 +4,7 @@
 //! rnb<net>   bridge of a network        <net>  network id, 6 hexadecimal digits
 //! rnt<net>   its TAP
 //! rnp<net>   captured end of a veth pair, instead of the TAP; rnq<net> its other end, on the bridge
+//! rnx<net>   its VXLAN device over IPv4, rny<net> over IPv6; rnxffffff and rnyffffff are those that heartbeats pass
 //! rnv<hash>  our end of an attachment's interface; 8 hexadecimal digits
 //! ```
 //!
@@ -33,6 +34,16 @@ pub fn veth(key: &str, inside: &str) -> String {
     hash.as_ref().iter().take(4).fold("rnv".to_string(), |name, byte| format!("{name}{byte:02x}"))
 }
 
+/// The VXLAN device with this VNI, a network's or that of heartbeats.
+pub fn vxlan(vni: u32, ipv6: bool) -> String {
+    format!("{}{vni:06x}", if ipv6 { "rny" } else { "rnx" })
+}
+
+/// Whether this name is one of ours for a VXLAN device.
+pub fn is_vxlan(name: &str) -> bool {
+    is_ours(name, "vxlan")
+}
+
 /// Whether a device of this name and kind is one that rnet makes.
 pub fn is_ours(name: &str, kind: &str) -> bool {
     let Some((prefix, rest)) = name.split_at_checked(3) else { return false };
@@ -41,6 +52,7 @@ pub fn is_ours(name: &str, kind: &str) -> bool {
         "rnt" => (6, "tun"),
         "rnp" | "rnq" => (6, "veth"),
         "rnv" => (8, "veth"),
+        "rnx" | "rny" => (6, "vxlan"),
         _ => return false,
     };
     kind == expected && rest.len() == digits && rest.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -58,7 +70,7 @@ mod tests {
 
     #[test]
     fn fit_the_kernel_and_are_recognised() {
-        for id in [NetId::new(1).unwrap(), NetId::new(0xff_ffff).unwrap()] {
+        for id in [NetId::new(1).unwrap(), NetId::new(0xff_fffe).unwrap()] {
             let (captured, bridged) = pcap_pair(id);
             let all = [
                 (bridge(id), "bridge"),
@@ -66,6 +78,8 @@ mod tests {
                 (captured, "veth"),
                 (bridged, "veth"),
                 (veth("k", "rnet0"), "veth"),
+                (vxlan(id.value(), false), "vxlan"),
+                (vxlan(id.value(), true), "vxlan"),
             ];
             for (name, kind) in all {
                 assert!(name.len() <= 15 && is_ours(&name, kind), "{name}");
@@ -87,7 +101,7 @@ mod tests {
             "eth0",
             "",
             "rn",
-            "rnx8312a4",
+            "rnz8312a4",
             "rnvé123456",
             "xrnb8312a4",
         ] {

@@ -9,10 +9,12 @@
 
 use super::names;
 use crate::io::capture::CaptureKind;
+use crate::io::vxlan::{PortRules, Vxlan};
 use crate::node::border::HostOp;
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
-use crate::types::{HostAddress, Mac, NetId};
+use crate::types::{HostAddress, Mac, NetId, VNI_OF_PEERS};
+use crate::wire::beat;
 use std::net::IpAddr;
 
 /// One step. Devices are in the router's namespace, or `Inside` that of the attachment.
@@ -24,6 +26,8 @@ pub enum Step {
     AddTap { name: String },
     /// Make a veth pair with both ends here, down.
     AddPair { name: String, peer: String, mtu: u16 },
+    /// Make a VXLAN device, down.
+    AddVxlan { name: String, vxlan: Vxlan, mtu: u16 },
     /// Make a veth pair, `peer` inside with this MAC, both down.
     AddVeth { name: String, peer: String, mac: Mac, mtu: u16 },
     /// No IPv6 of the host on this device, and no IPv4 without an address there.
@@ -32,6 +36,8 @@ pub enum Step {
     SetMtu { name: String, mtu: u16 },
     /// Put a device on a bridge.
     SetMaster { port: String, bridge: String },
+    /// Set what a port of a bridge does.
+    SetPort { port: String, rules: PortRules },
     /// Bring a device up.
     SetUp { name: String },
     /// Wait until a bridge passes the frames of its port: the kernel notices a veth's other end a moment after it comes up.
@@ -64,6 +70,10 @@ pub enum Step {
     Unshut { name: String },
     /// Let only what is honest through from this device of an attachment to its bridge, and the rest to the capture port.
     Guard { name: String, capture: String, mac: Mac, addresses: Vec<HostAddress> },
+    /// Let nothing in from this VXLAN device of a network that comes in the name of these, or is for many.
+    GuardArrivals { name: String, guarded: Vec<Mac> },
+    /// Let only frames of this type in from a VXLAN device.
+    GuardBeats { name: String, ether_type: u16 },
     /// No longer; it is no error if the device is gone.
     Unguard { name: String },
     /// The capture port is another device of the same name: hand the rest to that.
@@ -87,11 +97,14 @@ impl Step {
             Step::AddBridge { name, .. }
             | Step::AddTap { name }
             | Step::AddPair { name, .. }
+            | Step::AddVxlan { name, .. }
             | Step::AddVeth { name, .. } => Some(Step::Delete { name: name.clone() }),
             Step::HandOver { port, .. } => Some(Step::TakeBack { port: *port }),
             Step::Shut { name } => Some(Step::Unshut { name: name.clone() }),
             Step::Unshut { name } => Some(Step::Shut { name: name.clone() }),
-            Step::Guard { name, .. } => Some(Step::Unguard { name: name.clone() }),
+            Step::Guard { name, .. } | Step::GuardArrivals { name, .. } | Step::GuardBeats { name, .. } => {
+                Some(Step::Unguard { name: name.clone() })
+            }
             Step::HostSettings { name, .. } => Some(Step::Silence { name: name.clone() }),
             Step::HostAddress { name, address } => Some(Step::RemoveAddress { name: name.clone(), address: *address }),
             _ => None,
@@ -141,8 +154,10 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                 CaptureKind::Tap => vec![names::tap(*id)],
                 CaptureKind::Pcap => vec![captured, bridged],
             };
+            let vxlans = [false, true].map(|ipv6| names::vxlan(id.value(), ipv6));
+            let ports = ports.into_iter().chain(vxlans);
             // The bridge last: it takes the least of its ports until it is told otherwise.
-            let devices = ports.into_iter().chain([names::bridge(*id)]);
+            let devices = ports.chain([names::bridge(*id)]);
             devices.map(|name| Step::SetMtu { name, mtu: network.usable_mtu(*mtu) }).collect()
         }
         HostOp::Resize { key, interfaces, mtu, .. } => {
@@ -165,9 +180,68 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
             // The guard goes last, so that nothing passes unguarded.
             veths.flat_map(|name| [Step::Delete { name: name.clone() }, Step::Unguard { name }]).collect()
         }
-        // No devices: `firewall` does it.
-        HostOp::Filter(_) => Vec::new(),
+        // No devices: `firewall` does it, and `doors`.
+        HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => Vec::new(),
+        // `kernel` knows for which families; see `offload`.
+        HostOp::OpenVxlan { .. } | HostOp::CloseVxlan | HostOp::VxlanPeers(_) | HostOp::SweepRest => Vec::new(),
+        HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => Vec::new(),
     }
+}
+
+/// What a capture port does on its bridge: all but to pass frames to a VXLAN device, or to take them from there.
+const CAPTURE_RULES: PortRules = PortRules { isolated: true, learning: true, flood: true };
+/// What a VXLAN device does there.
+const VXLAN_RULES: PortRules = PortRules { isolated: true, learning: false, flood: false };
+/// MTU of the device that heartbeats pass: the largest, so that only the way limits them.
+const BEATS_MTU: u16 = 16_000;
+
+/// What the kernel's VXLAN of one IP family is made by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Under {
+    /// UDP port.
+    pub port: u16,
+    /// Over IPv6.
+    pub ipv6: bool,
+    /// The one address of this host that is used.
+    pub local: Option<IpAddr>,
+}
+
+impl Under {
+    fn vxlan(&self, vni: u32, whole: bool) -> Vxlan {
+        Vxlan { vni, port: self.port, ipv6: self.ipv6, local: self.local, whole, learns: false }
+    }
+}
+
+/// The steps that make the VXLAN device of a network, whose bridge is there.
+pub(super) fn offload(id: NetId, mtu: u16, under: &Under, guarded: Vec<Mac>) -> Vec<Step> {
+    let name = names::vxlan(id.value(), under.ipv6);
+    vec![
+        Step::AddVxlan { name: name.clone(), vxlan: under.vxlan(id.value(), false), mtu },
+        Step::Silence { name: name.clone() },
+        Step::SetMaster { port: name.clone(), bridge: names::bridge(id) },
+        // Rules and guard before the first frame.
+        Step::SetPort { port: name.clone(), rules: VXLAN_RULES },
+        Step::GuardArrivals { name: name.clone(), guarded },
+        Step::SetUp { name: name.clone() },
+        Step::AwaitForwarding { port: name },
+    ]
+}
+
+/// The steps that make the VXLAN device that heartbeats pass. Its packets are never cut: they prove what fits.
+pub(super) fn beats(under: &Under) -> Vec<Step> {
+    let name = names::vxlan(VNI_OF_PEERS, under.ipv6);
+    vec![
+        Step::AddVxlan { name: name.clone(), vxlan: under.vxlan(VNI_OF_PEERS, true), mtu: BEATS_MTU },
+        Step::Silence { name: name.clone() },
+        Step::GuardBeats { name: name.clone(), ether_type: beat::ETHER_TYPE },
+        Step::SetUp { name },
+    ]
+}
+
+/// The steps that remove either.
+pub(super) fn close_vxlan(vni: u32, ipv6: bool) -> Vec<Step> {
+    let name = names::vxlan(vni, ipv6);
+    vec![Step::Delete { name: name.clone() }, Step::Unguard { name }]
 }
 
 /// The device that frames are captured on.
@@ -179,7 +253,7 @@ fn captured(id: NetId, kind: CaptureKind) -> String {
 }
 
 /// The port of the bridge that leads there.
-fn on_bridge(id: NetId, kind: CaptureKind) -> String {
+pub(super) fn on_bridge(id: NetId, kind: CaptureKind) -> String {
     match kind {
         CaptureKind::Tap => names::tap(id),
         CaptureKind::Pcap => names::pcap_pair(id).1,
@@ -195,6 +269,7 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
             Step::Silence { name: captured.clone() },
             Step::SetMtu { name: captured.clone(), mtu },
             Step::SetMaster { port: captured.clone(), bridge },
+            Step::SetPort { port: captured.clone(), rules: CAPTURE_RULES },
             Step::SetUp { name: captured },
         ],
         CaptureKind::Pcap => vec![
@@ -202,6 +277,7 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
             Step::Silence { name: captured.clone() },
             Step::Silence { name: bridged.clone() },
             Step::SetMaster { port: bridged.clone(), bridge },
+            Step::SetPort { port: bridged.clone(), rules: CAPTURE_RULES },
             Step::SetUp { name: bridged },
             Step::SetUp { name: captured.clone() },
             Step::OpenPcap { name: captured },
@@ -328,6 +404,24 @@ mod tests {
     }
 
     #[test]
+    fn a_vxlan_port_is_isolated_and_guarded_before_it_is_up_and_removed_whole() {
+        let id = NetId::new(0x8312a4).unwrap();
+        for ipv6 in [false, true] {
+            let under = Under { port: 6784, ipv6, local: None };
+            let steps = offload(id, 1410, &under, vec![Mac([2, 0, 0, 0, 0, 1])]);
+            let up = position(&steps, |s| matches!(s, Step::SetUp { .. }));
+            let isolated = |s: &Step| matches!(s, Step::SetPort { rules, .. } if rules.isolated && !rules.flood && !rules.learning);
+            assert!(
+                position(&steps, isolated) < up && position(&steps, |s| matches!(s, Step::GuardArrivals { .. })) < up
+            );
+            let undone: Vec<Step> = steps.iter().filter_map(Step::undo).collect();
+            assert_eq!(undone, close_vxlan(id.value(), ipv6));
+            let undone: Vec<Step> = beats(&under).iter().filter_map(Step::undo).collect();
+            assert_eq!(undone, close_vxlan(VNI_OF_PEERS, ipv6));
+        }
+    }
+
+    #[test]
     fn closing_removes_every_device_that_opening_makes() {
         let close = HostOp::CloseNetwork { id: NetId::new(0x8312a4).unwrap(), port: PortId(3) };
         for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
@@ -416,7 +510,10 @@ mod tests {
     fn every_device_that_has_an_mtu_gets_the_new_one_and_ipv6_at_least_1280() {
         let mtus = |steps: &[Step]| {
             let mtu = |step: &Step| match step {
-                Step::AddBridge { name, mtu } | Step::SetMtu { name, mtu } | Step::InsideMtu { name, mtu } => {
+                Step::AddBridge { name, mtu }
+                | Step::AddVxlan { name, mtu, .. }
+                | Step::SetMtu { name, mtu }
+                | Step::InsideMtu { name, mtu } => {
                     vec![(name.clone(), *mtu)]
                 }
                 Step::AddPair { name, peer, mtu } | Step::AddVeth { name, peer, mtu, .. } => {
@@ -430,7 +527,8 @@ mod tests {
         let HostOp::Plug { key, place, interfaces, .. } = plug_two() else { unreachable!() };
         for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
             let resized = mtus(&plan(&HostOp::ResizeNetwork { network, id, mtu: 1410 }, kind));
-            assert_eq!(resized, mtus(&plan(&open(), kind)));
+            let vxlan = |ipv6| offload(id, 1410, &Under { port: 6784, ipv6, local: None }, Vec::new());
+            assert_eq!(resized, mtus(&[plan(&open(), kind), vxlan(false), vxlan(true)].concat()));
             let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
             let resized = mtus(&plan(&HostOp::Resize { key, place, interfaces, mtu: 1410 }, kind));
             assert_eq!(resized, mtus(&plan(&plug_two(), kind)));

@@ -7,9 +7,12 @@
 //! ```text
 //! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap pcap     a network's capture port: a frame and what is left to do on it, in or out, never blocking
+//! steering             which queue of a TAP a frame waits in
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
+//! door                 UDP ports by which VTEPs are reached, and what the way to them takes
 //! lost                 what the kernel dropped before we saw it
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
+//! vxlan fdb            VXLAN devices and bridge ports; which MAC is behind which of them     holder   who has a UDP port
 //! firewall routes own  nftables: changed, listed, watched; where this machine sends what; its addresses
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
 //! background           the fork of the daemon, and how its start went
@@ -21,10 +24,13 @@ pub mod alarm;
 pub mod background;
 pub mod capture;
 pub mod clock;
+pub mod door;
 pub mod egress;
 pub mod entropy;
 pub mod ethtool;
+pub mod fdb;
 pub mod firewall;
+pub mod holder;
 pub mod ingress;
 pub mod lock;
 pub mod lost;
@@ -37,8 +43,10 @@ pub mod pcap;
 pub mod pidfd;
 pub mod process;
 pub mod routes;
+pub mod steering;
 pub mod store;
 pub mod tap;
 pub mod tcp;
 pub mod udp;
+pub mod vxlan;
 pub mod watch;

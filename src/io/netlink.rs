@@ -39,6 +39,16 @@ impl NetlinkError {
     pub fn is_no_device(&self) -> bool {
         matches!(self.source.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
     }
+
+    /// Whether it failed because it is so already.
+    pub fn is_there(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EEXIST)
+    }
+
+    /// Whether the kernel has no devices of that kind.
+    pub fn is_unsupported(&self) -> bool {
+        self.source.raw_os_error() == Some(libc::EOPNOTSUPP)
+    }
 }
 
 /// The kernel's words without the number that the standard library adds.
@@ -52,7 +62,9 @@ fn describe_error(error: &io::Error) -> String {
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => " (it needs root, or CAP_NET_ADMIN)",
-        Some(libc::EOPNOTSUPP) => " (the kernel lacks this kind of device: is the module bridge or veth missing?)",
+        Some(libc::EOPNOTSUPP) => {
+            " (the kernel lacks this kind of device: is the module bridge, veth or vxlan missing?)"
+        }
         _ => "",
     }
 }
@@ -78,6 +90,8 @@ pub struct Link {
     pub mtu: u32,
     /// Its Ethernet address.
     pub mac: Option<Mac>,
+    /// Of a veth: the number of its other end, in the namespace where that is.
+    pub peer: Option<u32>,
 }
 
 /// A new veth pair: one end here, the other in `inside`.
@@ -108,7 +122,7 @@ impl Drop for Connection {
 /// See the head of this file. Clones share the socket.
 #[derive(Clone)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
     _connection: Arc<Connection>,
 }
 
@@ -296,7 +310,7 @@ impl Netlink {
         Ok(links)
     }
 
-    async fn index(&self, name: &str, what: impl Fn() -> String) -> Result<u32, NetlinkError> {
+    pub(super) async fn index(&self, name: &str, what: impl Fn() -> String) -> Result<u32, NetlinkError> {
         match self.link(name).await? {
             Some(link) => Ok(link.index),
             None => Err(NetlinkError { what: what(), source: io::Error::from_raw_os_error(libc::ENODEV) }),
@@ -316,6 +330,7 @@ pub(super) fn describe(message: &LinkMessage) -> Link {
         forwarding: false,
         mtu: 0,
         mac: None,
+        peer: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -323,6 +338,7 @@ pub(super) fn describe(message: &LinkMessage) -> Link {
             LinkAttribute::Promiscuity(count) => link.promiscuity = *count,
             LinkAttribute::Controller(index) => link.master = Some(*index),
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::Link(index) => link.peer = Some(*index),
             LinkAttribute::Address(bytes) => link.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok().map(Mac),
             LinkAttribute::LinkInfo(infos) => infos.iter().for_each(|info| match info {
                 LinkInfo::Kind(kind) => link.kind = kind_name(kind),
@@ -342,15 +358,16 @@ fn kind_name(kind: &InfoKind) -> String {
         InfoKind::Bridge => "bridge".into(),
         InfoKind::Veth => "veth".into(),
         InfoKind::Tun => "tun".into(),
+        InfoKind::Vxlan => "vxlan".into(),
         other => format!("{other:?}").to_lowercase(),
     }
 }
 
-fn done(result: Result<(), Error>, what: impl Fn() -> String) -> Result<(), NetlinkError> {
+pub(super) fn done(result: Result<(), Error>, what: impl Fn() -> String) -> Result<(), NetlinkError> {
     result.map_err(|e| NetlinkError { what: what(), source: io_error(e) })
 }
 
-fn io_error(error: Error) -> io::Error {
+pub(super) fn io_error(error: Error) -> io::Error {
     match error {
         Error::NetlinkError(message) => message.to_io(),
         other => io::Error::other(other),

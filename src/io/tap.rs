@@ -1,8 +1,11 @@
 //! A TAP device as a capture port, with the kernel's work left to us where we ask for it.
 //!
-//! Owns the descriptors of /dev/net/tun, one per queue: the kernel spreads flows over them. The device is not persistent: it
-//! lives exactly as long as its last descriptor, so that no TAP is left of a router that was killed, and a TAP that stands is
-//! proof of a living one. MTU, bridge and state are set by `netlink`.
+//! Owns the descriptors of /dev/net/tun, one per queue. Each thread has several queues over which flows are spread
+//! (`steering`) and which it reads in turns (`turns`): a question of 64 bytes waits for a few super-frames, not for all that a full
+//! stream has in flight. Where the kernel does not let us steer, a thread has one queue, and the kernel spreads flows over threads.
+//!
+//! The device is not persistent: it lives exactly as long as its last descriptor, so that no TAP is left of a router that was
+//! killed, and a TAP that stands is proof of a living one. MTU, bridge and state are set by `netlink`.
 //!
 //! ```text
 //! read, write   | virtio header, 10 | Ethernet frame, 14 to 65,549 |      one frame per call
@@ -15,13 +18,17 @@
 //! another router's too, so the first queue is made with IFF_TUN_EXCL. A UDP super-frame of more than 64 datagrams (128 since
 //! Linux 6.9) is refused by the kernel (EINVAL), and is lost whole; one of TCP that is not TCP is not refused.
 
+mod turns;
+
 use super::capture::{Captured, PARTS_MAX};
+use super::steering;
 use crate::wire::Malformed;
 use crate::wire::virtio::{Offload, VIRTIO_LEN};
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use turns::{QUEUES_MAX, Turns};
 
 /// What a capture port's kernel leaves to us, and takes from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,8 +39,10 @@ pub struct Features {
     pub tso: bool,
     /// Super-frames of UDP: at most 64 datagrams (Linux 6.2).
     pub uso: bool,
-    /// The port has several queues.
+    /// Several threads can serve the port.
     pub multi_queue: bool,
+    /// Flows wait in queues of their own, served in turns.
+    pub fair: bool,
 }
 
 /// Frames that may wait in each queue. The kernel's 1,000 are 2.5 ms of small packets at 400,000 a second, less than a thread
@@ -46,40 +55,50 @@ const CHECKSUM: u32 = libc::TUN_F_CSUM;
 const TSO: u32 = CHECKSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
 const USO: u32 = TSO | libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
-/// One queue of a device. See the head of this file.
+/// The kernel's limit for a device.
+const DEVICE_QUEUES_MAX: usize = 256;
+
+/// What one thread has of a device. See the head of this file.
 pub struct Tap {
     name: String,
-    queue: File,
+    queues: Turns,
     features: Features,
 }
 
 impl Tap {
-    /// Makes the device `name` (at most 15 bytes) in the network namespace of the calling thread, down, MTU 1500, with `queues`
-    /// queues (at least one; the kernel allows 256). `wanted`: leave us what we can do better; else every frame comes complete.
+    /// Makes the device `name` (at most 15 bytes) in the network namespace of the calling thread, down, MTU 1500, for `threads`
+    /// threads (at least one; the kernel allows 256). `wanted`: leave us what we can do better; else every frame comes complete.
     ///
     /// Errors: no /dev/net/tun (NotFound), no CAP_NET_ADMIN (PermissionDenied), the name is taken (ResourceBusy) or is none
     /// (InvalidInput).
-    pub fn create(name: &str, queues: usize, wanted: bool) -> io::Result<Vec<Tap>> {
-        let queues = queues.max(1);
-        let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
-        let kind = if queues > 1 { kind | libc::IFF_MULTI_QUEUE } else { kind };
+    pub fn create(name: &str, threads: usize, wanted: bool) -> io::Result<Vec<Tap>> {
+        let threads = threads.max(1);
+        let kind = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
         let first = open_queue(name, kind | libc::IFF_TUN_EXCL)?;
-        let features = Features {
-            multi_queue: queues > 1,
-            ..agree(wanted, |offloads| {
-                // SAFETY: TUNSETOFFLOAD takes its argument by value and writes no memory.
-                match unsafe { libc::ioctl(first.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) } {
-                    0 => Ok(()),
-                    _ => Err(io::Error::last_os_error()),
-                }
-            })
-        };
+        let agreed = agree(wanted, |offloads| {
+            // SAFETY: TUNSETOFFLOAD takes its argument by value and writes no memory.
+            match unsafe { libc::ioctl(first.as_raw_fd(), libc::TUNSETOFFLOAD, libc::c_ulong::from(offloads)) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        });
         lengthen(name)?;
-        let mut taps = vec![Tap { name: name.to_string(), queue: first, features }];
-        while taps.len() < queues {
-            taps.push(Tap { name: name.to_string(), queue: open_queue(name, kind)?, features });
+        let most = (DEVICE_QUEUES_MAX / threads).clamp(1, QUEUES_MAX);
+        let fair = most > 1 && u32::try_from(threads * most).is_ok_and(|all| steering::steer(&first, all).is_ok());
+        let features = Features { multi_queue: threads > 1, fair, ..agreed };
+        // The kernel numbers queues as they are opened: that of the rest, 0, is the first thread's.
+        let mut queues: Vec<Vec<File>> = (0..threads).map(|_| Vec::new()).collect();
+        let mut made = Some(first);
+        for _ in 0..if fair { most } else { 1 } {
+            for thread in &mut queues {
+                thread.push(made.take().map_or_else(|| open_queue(name, kind), Ok)?);
+            }
         }
-        Ok(taps)
+        let of_thread = |mut queues: Vec<File>| {
+            let first = queues.remove(0);
+            Ok(Tap { name: name.to_string(), queues: Turns::of(first, queues)?, features })
+        };
+        queues.into_iter().map(of_thread).collect()
     }
 
     /// The device's name.
@@ -94,7 +113,7 @@ impl Tap {
 
     /// See [`super::capture::Capture::read`].
     pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<Result<Captured<'b>, Malformed>>> {
-        let length = match self.queue.read(buffer) {
+        let length = match self.queues.read(buffer) {
             Ok(length) => length,
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => return Ok(None),
             // A frame that the header has no words for; the kernel has dropped it.
@@ -115,7 +134,7 @@ impl Tap {
     pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
         let header = offload.emit();
         if let [frame] = parts {
-            return self.queue.write_vectored(&[IoSlice::new(&header), IoSlice::new(frame)]).map(|_| ());
+            return self.queues.first().write_vectored(&[IoSlice::new(&header), IoSlice::new(frame)]).map(|_| ());
         }
         let mut slices = [IoSlice::new(&[]); 1 + PARTS_MAX];
         let Some(slices) = slices.get_mut(..1 + parts.len()) else {
@@ -124,13 +143,13 @@ impl Tap {
         for (slice, part) in slices.iter_mut().zip([&header[..]].iter().chain(parts)) {
             *slice = IoSlice::new(part);
         }
-        self.queue.write_vectored(slices).map(|_| ())
+        self.queues.first().write_vectored(slices).map(|_| ())
     }
 }
 
 impl AsRawFd for Tap {
     fn as_raw_fd(&self) -> RawFd {
-        self.queue.as_raw_fd()
+        self.queues.as_fd().as_raw_fd()
     }
 }
 

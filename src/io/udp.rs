@@ -94,19 +94,11 @@ impl UdpSocket {
     /// The same on this very address; an unspecified IPv6 address takes IPv4 too.
     pub fn bind_group_to(address: SocketAddr, count: usize, spares: usize) -> io::Result<Group> {
         let count = count.max(1);
-        // SO_REUSEPORT would let any program of this user in, a second router too. So the first socket claims the port
-        // without it: whoever has the port already, a group or not, makes this bind fail. Only then it lets the others in.
-        // A program that asks for SO_REUSEPORT later could still join, but comes after the others and receives nothing.
-        let mut sockets = vec![UdpSocket::bind_to(address)?];
-        if count + spares == 1 {
+        let mut sockets = UdpSocket::bind_together(address, count + spares)?;
+        if sockets.len() == 1 {
             return Ok(Group { sockets, spares: Vec::new() });
         }
-        sockets[0].socket.set_reuse_port(true)?;
-        let address = sockets[0].local_addr()?;
         // The order of binding is the order in which the program counts them: spare ones are the last.
-        while sockets.len() < count + spares {
-            sockets.push(UdpSocket::bind_with(address, true)?);
-        }
         let steered = steer(&sockets[0].socket, count);
         let mut spares = sockets.split_off(count);
         if steered.is_err() {
@@ -114,6 +106,23 @@ impl UdpSocket {
             spares.clear();
         }
         Ok(Group { sockets, spares })
+    }
+
+    /// Binds `count` sockets (at least one) to this very address; a datagram goes to the one that the kernel's hash of its
+    /// addresses and ports says. Errors: as [`UdpSocket::bind_group`].
+    pub fn bind_together(address: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+        // SO_REUSEPORT would let any program of this user in, a second router too. So the first socket claims the port
+        // without it: whoever has the port already, a group or not, makes this bind fail. Only then it lets the others in.
+        // A program that asks for SO_REUSEPORT later could still join: it comes last, so in a group it receives nothing.
+        let mut sockets = vec![UdpSocket::bind_to(address)?];
+        if count > 1 {
+            sockets[0].socket.set_reuse_port(true)?;
+        }
+        let address = sockets[0].local_addr()?;
+        while sockets.len() < count {
+            sockets.push(UdpSocket::bind_with(address, true)?);
+        }
+        Ok(sockets)
     }
 
     /// Where it is bound.

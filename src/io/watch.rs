@@ -22,6 +22,8 @@ pub enum Change {
     Route(Option<u32>),
     /// A device is new or changed.
     Link(Link),
+    /// What a port of a bridge does may have changed.
+    Port(Link),
     /// A device is gone.
     LinkGone(Link),
 }
@@ -51,9 +53,11 @@ impl Watch {
     pub async fn next(&mut self) -> Option<Change> {
         loop {
             match self.messages.next().await? {
-                // A device that joined or left a bridge; it is not gone for that.
-                RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m)
-                    if m.header.interface_family == AddressFamily::Bridge => {}
+                RouteNetlinkMessage::NewLink(m) if m.header.interface_family == AddressFamily::Bridge => {
+                    return Some(Change::Port(describe(&m)));
+                }
+                // A device that left a bridge; it is not gone for that.
+                RouteNetlinkMessage::DelLink(m) if m.header.interface_family == AddressFamily::Bridge => {}
                 RouteNetlinkMessage::NewAddress(m) | RouteNetlinkMessage::DelAddress(m) => {
                     return Some(Change::Address(m.header.index));
                 }

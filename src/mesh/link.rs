@@ -163,6 +163,11 @@ impl Link {
         self.hash
     }
 
+    /// What we said of ourselves.
+    pub fn ours(&self) -> &Intro {
+        &self.intro
+    }
+
     /// What the other side said of itself.
     pub fn theirs(&self) -> Option<&Intro> {
         self.theirs.as_ref()
@@ -417,6 +422,8 @@ mod tests {
             port: 6783,
             aes: true,
             password: true,
+            vxlan: 0,
+            trusts: false,
             range: String::new(),
         }
     }

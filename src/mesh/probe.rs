@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! 0     flags: 1 ASK (answer at once), 2 PROVEN (you acknowledged mine within 3 s), 4 FULL (size test), 8 ARRIVED (answer to one)
-//! 1     zero
+//! 1     what is proved: 0 the path by rnet's own framing, 1 by VXLAN
 //! 2..4  size: ARRIVED: bytes of the UDP payload that arrived; in heartbeats: tests sent so far, modulo 65,536
 //! 4..8  sequence, from 1; 0 in FULL and ARRIVED, which prove a size and nothing else
 //! 8..12 acknowledged: newest sequence seen from the other side; 0: none yet
@@ -14,9 +14,10 @@
 //! 24..  zeros up to the tested size (FULL)
 //! ```
 //!
-//! Both sides ask every 500 ms until acknowledged. Then the dialling side asks each second and the other only answers, so
+//! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the dialling side asks each second and the other only answers, so
 //! that a path costs two datagrams a second; an unanswered ask is repeated after 250 ms or twice the round trip, whichever
-//! is more. The path is proven while the other side acknowledged something new within 3 s and says the same of us.
+//! is more. The path is proven while the other side acknowledged something new within 3 s (by VXLAN 2 s: there is another way at
+//! once) and says the same of us.
 //!
 //! Sizes are tried only while the path is proven, so that what is lost is lost for its size.
 
@@ -34,6 +35,12 @@ use std::time::Duration;
 pub const BODY_LEN: usize = 24;
 /// A path is dead when nothing was acknowledged for this long.
 pub const DEAD_AFTER: Duration = Duration::from_secs(3);
+/// The same by VXLAN.
+pub const VXLAN_DEAD_AFTER: Duration = Duration::from_secs(2);
+
+/// What is proved.
+const UDP: u8 = 0;
+const VXLAN: u8 = 1;
 
 const ASK: u8 = 1;
 const PROVEN: u8 = 2;
@@ -41,6 +48,9 @@ const FULL: u8 = 4;
 const ARRIVED: u8 = 8;
 
 const UNPROVEN_PERIOD: Duration = Duration::from_millis(500);
+/// The same by VXLAN once so many asks were in vain.
+const HOPELESS_PERIOD: Duration = Duration::from_secs(2);
+const HOPELESS_AFTER: u32 = 20;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How long the answering side waits for the asking side before it asks itself.
 const PASSIVE_PERIOD: Duration = Duration::from_millis(1500);
@@ -55,6 +65,7 @@ const SIZE_ANSWERS: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Body {
     flags: u8,
+    way: u8,
     size: u16,
     sequence: u32,
     acknowledged: u32,
@@ -65,12 +76,13 @@ struct Body {
 impl Body {
     fn parse(bytes: &[u8]) -> Result<Body, Malformed> {
         let fixed: &[u8; BODY_LEN] = bytes.first_chunk().ok_or(Malformed::Truncated)?;
-        let [flags, zero, s0, s1, q0, q1, q2, q3, a0, a1, a2, a3, h0, h1, h2, h3, seen @ ..] = *fixed;
-        if zero != 0 || flags & !(ASK | PROVEN | FULL | ARRIVED) != 0 {
+        let [flags, way, s0, s1, q0, q1, q2, q3, a0, a1, a2, a3, h0, h1, h2, h3, seen @ ..] = *fixed;
+        if way > VXLAN || flags & !(ASK | PROVEN | FULL | ARRIVED) != 0 {
             return Err(Malformed::Field);
         }
         Ok(Body {
             flags,
+            way,
             size: u16::from_be_bytes([s0, s1]),
             sequence: u32::from_be_bytes([q0, q1, q2, q3]),
             acknowledged: u32::from_be_bytes([a0, a1, a2, a3]),
@@ -81,7 +93,7 @@ impl Body {
 
     fn emit(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(BODY_LEN);
-        bytes.extend_from_slice(&[self.flags, 0]);
+        bytes.extend_from_slice(&[self.flags, self.way]);
         bytes.extend_from_slice(&self.size.to_be_bytes());
         bytes.extend_from_slice(&self.sequence.to_be_bytes());
         bytes.extend_from_slice(&self.acknowledged.to_be_bytes());
@@ -119,6 +131,9 @@ pub struct Probe {
     /// Asks each second once proven; the other side answers.
     asks: bool,
     overhead: u16,
+    way: u8,
+    /// Asks since the last one that was acknowledged.
+    unanswered: u32,
     sequence: u32,
     /// When the last 64 heartbeats were sent, newest last.
     sent: SmallVec<[(u32, Instant); 64]>,
@@ -151,6 +166,8 @@ impl Probe {
         Probe {
             asks,
             overhead,
+            way: UDP,
+            unanswered: 0,
             sequence: 0,
             sent: SmallVec::new(),
             acknowledged: 0,
@@ -173,14 +190,28 @@ impl Probe {
         }
     }
 
-    /// The other side acknowledged a heartbeat of ours lately.
-    fn alive(&self, now: Instant) -> bool {
-        self.acknowledged_at.is_some_and(|at| now - at < DEAD_AFTER)
+    /// The same for VXLAN between the two; `overhead` counts its headers too.
+    pub fn of_vxlan(asks: bool, overhead: u16, now: Instant) -> Probe {
+        Probe { way: VXLAN, ..Probe::new(asks, overhead, now) }
     }
 
-    /// How long ago a heartbeat of ours was last acknowledged; for ever, if none was.
-    pub fn silent_for(&self, now: Instant) -> Duration {
-        self.acknowledged_at.map_or(Duration::MAX, |at| now - at)
+    fn dead_after(&self) -> Duration {
+        if self.way == VXLAN { VXLAN_DEAD_AFTER } else { DEAD_AFTER }
+    }
+
+    /// The other side acknowledged a heartbeat of ours lately.
+    fn alive(&self, now: Instant) -> bool {
+        self.acknowledged_at.is_some_and(|at| now - at < self.dead_after())
+    }
+
+    /// Time since the other side last acknowledged anything; nothing: it never did.
+    pub fn silent_for(&self, now: Instant) -> Option<Duration> {
+        self.acknowledged_at.map(|at| now - at)
+    }
+
+    /// Nothing was acknowledged for this long, or never.
+    pub fn is_silent(&self, time: Duration, now: Instant) -> bool {
+        self.silent_for(now).is_none_or(|silent| silent >= time)
     }
 
     /// Both sides proved the path: data may flow.
@@ -236,6 +267,13 @@ impl Probe {
         self.ask_at = now;
     }
 
+    /// The other side is elsewhere now: nothing is proven until it is heard from there.
+    pub fn moved(&mut self, now: Instant) {
+        self.acknowledged_at = None;
+        self.unanswered = 0;
+        self.address_changed(now);
+    }
+
     /// An address or a route of this machine changed: larger datagrams may get through, or not even those that did.
     pub fn route_changed(&mut self, now: Instant) {
         self.search.grow(now);
@@ -254,7 +292,7 @@ impl Probe {
     /// The next body to seal and send now, if any. To be called until it has none.
     pub fn poll(&mut self, now: Instant) -> Option<Vec<u8>> {
         if let Some(size) = self.size_answers.pop() {
-            return Some(Body { flags: ARRIVED, size, sequence: 0, acknowledged: 0, held_us: 0, seen: 0 }.emit());
+            return Some(Body { size, ..self.blank(ARRIVED) }.emit());
         }
         if now >= self.ask_at {
             return Some(self.heartbeat(ASK, now));
@@ -267,9 +305,13 @@ impl Probe {
         }
         let size = self.search.poll(self.patience(), now)?;
         self.tests = self.tests.wrapping_add(1);
-        let mut body = Body { flags: FULL, size: 0, sequence: 0, acknowledged: 0, held_us: 0, seen: 0 }.emit();
+        let mut body = self.blank(FULL).emit();
         body.resize(usize::from(size.saturating_sub(self.overhead)).max(BODY_LEN), 0);
         Some(body)
+    }
+
+    fn blank(&self, flags: u8) -> Body {
+        Body { flags, way: self.way, size: 0, sequence: 0, acknowledged: 0, held_us: 0, seen: 0 }
     }
 
     fn patience(&self) -> Patience {
@@ -286,24 +328,19 @@ impl Probe {
         }
         self.sent.push((self.sequence, now));
         if ask != 0 {
+            self.unanswered = self.unanswered.saturating_add(1);
             self.ask_at = now + self.wait_for_answer(now);
         }
         let held = u32::try_from((now - self.theirs_at).as_micros()).unwrap_or(u32::MAX);
         let proven = if self.alive(now) { PROVEN } else { 0 };
-        Body {
-            flags: ask | proven,
-            size: self.tests,
-            sequence: self.sequence,
-            acknowledged: self.theirs,
-            held_us: held,
-            seen: self.seen,
-        }
-        .emit()
+        let (sequence, acknowledged, seen) = (self.sequence, self.theirs, self.seen);
+        Body { size: self.tests, sequence, acknowledged, held_us: held, seen, ..self.blank(ask | proven) }.emit()
     }
 
     fn wait_for_answer(&self, now: Instant) -> Duration {
         if !self.alive(now) {
-            return UNPROVEN_PERIOD;
+            let hopeless = self.way == VXLAN && self.unanswered > HOPELESS_AFTER;
+            return if hopeless { HOPELESS_PERIOD } else { UNPROVEN_PERIOD };
         }
         let rtt = Duration::from_micros(self.rtt_us.unwrap_or(0).into());
         REPEAT.max(2 * rtt).min(PERIOD)
@@ -313,14 +350,16 @@ impl Probe {
     pub fn deadline(&self, now: Instant) -> Instant {
         let mut at = self.ask_at;
         if let Some(acknowledged) = self.acknowledged_at.filter(|_| self.alive(now)) {
-            at = at.min(acknowledged + DEAD_AFTER);
+            at = at.min(acknowledged + self.dead_after());
         }
         if self.proven(now) { at.min(self.search.deadline()) } else { at }
     }
 
     /// A probe's body (at least its first 24 bytes) of a datagram of `size` bytes of UDP payload.
     pub fn handle(&mut self, body: &[u8], size: u16, now: Instant) -> Result<Heard, Malformed> {
-        let body = Body::parse(body)?;
+        // What was sent by one way and came by the other proves neither.
+        let body =
+            Body::parse(body).and_then(|body| if body.way == self.way { Ok(body) } else { Err(Malformed::Field) })?;
         let before = (self.proven(now), self.mtu(), self.is_settled());
         let mut newest = false;
         if body.flags & FULL != 0 {
@@ -364,10 +403,10 @@ impl Probe {
     }
 
     fn acknowledge(&mut self, body: &Body, now: Instant) {
-        (self.acknowledged, self.arrived) = (body.acknowledged, body.seen);
+        (self.acknowledged, self.arrived, self.unanswered) = (body.acknowledged, body.seen, 0);
         let sent = self.sent.iter().find(|(sequence, _)| *sequence == body.acknowledged);
         if let Some((_, at)) = sent {
-            if now - *at < DEAD_AFTER {
+            if now - *at < self.dead_after() {
                 self.acknowledged_at = Some(now);
             }
             let whole = u32::try_from((now - *at).as_micros()).unwrap_or(u32::MAX);

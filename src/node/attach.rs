@@ -18,6 +18,7 @@ use super::Node;
 use super::border::HostOp;
 use super::command::{Attach, Attachment, Interface, Place};
 use super::expose::Gateways;
+use super::vteps::Vteps;
 use crate::mesh::claims::{Claim, MAX_CLAIMS};
 use crate::plane::fib::{Fib, NetworkEntry, Permit, PortId};
 use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network};
@@ -34,6 +35,7 @@ pub const MAX_TEXT: usize = 256;
 struct Port {
     network: Network,
     port: PortId,
+    mtu: u16,
     open: bool,
 }
 
@@ -43,11 +45,13 @@ pub(super) struct Attachments {
     by_key: BTreeMap<String, Attachment>,
     networks: BTreeMap<NetId, Port>,
     ports: u32,
+    /// Further ports of them.
+    pub vteps: Vteps,
 }
 
 impl Attachments {
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty() && self.networks.is_empty()
+        self.by_key.is_empty() && self.networks.is_empty() && self.vteps.is_empty()
     }
 
     pub fn get(&self, key: &str) -> Option<&Attachment> {
@@ -70,9 +74,20 @@ impl Attachments {
         self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network)).collect()
     }
 
+    /// The same with the MTU of each.
+    pub fn open_ports(&self) -> impl Iterator<Item = (NetId, Network, u16)> + '_ {
+        self.networks.iter().filter(|(_, port)| port.open).map(|(id, port)| (*id, port.network, port.mtu))
+    }
+
     /// Its port here and the network, if the id is that of one that is open.
     pub fn open_port(&self, id: NetId) -> Option<(PortId, Network)> {
         self.networks.get(&id).filter(|port| port.open).map(|port| (port.port, port.network))
+    }
+
+    /// A number for a new port.
+    pub fn next_port(&mut self) -> PortId {
+        self.ports += 1;
+        PortId(self.ports)
     }
 
     /// The network that is open and captured on this port.
@@ -104,7 +119,11 @@ impl Attachments {
     /// Writes ports and permits into a Fib.
     pub fn fill(&self, fib: &mut Fib) {
         for (id, port) in self.networks.iter().filter(|(_, port)| port.open) {
-            let mut entry = NetworkEntry { port: Some(port.port), ..NetworkEntry::default() };
+            let mut entry = NetworkEntry {
+                port: Some(port.port),
+                mtu: Some(port.network.usable_mtu(port.mtu)),
+                ..NetworkEntry::default()
+            };
             for (attachment, interface) in self.interfaces().filter(|(_, interface)| interface.id == *id) {
                 let addresses = interface.addresses.iter().map(|address| address.ip()).collect();
                 let routes_for = (attachment.place == Place::Host).then_some(interface.network);
@@ -115,13 +134,14 @@ impl Attachments {
             fib.networks.insert(*id, entry);
             fib.ports.insert(port.port, *id);
         }
+        self.vteps.fill(fib);
     }
 
     /// An operation begins: the tables go first where frames or others must know before.
     pub fn begin(&mut self, op: &HostOp, who: &Attachment) {
         match op {
-            HostOp::OpenNetwork { network, id, port, .. } => {
-                self.networks.insert(*id, Port { network: *network, port: *port, open: false });
+            HostOp::OpenNetwork { network, id, port, mtu } => {
+                self.networks.insert(*id, Port { network: *network, port: *port, mtu: *mtu, open: false });
             }
             HostOp::CloseNetwork { id, .. } => {
                 self.networks.remove(id);
@@ -133,12 +153,20 @@ impl Attachments {
             }
             HostOp::Plug { interfaces, .. } => self.add(who, interfaces),
             HostOp::Unplug { key, interfaces, .. } => self.remove(key, interfaces),
-            HostOp::Filter(_) | HostOp::ResizeNetwork { .. } | HostOp::Resize { .. } => {}
+            HostOp::ResizeNetwork { id, mtu, .. } => {
+                if let Some(held) = self.networks.get_mut(id) {
+                    held.mtu = *mtu;
+                }
+            }
+            HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => self.vteps.begin(op),
+            // Of `framings`, or of no table.
+            _ => {}
         }
     }
 
     /// It was made.
     pub fn succeeded(&mut self, op: &HostOp) {
+        self.vteps.succeeded(op);
         if let HostOp::OpenNetwork { id, .. } = op
             && let Some(port) = self.networks.get_mut(id)
         {
@@ -160,13 +188,10 @@ impl Attachments {
                 self.networks.remove(id);
             }
             HostOp::Plug { key, interfaces, .. } => self.remove(key, interfaces),
+            HostOp::OpenTunnel { .. } => self.vteps.failed(op),
             // Its attachments still reach each other.
             HostOp::Recapture { .. } => {}
-            HostOp::CloseNetwork { .. }
-            | HostOp::Unplug { .. }
-            | HostOp::Filter(_)
-            | HostOp::ResizeNetwork { .. }
-            | HostOp::Resize { .. } => {}
+            _ => {}
         }
     }
 
@@ -203,12 +228,13 @@ impl Attachments {
                 steps.push(plug(attachment, vec![Interface { addresses: kept, ..interface.clone() }], mtu));
             }
         }
-        let unused = emptied.into_iter().filter(|(id, count)| self.users(*id) <= *count).map(|(id, _)| id);
+        let is_unused = |id: NetId, count: usize| self.users(id) <= count && !self.vteps.are_on(id);
+        let unused = emptied.into_iter().filter(|(id, count)| is_unused(*id, *count)).map(|(id, _)| id);
         steps.extend(unused.filter_map(|id| self.close(id)));
         (steps, gone)
     }
 
-    fn close(&self, id: NetId) -> Option<HostOp> {
+    pub fn close(&self, id: NetId) -> Option<HostOp> {
         self.networks.get(&id).map(|port| HostOp::CloseNetwork { id, port: port.port })
     }
 
@@ -228,7 +254,7 @@ impl Attachments {
     /// Takes everything off the machine.
     pub fn clear(&self) -> Vec<HostOp> {
         let unplugs = self.by_key.values().map(|a| unplug(&a.key, &a.place, a.interfaces.clone()));
-        unplugs.chain(self.networks.keys().filter_map(|id| self.close(*id))).collect()
+        unplugs.chain(self.vteps.clear()).chain(self.networks.keys().filter_map(|id| self.close(*id))).collect()
     }
 }
 
@@ -244,17 +270,14 @@ fn unplug(key: &str, place: &Place, interfaces: Vec<Interface>) -> HostOp {
 pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
     match op {
         HostOp::OpenNetwork { id, port, .. } => Some(HostOp::CloseNetwork { id: *id, port: *port }),
+        HostOp::OpenTunnel { port, vtep, .. } => Some(HostOp::CloseTunnel { port: *port, vtep: *vtep }),
         HostOp::Plug { key, place, interfaces, .. } => Some(unplug(key, place, interfaces.clone())),
         HostOp::Unplug { key, place, interfaces } => {
             let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());
             Some(HostOp::Plug { key, place, interfaces, mtu, guarded })
         }
-        // The packet filter follows the tables by itself, the MTU the mesh.
-        HostOp::CloseNetwork { .. }
-        | HostOp::Recapture { .. }
-        | HostOp::Filter(_)
-        | HostOp::ResizeNetwork { .. }
-        | HostOp::Resize { .. } => None,
+        // The packet filter and VXLAN follow the tables by themselves, the MTU the mesh.
+        _ => None,
     }
 }
 
@@ -386,7 +409,7 @@ impl Node {
     }
 
     /// One id for each network, and one network for each id, here and in the mesh.
-    fn check_network(&self, network: Network, id: NetId) -> Result<(), String> {
+    pub(super) fn check_network(&self, network: Network, id: NetId) -> Result<(), String> {
         let clash = |other: Network, whose: String| {
             format!(
                 "network {network}: its id {id} is that of {other} {whose} already: give one of them another id with --vni"
@@ -495,12 +518,11 @@ impl Node {
         steps
     }
 
-    fn plan_networks(&mut self, wanted: BTreeMap<NetId, Network>) -> Vec<HostOp> {
+    pub(super) fn plan_networks(&mut self, wanted: BTreeMap<NetId, Network>) -> Vec<HostOp> {
         let mut steps = Vec::new();
         for (id, network) in wanted {
             if !self.attachments.networks.contains_key(&id) {
-                self.attachments.ports += 1;
-                let port = PortId(self.attachments.ports);
+                let port = self.attachments.next_port();
                 steps.push(HostOp::OpenNetwork { network, id, port, mtu: self.width.in_use() });
             }
         }

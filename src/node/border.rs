@@ -5,11 +5,11 @@
 //! part of this border: the node holds the same `Arc<Plane>` as the data path threads, publishes snapshots into it
 //! and reads its tables, all of it pure.
 
-use super::command::{Attachment, Command, Interface, Place, Reply};
+use super::command::{Attachment, Command, Interface, Place, Reply, Vtep};
 use crate::ipam::IpamState;
 use crate::plane::Event;
 use crate::plane::fib::PortId;
-use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target, Transport};
+use crate::types::{Engine, Instant, Mac, NetId, Network, Nickname, PeerName, Target, Transport};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -61,6 +61,11 @@ pub enum Input<'a> {
     NetworkChanged,
     /// The addresses that this machine has now, by interface. At the start, and whenever they changed.
     Addresses(Vec<(String, IpAddr)>),
+    /// What the route to the VTEP behind `port` takes now, bytes of IP packet.
+    RouteMtu { port: PortId, mtu: u16 },
+    /// The kernel's VXLAN device of a network, or (none) the one that heartbeats pass, is gone or was changed by others: nothing that
+    /// was installed there counts any more.
+    OffloadLost { id: Option<NetId> },
     /// The deadline of `Output::Wait` was reached.
     Tick,
 }
@@ -75,7 +80,10 @@ pub enum Output {
     Close { link: LinkId },
     /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
     Datagram { to: SocketAddr, bytes: Vec<u8> },
-    /// Write a frame to the bridge behind `port`, now or never.
+    /// Send this probe (sealed, as a whole datagram of the path) to `peer` by the VXLAN engine that is open, in an Ethernet frame as
+    /// `wire::beat` has it; now or never.
+    Beat { peer: PeerName, to: SocketAddr, body: Vec<u8> },
+    /// Write a frame to whatever is behind `port`, now or never.
     Deliver { port: PortId, frame: Vec<u8> },
     /// Change this machine, and answer with `HostDone`.
     Host { host: HostId, op: HostOp },
@@ -124,8 +132,37 @@ pub enum HostOp {
     Resize { key: String, place: Place, interfaces: Vec<Interface>, mtu: u16 },
     /// Remove these interfaces again; it is no error if they or the namespace are gone.
     Unplug { key: String, place: Place, interfaces: Vec<Interface> },
+    /// Take in and send datagrams of a VTEP; it is `port` of its network. Answered by `Input::RouteMtu` besides, then and
+    /// whenever that changes.
+    OpenTunnel { port: PortId, id: NetId, vtep: Vtep },
+    /// No longer.
+    CloseTunnel { port: PortId, vtep: Vtep },
     /// Route and translate between networks and the outside as this says, instead of whatever was said before.
     Filter(Edge),
+    /// Take in and send VXLAN of peers by this UDP port: by sockets that are handed to the data path, or by the kernel. Refused if that
+    /// cannot be had: one line why.
+    OpenVxlan { port: u16, engine: Engine },
+    /// No longer, by whichever engine.
+    CloseVxlan,
+    /// VXLAN is taken from these peers and from nobody else, instead of whoever was named before.
+    VxlanPeers(Vec<VxlanPeer>),
+    /// Kernel engine: make the VXLAN device of a network on its bridge, which has to be there. Nothing goes by it yet.
+    OpenOffload { network: Network, id: NetId, mtu: u16 },
+    /// Remove it, with all that was installed there.
+    CloseOffload { id: NetId },
+    /// Kernel engine: have the kernel carry frames for `mac` to the peer at this address, or no longer; it is no error if it did not.
+    Offload { id: NetId, mac: Mac, to: Option<SocketAddr> },
+    /// All that is remembered of the last run is back: remove what a killed router left and nothing took over.
+    SweepRest,
+}
+
+/// A neighbour that VXLAN is agreed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VxlanPeer {
+    /// Who.
+    pub peer: PeerName,
+    /// Where its VXLAN port is.
+    pub address: SocketAddr,
 }
 
 /// What this host does between its networks and the outside; nothing at all by default.
@@ -170,6 +207,10 @@ pub enum HostAnswer {
     Done,
     /// Plugged into the namespace of this very process.
     Plugged(Place),
+    /// Open; a killed router had these peers, which are let in until it is known better.
+    Vxlan(Vec<VxlanPeer>),
+    /// Open; a killed router had the kernel carry frames for these MACs to there, which goes on.
+    Offloaded(Vec<(Mac, SocketAddr)>),
 }
 
 /// What survives a restart, as JSON: versioned by `version`, unknown versions are refused.
@@ -181,6 +222,12 @@ pub struct State {
     pub targets: Vec<Target>,
     /// What was attached: plugged again at the next start if its namespace still lives.
     pub attachments: Vec<Attachment>,
+    /// The VTEPs that were joined: joined again at the next start.
+    #[serde(default)]
+    pub vteps: Vec<Vtep>,
+    /// MTU of attachments, if it was measured: what begins with it loses no frame to a narrower start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u16>,
     /// What people call peers that this one knew.
     #[serde(default)]
     pub nicknames: BTreeMap<PeerName, Nickname>,

@@ -27,8 +27,13 @@ impl Tended {
         self.candidates.is_told(from)
     }
 
+    /// It may outlive its link. What VXLAN carries is held otherwise (`holding`).
+    pub fn may_be_kept(&self, now: Instant) -> bool {
+        self.proven && self.probe.proven(now) && self.vxlan.is_none()
+    }
+
     fn alarm(&mut self, now: Instant) {
-        if self.probe.silent_for(now) >= SILENT && now - self.trouble_at >= ALARM_SPACING {
+        if self.probe.is_silent(SILENT, now) && now - self.trouble_at >= ALARM_SPACING {
             self.trouble_at = now;
             self.candidates.trouble(now);
         }
@@ -88,6 +93,7 @@ impl Node {
     /// A check of a link's path was opened.
     pub(super) fn checked(&mut self, id: LinkId, body: &[u8], from: SocketAddr) {
         let now = self.now;
+        let encrypts = self.config.psk.is_some();
         let Some(connected) = self.links.all.get_mut(&id) else { return };
         let (leads, nickname, peer) = (connected.link.role() == Role::Dialer, connected.nickname(), connected.peer);
         let Some(tended) = connected.tended.as_mut() else { return };
@@ -100,9 +106,10 @@ impl Node {
                     self.out.push_back(Output::Datagram { to: from, bytes });
                 }
             }
-            Ok(Checked::Answered(_)) if leads => {
+            // What is in clear because both ends trust an address stays at that one.
+            Ok(Checked::Answered(_)) if leads && tended.vxlan.is_none() && tended.path.is_sealed() == encrypts => {
                 let current = tended.path.endpoint();
-                let silent = tended.probe.silent_for(now) >= SILENT;
+                let silent = tended.probe.is_silent(SILENT, now);
                 let best = tended.candidates.best(current, silent, now).filter(|best| Some(*best) != current);
                 if let Some(best) = best {
                     tended.path.set_endpoint(best);

@@ -1,6 +1,6 @@
 //! All that an edge (command line, HTTP, Docker, CNI) may ask of the router, and its answers.
 
-use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network, PeerName, PortMap, Target};
+use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network, PeerName, PortMap, Target, VtepAddress};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -46,6 +46,10 @@ pub enum Command {
     Connect { targets: Vec<Target>, replace: bool },
     /// Removes targets as they were given. Links stay up.
     Forget { targets: Vec<Target> },
+    /// Joins a VTEP to a network of the mesh. Idempotent.
+    Join(Vtep),
+    /// Takes a VTEP off a network, or off the only one that it is on. Idempotent.
+    Part { address: VtepAddress, network: Option<Network> },
     /// Puts a namespace on the mesh. Idempotent per `key` and address; further addresses add interfaces.
     Attach(Attach),
     /// Takes addresses (all if none are given) of an attachment off the mesh. Idempotent.
@@ -71,6 +75,19 @@ pub enum Command {
     Leave,
     /// Gives up everything and ends the router.
     Stop,
+}
+
+/// See [`Command::Join`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Vtep {
+    /// Where it listens.
+    pub address: VtepAddress,
+    /// The network of the mesh that it is on; opened here if it is not.
+    pub network: Network,
+    /// What it calls that network.
+    pub vni: NetId,
+    /// The UDP port of this host that it sends to.
+    pub local_port: u16,
 }
 
 /// See [`Command::Attach`].

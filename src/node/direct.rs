@@ -28,8 +28,7 @@ use crate::mesh::candidates::{Candidates, Checked, is_check, leave};
 use crate::mesh::cost::Cost;
 use crate::mesh::probe::Probe;
 use crate::mesh::routes::A_HOP;
-use crate::plane::Event;
-use crate::plane::fib::Fib;
+use crate::plane::fib::{Fib, PathId};
 use crate::plane::path::Path;
 use crate::types::{Instant, PeerName, PublicKey, ShortId, Uid};
 use std::collections::BTreeMap;
@@ -169,7 +168,7 @@ impl Direct {
 
     /// Nothing comes back from where it leads.
     fn is_silent(&self, now: Instant) -> bool {
-        self.path.endpoint().is_none() || self.probe.silent_for(now) >= SILENT
+        self.path.endpoint().is_none() || self.probe.is_silent(SILENT, now)
     }
 
     /// Leads it to the best address. Returns whether that is another one.
@@ -393,16 +392,21 @@ impl Node {
     }
 
     /// The data plane opened a probe of a path without a link.
-    pub(super) fn direct_probed(&mut self, event: Event) {
-        let Event::Probe { path, epoch, from, body, size, at } = event else { return };
+    pub(super) fn direct_probed(
+        &mut self,
+        (path, epoch): (PathId, u16),
+        from: SocketAddr,
+        (body, size): (&[u8], u16),
+        at: Instant,
+    ) {
         let now = at.min(self.now);
         let found = self.directs.paths.iter_mut().find(|(_, direct)| direct.path.id() == path);
         let Some((peer, direct)) = found.map(|(peer, direct)| (*peer, direct)) else { return };
         if direct.next_epoch == Some(epoch) {
             direct.activate(epoch, super::rekey::RETIRE_AFTER, self.now);
         }
-        if is_check(&body) {
-            match direct.candidates.handle(&body, from, now) {
+        if is_check(body) {
+            match direct.candidates.handle(body, from, now) {
                 Ok(Checked::Asked(answer)) => {
                     direct.probe.came_aside();
                     let mut bytes = Vec::new();
@@ -415,7 +419,7 @@ impl Node {
                 Ok(Checked::Leave) => _ = direct.left.get_or_insert(self.now),
                 Ok(Checked::Late) | Err(_) => {}
             }
-        } else if let Ok(heard) = direct.probe.handle(&body, size, now) {
+        } else if let Ok(heard) = direct.probe.handle(body, size, now) {
             let moved = heard.newest && direct.path.endpoint() != Some(from);
             // Who knocked leads; the other side is followed where it must have moved.
             let leads = direct.role == Role::Dialer && !direct.is_silent(self.now);

@@ -10,9 +10,10 @@
 use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
-use super::command::{Attach, Attachment, HOST_KEY, Place, Reply};
+use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Vtep};
+use super::framings;
 use crate::plane::fib::PortId;
-use crate::types::{AddressRequest, PortMap};
+use crate::types::{AddressRequest, Network, PortMap, VtepAddress};
 use std::collections::VecDeque;
 
 /// Requests that may wait.
@@ -37,6 +38,16 @@ pub(super) enum Job {
         key: String,
         change: Change,
     },
+    /// Of an edge, or again after it failed.
+    Join {
+        request: Option<RequestId>,
+        vtep: Vtep,
+    },
+    Part {
+        request: RequestId,
+        address: VtepAddress,
+        network: Option<Network>,
+    },
     Gone {
         key: String,
     },
@@ -46,6 +57,8 @@ pub(super) enum Job {
     Recapture {
         port: PortId,
     },
+    /// All that was attached in the last run is back, or cannot be.
+    SweepRest,
     Leave {
         request: RequestId,
     },
@@ -59,7 +72,7 @@ impl Job {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
-            Job::Resize | Job::Leave { .. } | Job::Stop => false,
+            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -79,6 +92,8 @@ enum Then {
     Detached(RequestId, Attachment),
     /// The attachment with its ports; it had these before.
     Ports(RequestId, Vec<PortMap>),
+    Joined(Option<RequestId>, Vtep),
+    Parted(RequestId),
     Nobody,
     Left(RequestId),
     Stopped,
@@ -88,10 +103,10 @@ impl Then {
     /// Whether the job is undone when this operation of it fails, and the edge refused.
     fn is_strict(&self, op: &HostOp) -> bool {
         match self {
-            Then::Attached(_) | Then::Ports(..) => true,
+            Then::Attached(_) | Then::Ports(..) | Then::Joined(..) => true,
             // What was on the mesh stays on it, whatever the packet filter says.
             Then::Restored => !matches!(op, HostOp::Filter(_)),
-            Then::Detached(..) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
+            Then::Detached(..) | Then::Parted(_) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
         }
     }
 }
@@ -119,6 +134,8 @@ pub(super) struct Jobs {
     waiting: VecDeque<Job>,
     running: Option<Running>,
     next_host: u64,
+    /// What a killed router left may still be there.
+    unswept: bool,
     /// Who asked for the end.
     stoppers: Vec<RequestId>,
 }
@@ -129,6 +146,20 @@ impl Jobs {
         let strict = |then: &Then| matches!(then, Then::Attached(_) | Then::Restored);
         let running = |running: &Running| strict(&running.work.then) && running.work.who.key == key;
         self.waiting.iter().any(|job| job.attaches(key)) || self.running.as_ref().is_some_and(running)
+    }
+
+    /// A VTEP is to be joined that nobody asked for just now; once is enough.
+    pub fn join_later(&mut self, vtep: Vtep) {
+        let same = |job: &Job| matches!(job, Job::Join { request: None, vtep: other } if *other == vtep);
+        if !self.waiting.iter().any(same) {
+            self.waiting.push_back(Job::Join { request: None, vtep });
+        }
+    }
+
+    /// A number for a change to this machine.
+    pub fn number(&mut self) -> HostId {
+        self.next_host += 1;
+        HostId(self.next_host)
     }
 
     /// Attachments of the last run that are not plugged yet.
@@ -152,7 +183,9 @@ impl Node {
     pub(super) fn restore(&mut self, mut attachments: Vec<Attachment>) {
         // The host first: ports that lead to the others need its addresses.
         attachments.sort_by_key(|attachment| attachment.key != HOST_KEY);
-        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }));
+        self.jobs.unswept = !attachments.is_empty();
+        let sweep = self.jobs.unswept.then_some(Job::SweepRest);
+        self.jobs.waiting.extend(attachments.into_iter().map(|attachment| Job::Restore { attachment }).chain(sweep));
     }
 
     /// A namespace is gone, with what was in it.
@@ -189,7 +222,12 @@ impl Node {
             return;
         }
         for job in std::mem::take(&mut self.jobs.waiting) {
-            if let Job::Attach { request, .. } | Job::Detach { request, .. } | Job::Ports { request, .. } = job {
+            if let Job::Attach { request, .. }
+            | Job::Detach { request, .. }
+            | Job::Ports { request, .. }
+            | Job::Join { request: Some(request), .. }
+            | Job::Part { request, .. } = job
+            {
                 self.refuse_request(request, "the router is stopping".to_string());
             }
         }
@@ -201,13 +239,14 @@ impl Node {
     /// Everything is taken off for good, then the addresses are given to the other peers.
     pub(super) fn leave(&mut self, request: RequestId) {
         self.leaving = true;
+        self.attachments.vteps.forget_wanted();
         self.give_up_waiting(None, "the router is leaving the mesh");
         for job in std::mem::take(&mut self.jobs.waiting) {
             match job {
-                Job::Attach { request, .. } => {
+                Job::Attach { request, .. } | Job::Join { request: Some(request), .. } => {
                     self.refuse_request(request, "the router is leaving the mesh".to_string())
                 }
-                Job::Restore { .. } => {}
+                Job::Restore { .. } | Job::Join { request: None, .. } => {}
                 other => self.jobs.waiting.push_back(other),
             }
         }
@@ -239,6 +278,13 @@ impl Node {
                 Ok((plan, before)) => (key, Ok(plan), Then::Ports(request, before)),
                 Err(why) => return self.refuse_request(request, why),
             },
+            // Forgotten while it waited.
+            Job::Join { request: None, vtep } if !self.attachments.vteps.is_wanted(&vtep) => return,
+            Job::Join { request, vtep } => (String::new(), self.plan_join(&vtep), Then::Joined(request, vtep)),
+            Job::Part { request, address, network } => match self.plan_part(address, network) {
+                Ok(plan) => (String::new(), Ok(plan), Then::Parted(request)),
+                Err(why) => return self.refuse_request(request, format!("forget {address}: {why}")),
+            },
             Job::Gone { key } => {
                 let plan = self.plan_detach(&key, &[]).0;
                 (key, Ok(plan), Then::Nobody)
@@ -251,10 +297,16 @@ impl Node {
                 let steps = self.plan_recapture(port).into_iter().collect();
                 (String::new(), Ok(Plan { who: nobody(), steps }), Then::Nobody)
             }
+            Job::SweepRest => (String::new(), Ok(Plan { who: nobody(), steps: vec![HostOp::SweepRest] }), Then::Nobody),
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
-            Job::Stop => (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Stopped),
+            Job::Stop => {
+                self.holding.clear();
+                let rest = self.jobs.unswept.then_some(HostOp::SweepRest);
+                let steps = self.framings.clear().into_iter().chain(self.attachments.clear()).chain(rest).collect();
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
+            }
         };
         match planned {
             Ok(Plan { who, steps }) => {
@@ -269,15 +321,23 @@ impl Node {
         let next = work.steps.pop_front().or_else(|| self.filter_due().map(HostOp::Filter));
         let Some(op) = next else { return self.finish(&work.who, work.failure, work.then) };
         self.filter_begins(&op);
+        self.jobs.unswept &= op != HostOp::SweepRest;
         self.attachments.begin(&op, &work.who);
         if let HostOp::CloseNetwork { id, .. } = op {
+            self.close_offload(id);
             self.plane.forget_network(id);
         }
+        let closed = match op {
+            HostOp::CloseTunnel { port, .. } | HostOp::Recapture { gone: port, .. } => Some(port),
+            _ => None,
+        };
         self.tables_changed();
         // What frames need is in the data plane before the first frame can come.
         self.publish();
-        self.jobs.next_host += 1;
-        let host = HostId(self.jobs.next_host);
+        if let Some(port) = closed {
+            self.plane.forget_port(port);
+        }
+        let host = self.jobs.number();
         self.out.push_back(Output::Host { host, op: op.clone() });
         self.jobs.running = Some(Running { host, op, work });
     }
@@ -289,6 +349,10 @@ impl Node {
 
     /// The driver carried out an operation, or could not.
     pub(super) fn host_done(&mut self, host: HostId, result: Result<HostAnswer, String>) {
+        let result = match self.changed_beside(host, result) {
+            Ok(()) => return,
+            Err(result) => result,
+        };
         let Some(running) = self.jobs.running.take_if(|running| running.host == host) else { return };
         let Running { op, mut work, .. } = running;
         match result {
@@ -334,6 +398,8 @@ impl Node {
             (Then::Detached(request, taken), _) => {
                 self.out.push_back(Output::Reply { request, reply: Reply::Attached(taken) });
             }
+            (Then::Joined(request, vtep), failure) => self.joined(request, &vtep, failure),
+            (Then::Parted(request), _) => self.reply_when_stored(request, Reply::Done),
             (Then::Left(request), _) => {
                 self.unsaved = true;
                 self.retire(request);
@@ -362,8 +428,12 @@ fn what(op: &HostOp) -> String {
         HostOp::CloseNetwork { id, .. } => format!("network {id} could not be taken off this machine"),
         HostOp::Plug { key, .. } => format!("{key} could not be put back"),
         HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),
+        HostOp::OpenTunnel { vtep, .. } => format!("{} could not be joined", vtep.address),
+        HostOp::CloseTunnel { vtep, .. } => format!("{} could not be taken off", vtep.address),
         HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
         HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),
+        HostOp::SweepRest => "what a killed router left could not be removed".to_string(),
+        op => framings::what(op),
     }
 }

@@ -17,8 +17,7 @@ use super::links::Connected;
 use super::paths::{Tended, round_rtt};
 use crate::mesh::candidates::{Checked, is_check};
 use crate::mesh::peers::LinkRecord;
-use crate::plane::Event;
-use crate::plane::fib::Fib;
+use crate::plane::fib::{Fib, PathId};
 use crate::plane::path::Path;
 use crate::types::{Instant, Nickname, PeerName, Refusal, ShortId};
 use std::collections::BTreeMap;
@@ -57,7 +56,7 @@ impl Kept {
             return false;
         }
         let Some((next, end)) = self.trial else { return true };
-        if self.tended.probe.silent_for(now) < now - self.began {
+        if !self.tended.probe.is_silent(now - self.began, now) {
             self.trial = None;
         } else if now >= end {
             return false;
@@ -110,7 +109,7 @@ impl Node {
         let broke = matches!(refusal, None | Some(Refusal::Timeout | Refusal::AlreadyConnected));
         let Some(peer) = connected.peer.filter(|_| broke && !self.stopping) else { return };
         let (nickname, address, outbound) = (connected.nickname(), connected.dialable(), connected.dial.is_some());
-        let Some(mut tended) = connected.tended.take_if(|tended| tended.proven && tended.probe.proven(self.now)) else {
+        let Some(mut tended) = connected.tended.take_if(|tended| tended.may_be_kept(self.now)) else {
             return;
         };
         let now = self.now;
@@ -190,25 +189,32 @@ impl Node {
     }
 
     /// The data plane opened a probe of a path that has no link.
-    pub(super) fn probed_without_link(&mut self, event: Event) {
-        let Event::Probe { path, from, body, size, at, .. } = &event else { return };
-        let now = (*at).min(self.now);
-        let found = self.kept.0.iter_mut().find(|(_, kept)| kept.tended.path.id() == *path);
-        let Some((peer, kept)) = found.map(|(peer, kept)| (*peer, kept)) else { return self.direct_probed(event) };
+    pub(super) fn probed_without_link(
+        &mut self,
+        (path, epoch): (PathId, u16),
+        from: SocketAddr,
+        (body, size): (&[u8], u16),
+        at: Instant,
+    ) {
+        let now = at.min(self.now);
+        let found = self.kept.0.iter_mut().find(|(_, kept)| kept.tended.path.id() == path);
+        let Some((peer, kept)) = found.map(|(peer, kept)| (*peer, kept)) else {
+            return self.direct_probed((path, epoch), from, (body, size), at);
+        };
         let tended = &mut kept.tended;
         if is_check(body) {
-            if let Ok(Checked::Asked(answer)) = tended.candidates.handle(body, *from, now) {
+            if let Ok(Checked::Asked(answer)) = tended.candidates.handle(body, from, now) {
                 let mut bytes = Vec::new();
                 if tended.path.seal_probe(&answer, &mut bytes) {
-                    self.out.push_back(Output::Datagram { to: *from, bytes });
+                    self.out.push_back(Output::Datagram { to: from, bytes });
                 }
             }
-        } else if let Ok(heard) = tended.probe.handle(body, *size, now)
+        } else if let Ok(heard) = tended.probe.handle(body, size, now)
             && heard.newest
-            && tended.path.endpoint() != Some(*from)
-            && !(kept.outbound && tended.is_aside(*from) && tended.probe.silent_for(now) < SILENT)
+            && tended.path.endpoint() != Some(from)
+            && !(kept.outbound && tended.is_aside(from) && !tended.probe.is_silent(SILENT, now))
         {
-            tended.path.set_endpoint(*from);
+            tended.path.set_endpoint(from);
             tended.probe.address_changed(now);
             let line = format!("path to {peer}({}) moved to {from}", kept.nickname);
             self.log_about(from.ip(), line);

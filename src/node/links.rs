@@ -185,6 +185,8 @@ impl Node {
             port: self.config.port,
             aes: self.config.aes,
             password: self.config.psk.is_some(),
+            vxlan: self.framings.port().unwrap_or(0),
+            trusts: self.trusts(remote.ip()),
             range: self.range.clone(),
         };
         let role = if dial.is_some() { Role::Dialer } else { Role::Listener };
@@ -365,6 +367,8 @@ impl Node {
         }
         if was_up {
             connected.tended.iter().for_each(|tended| tended.path.set_ready(false));
+            let address = connected.tended.as_ref().and_then(|tended| tended.vxlan_address());
+            connected.peer.iter().for_each(|peer| self.neighbour_left(*peer, address));
             self.published.fib_changed = true;
             self.addresses.reach_changed = true;
             connected.peer.iter().for_each(|peer| self.tell.link_down(*peer));

@@ -12,7 +12,10 @@
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
-//! width    the MTU of attachments                            whereabouts   which addresses are told, and tried
+//! vteps    tunnel ends that are not rnet, on networks here       carriers   what carries the frames of each path
+//! holding  neighbours whose router is away while the kernel goes on
+//! width    the MTU of attachments                             framings   VXLAN between peers: who has it, and what the kernel carries
+//! whereabouts   which addresses are told, and tried
 //! direct   paths to peers without links, and their keys (knocks)   places   who gets a link where not all can
 //! checks   at which addresses peers answer                      kept     paths whose links broke
 //! ```
@@ -24,10 +27,13 @@ mod addresses;
 mod admit;
 mod attach;
 pub mod border;
+mod carriers;
 mod checks;
 pub mod command;
 mod direct;
 mod expose;
+mod framings;
+mod holding;
 mod jobs;
 mod journal;
 mod kept;
@@ -47,6 +53,7 @@ mod tell;
 #[cfg(test)]
 mod tests;
 mod view;
+mod vteps;
 mod whereabouts;
 mod width;
 
@@ -58,7 +65,7 @@ use crate::mesh::gossip::Gossip;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
-use crate::types::{Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
+use crate::types::{Framing, Instant, Mtu, Nickname, PeerName, Psk, PublicKey, ShortId, StaticKey, Uid};
 pub use addresses::AddressConfig;
 pub use storing::STATE_VERSION;
 
@@ -67,6 +74,9 @@ use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::HOST_KEY;
 use direct::Directs;
+use framings::Framings;
+use holding::Holding;
+use ipnet::IpNet;
 use jobs::Jobs;
 use journal::Journal;
 use kept::KeptPaths;
@@ -111,6 +121,10 @@ pub struct NodeConfig {
     pub mtu: Mtu,
     /// How others may reach us.
     pub reach: ReachConfig,
+    /// What carries frames where nothing is encrypted; none: the fastest that this machine has.
+    pub framing: Option<Framing>,
+    /// Where peers are that need no encryption, if they say the same of us.
+    pub trusted_subnets: Vec<IpNet>,
     /// What moves frames, for `Status`.
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
@@ -150,6 +164,8 @@ pub struct Node {
     neighbourhood: Neighbourhood,
     attachments: Attachments,
     width: Width,
+    framings: Framings,
+    holding: Holding,
     jobs: Jobs,
     addresses: Addresses,
     storing: Storing,
@@ -206,7 +222,13 @@ impl Node {
             published: Published::default(),
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
-            width: Width::new(config.mtu),
+            width: Width::new(config.mtu, state.width),
+            framings: Framings::new(
+                config.framing,
+                config.port,
+                config.psk.is_some() && config.trusted_subnets.is_empty(),
+            ),
+            holding: Holding::default(),
             jobs: Jobs::default(),
             addresses,
             storing: Storing::default(),
@@ -228,6 +250,7 @@ impl Node {
         node.addresses.nicknames = state.nicknames;
         node.restore_addresses(&state.attachments);
         node.restore(state.attachments);
+        node.restore_vteps(state.vteps);
         node
     }
 
@@ -246,13 +269,15 @@ impl Node {
             Input::LinkDrained { link } => self.link_drained(link),
             Input::LinkDown { link, why } => self.link_down(link, why),
             Input::DialFailed { dial, why } => self.dial_failed(dial.0, &why),
-            Input::Plane(event) => self.probed(event),
+            Input::Plane(event) => self.told_by_plane(event),
+            Input::OffloadLost { id } => self.offload_lost(id),
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),
             Input::CaptureGone { port } => self.capture_gone(port),
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
+            Input::RouteMtu { port, mtu } => self.route_mtu(port, mtu),
             Input::NetworkChanged => {
                 self.dialer.network_changed(self.now);
                 self.routes_changed();
@@ -282,6 +307,7 @@ impl Node {
 
     /// Runs what fell due, then publishes and sends what changed.
     fn settle(&mut self) {
+        self.tend_framings();
         self.tend_links();
         self.tend_kept();
         self.tend_directs();
@@ -313,6 +339,7 @@ impl Node {
             self.tell.claims.deadline(),
             self.publish_at(),
             self.width_deadline(),
+            self.framings_deadline(),
             if self.stopping { None } else { self.addresses.deadline() },
             self.neighbourhood.due(self.now),
             // Alone in the world, there is nothing to forget.
@@ -327,6 +354,9 @@ impl Node {
         self.chores_at = Instant::from_nanos((self.now + CHORES).nanos() / second * second);
         self.collect();
         self.hear_of_others();
+        self.retry_vteps();
+        self.tend_holding();
+        self.review_offloads();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
         self.forget_wishes();

@@ -5,7 +5,7 @@
 //! that what a dead peer said is not passed on.
 //!
 //! ```text
-//! an address has another MAC than before, elsewhere   announced to our own bridge: the caches there are right without a flood
+//! an address has another MAC than before, elsewhere   announced to our own ports: the caches there are right without a flood
 //! a MAC is behind another peer than before            the MAC table forgets it: the next frame goes where the claim says
 //! ```
 //!
@@ -118,8 +118,9 @@ impl Node {
     }
 
     fn announce(&mut self, known: &Known) {
-        let port = self.attachments.open_port(known.network).map(|(port, _)| port);
-        if let (Some(port), Some(frame)) = (port, announcement(known.address, known.mac)) {
+        let bridge = self.attachments.open_port(known.network).map(|(port, _)| port);
+        let Some(frame) = announcement(known.address, known.mac) else { return };
+        for port in bridge.into_iter().chain(self.attachments.vteps.ports(known.network)) {
             self.out.push_back(Output::Deliver { port, frame: frame.to_vec() });
         }
     }

@@ -6,6 +6,7 @@
 
 use super::Node;
 use super::border::{Level, LinkId, Output};
+use super::carriers::{self, Vxlan};
 use super::rekey::{Fresh, KeyStep, Rekey};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
@@ -36,6 +37,8 @@ pub(super) struct Tended {
     pub path: Arc<Path>,
     pub probe: Probe,
     pub rekey: Rekey,
+    /// VXLAN beside it, if the two ends agree on that.
+    pub vxlan: Option<Vxlan>,
     cipher: Cipher,
     /// Whether both sides proved it, and since when that is so or not so.
     pub proven: bool,
@@ -77,8 +80,9 @@ impl Tended {
         if self.rekey.active() == 0 {
             return keys;
         }
-        let checks = self.candidates.deadline();
-        checks.into_iter().fold(keys.min(self.probe.deadline(now)), Instant::min)
+        let vxlan = self.vxlan.as_ref().and_then(|vxlan| vxlan.deadline(now));
+        let others = vxlan.into_iter().chain(self.candidates.deadline());
+        others.fold(keys.min(self.probe.deadline(now)), Instant::min)
     }
 }
 
@@ -95,18 +99,20 @@ impl Node {
     /// The link is up: makes its path and begins to exchange keys.
     pub(super) fn open_path(&mut self, id: LinkId) {
         let number = self.published.next_path();
-        let sealed = self.config.psk.is_some();
         let Some(connected) = self.links.all.get_mut(&id) else { return };
         let role = connected.link.role();
         let theirs_aes = connected.link.theirs().is_some_and(|intro| intro.aes);
         let cipher = if self.config.aes && theirs_aes { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
         let path = Arc::new(Path::new(PathId(number), ShortId(0)));
-        path.set_sealed(sealed);
+        let theirs = connected.link.theirs();
+        path.set_sealed(theirs.is_none_or(|theirs| carriers::is_sealed(connected.link.ours(), theirs)));
+        let agreed = theirs.and_then(|theirs| Vxlan::agreed(connected.link.ours(), theirs, role, self.now));
         path.set_endpoint(connected.dialable());
         connected.tended = Some(Tended {
             path,
             probe: Probe::new(role == Role::Dialer, PROBE_OVERHEAD, self.now),
             rekey: Rekey::new(role, connected.link.hash(), self.now),
+            vxlan: agreed,
             cipher,
             proven: false,
             since: self.now,
@@ -181,6 +187,7 @@ impl Node {
         self.send_checks(id);
         self.send_probes(id);
         self.judge_path(id);
+        self.tend_carrier(id);
     }
 
     /// Most of the time there are no keys to be made, and no need to know which indexes are in use.
@@ -249,26 +256,40 @@ impl Node {
         self.log(level, line);
     }
 
-    /// The data plane opened a probe.
-    pub(super) fn probed(&mut self, event: Event) {
-        let (path, from, size, at) = match &event {
-            Event::Probe { path, from, size, at, .. } => (*path, *from, *size, *at),
-            Event::Relayed { to } => return self.relayed(*to),
-        };
+    /// The data plane has something to tell.
+    pub(super) fn told_by_plane(&mut self, event: Event) {
+        match event {
+            Event::Probe { path, from, body, size, at, epoch } => {
+                if !self.probed(path, from, (&body, size), at) {
+                    self.probed_without_link((path, epoch), from, (&body, size), at);
+                }
+            }
+            Event::Relayed { to } => self.relayed(to),
+            Event::Beat { from, datagram, size, at } => self.beat(from, datagram, size, at),
+            Event::Offload { network, mac, peer } => self.offload_offered(network, mac, peer),
+            Event::Moved { network, mac } => self.offload_moved(network, mac),
+        }
+    }
+
+    /// The data plane opened a probe. False: it is of a path without a link.
+    fn probed(&mut self, path: PathId, from: SocketAddr, (body, size): (&[u8], u16), at: Instant) -> bool {
         let of_path = |tended: &Tended| tended.path.id() == path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
-        let Some((id, connected)) = found else { return self.probed_without_link(event) };
-        let Event::Probe { body, .. } = event else { return };
+        let Some((id, connected)) = found else { return false };
         let (id, nickname, leads) = (*id, connected.nickname(), connected.link.role() == Role::Dialer);
-        let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
-        if is_check(&body) {
-            return self.checked(id, &body, from);
+        let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return true };
+        if is_check(body) {
+            self.checked(id, body, from);
+            return true;
         }
-        let Ok(heard) = tended.probe.handle(&body, size, at.min(self.now)) else { return };
+        let Ok(heard) = tended.probe.handle(body, size, at.min(self.now)) else { return true };
         let old = tended.path.endpoint();
         if heard.newest && old != Some(from) && !(leads && tended.is_aside(from)) {
             tended.path.set_endpoint(from);
             tended.probe.address_changed(self.now);
+            if let Some(vxlan) = tended.vxlan.as_mut().filter(|_| old.map(|old| old.ip()) != Some(from.ip())) {
+                vxlan.moved(self.now);
+            }
             let line = format!("path to {peer}({nickname}) moved to {from}");
             self.log_about(from.ip(), line);
         }
@@ -279,6 +300,7 @@ impl Node {
         if heard.changed {
             self.judge_path(id);
         }
+        true
     }
 
     /// Addresses or routes of this machine changed, and so perhaps what the underlay takes.
@@ -288,6 +310,7 @@ impl Node {
             // From a new address the other side hears of it.
             tended.probe.hurry(self.now);
             tended.candidates.trouble(self.now);
+            tended.vxlan.iter_mut().for_each(|vxlan| vxlan.route_changed(self.now));
         }
     }
 }

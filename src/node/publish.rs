@@ -163,6 +163,8 @@ impl Node {
         }
         self.fill_kept(&mut fib);
         self.fill_directs(&mut fib);
+        self.framings.fill(&mut fib);
+        self.fill_vxlan_sources(&mut fib);
         self.attachments.fill(&mut fib);
         fib.neighbours = self.neighbourhood.table.clone();
         fib.floods = Box::new(Trees { routes, paths });

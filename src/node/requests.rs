@@ -27,9 +27,11 @@ impl Node {
                 Reply::Refused(format!("attach {}: that is the host itself: use `rnet expose`", attach.key))
             }
             Command::Leave => return self.leave(request),
-            Command::Attach(_) | Command::Expose { .. } if self.leaving => {
+            Command::Attach(_) | Command::Expose { .. } | Command::Join(_) if self.leaving => {
                 Reply::Refused("the router is leaving the mesh".to_string())
             }
+            Command::Join(vtep) => return self.join(request, vtep),
+            Command::Part { address, network } => return self.part(request, address, network),
             Command::Attach(attach) => return self.attach(request, attach),
             Command::Expose { addresses, masquerade } => {
                 return self.attach(request, exposure(addresses, masquerade));

@@ -2,7 +2,7 @@
 
 use super::command::Attachment;
 use crate::ipam::IpamStatus;
-use crate::types::{Mac, NetId, Network, Nickname, PeerName, PublicKey, Target};
+use crate::types::{Framing, Mac, NetId, Network, Nickname, PeerName, PublicKey, Target, VtepAddress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -34,6 +34,9 @@ pub struct Status {
     /// That path, once one is measured.
     #[serde(default)]
     pub mtu_limit: Option<PathLimit>,
+    /// VXLAN between peers, where nothing is encrypted.
+    #[serde(default)]
+    pub framing: FramingStatus,
     /// What moves frames.
     #[serde(default)]
     pub datapath: DatapathStatus,
@@ -58,6 +61,9 @@ pub struct Status {
     pub nicknames: BTreeMap<PeerName, Nickname>,
     /// What is attached here.
     pub attachments: Vec<Attachment>,
+    /// Tunnel ends that are not rnet.
+    #[serde(default)]
+    pub vteps: Vec<VtepStatus>,
     /// Learned MACs.
     pub macs: Vec<LearnedMac>,
     /// Frames dropped, by reason (metric label), only reasons that happened.
@@ -73,6 +79,22 @@ pub struct PathLimit {
     pub ends: [(PeerName, Nickname); 2],
     /// Largest datagram that gets through, bytes of UDP payload.
     pub mtu: u16,
+}
+
+/// VXLAN between peers as this router has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct FramingStatus {
+    /// As given: `auto`, `kernel`, `vxlan`, `udp`.
+    pub wanted: String,
+    /// What works here, besides `udp`, which always does.
+    pub engine: Option<Framing>,
+    /// Its UDP port, if it is ever used.
+    pub port: Option<u16>,
+    /// MACs that the kernel carries frames to by itself.
+    pub offloaded: usize,
+    /// Why it is not used, or not the kernel's; empty if all is well.
+    pub info: String,
 }
 
 /// What the data path has to work with on this machine; what is false is done without, at a price.
@@ -91,6 +113,8 @@ pub struct DatapathStatus {
     pub tcp_super_frames: bool,
     /// The same for datagrams of UDP (USO, Linux 6.2).
     pub udp_super_frames: bool,
+    /// In capture ports flows wait in queues of their own, served in turns (Linux 4.16).
+    pub fair_queues: bool,
     /// Many datagrams leave by one system call (UDP_SEGMENT, Linux 4.18).
     pub udp_gso: bool,
     /// Many datagrams arrive by one (UDP_GRO, Linux 5.0).
@@ -101,11 +125,12 @@ pub struct DatapathStatus {
 
 impl DatapathStatus {
     /// The offloads by their names, and whether each is on.
-    pub fn offloads(&self) -> [(&'static str, bool); 5] {
+    pub fn offloads(&self) -> [(&'static str, bool); 6] {
         [
             ("checksum", self.checksum),
             ("tso", self.tcp_super_frames),
             ("uso", self.udp_super_frames),
+            ("fair-queues", self.fair_queues),
             ("gso", self.udp_gso),
             ("gro", self.udp_gro),
         ]
@@ -159,8 +184,14 @@ pub struct Connection {
 /// The quality of a path.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PathStatus {
-    /// `udp`.
-    pub framing: String,
+    /// What carries frames to the peer itself.
+    pub framing: Framing,
+    /// Seconds since that one does.
+    #[serde(default)]
+    pub framing_for: u64,
+    /// Why not a better one; empty if there is none to be had.
+    #[serde(default)]
+    pub why_not_better: String,
     /// Where datagrams go now.
     pub endpoint: SocketAddr,
     /// Round-trip time, smoothed, microseconds.
@@ -236,8 +267,34 @@ pub struct NetworkStatus {
     /// Addresses in use on it, in the whole mesh as far as it is known here.
     #[serde(default)]
     pub addresses: usize,
+    /// VTEPs that are joined to it here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vteps: Vec<VtepAddress>,
     /// Peers with a port on it, ourselves included.
     pub peers: Vec<PeerName>,
+}
+
+/// A tunnel end that is not rnet, on a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VtepStatus {
+    /// Where it listens.
+    pub address: VtepAddress,
+    /// The network.
+    pub network: Network,
+    /// What it calls that.
+    pub vni: NetId,
+    /// The UDP port of this host that it sends to.
+    pub local_port: u16,
+    /// The largest packet that it can be sent, bytes; 0: it is not joined.
+    pub mtu: u16,
+    /// Frames that came from it.
+    pub from_vtep: Count,
+    /// Frames that were sent to it.
+    pub to_vtep: Count,
+    /// Seconds since its last frame; none: there was none.
+    pub last_heard: Option<u64>,
+    /// Why it is not joined; empty if it is.
+    pub info: String,
 }
 
 /// Where a MAC was seen.
@@ -247,8 +304,11 @@ pub struct LearnedMac {
     pub network: NetId,
     /// Which.
     pub mac: Mac,
-    /// Behind which peer; none: on our own bridge.
+    /// Behind which peer; none: on our own bridge, or behind a VTEP.
     pub peer: Option<PeerName>,
+    /// Behind which VTEP of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vtep: Option<VtepAddress>,
     /// Seconds since it was last seen.
     pub age: u64,
 }
@@ -264,6 +324,12 @@ pub struct Traffic {
     pub from_net: Count,
     /// Sent to peers, relayed ones included.
     pub to_net: Count,
+    /// Of those from peers, by VXLAN that rnet read itself.
+    #[serde(default)]
+    pub from_vxlan: Count,
+    /// Of those to peers, by VXLAN that rnet wrote itself. What the kernel carries, nobody counts here.
+    #[serde(default)]
+    pub to_vxlan: Count,
 }
 
 /// A pair of counters.

@@ -56,7 +56,9 @@ impl Node {
         attachments.extend(self.jobs.unrestored().cloned());
         let nicknames = self.addresses.nicknames.clone();
         let targets = self.dialer.given().cloned().collect();
-        State { version: STATE_VERSION, targets, attachments, nicknames, ipam: None }
+        let vteps = self.attachments.vteps.list();
+        let width = self.width.remembered();
+        State { version: STATE_VERSION, targets, attachments, vteps, width, nicknames, ipam: None }
     }
 
     /// Gives the state to the driver if it changed.

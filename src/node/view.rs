@@ -18,7 +18,7 @@ use crate::mesh::peers::Record;
 use crate::mesh::probe::Probe;
 use crate::plane::macs::Place;
 use crate::plane::path::Path;
-use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target};
+use crate::types::{Framing, Instant, NetId, Network, Nickname, PeerName, Target};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Node {
@@ -38,6 +38,7 @@ impl Node {
             mtu: self.width.in_use(),
             mtu_auto: !self.width.is_fixed(),
             mtu_limit: self.width.narrowest().map(|path| self.limit(path)),
+            framing: self.framings.status(),
             datapath: self.config.datapath.clone(),
             uptime: (self.now - self.started).as_secs(),
             targets: self.dialer.given().cloned().collect(),
@@ -48,6 +49,7 @@ impl Node {
             letters_lost: self.addresses.lost,
             nicknames: self.addresses.nicknames.clone(),
             attachments: self.attachments.list(),
+            vteps: self.attachments.vteps.status(self.now),
             macs: self.learned(),
             drops: tally.drops().map(|(reason, times)| (reason.label().to_string(), times)).collect(),
             traffic: Traffic {
@@ -55,6 +57,8 @@ impl Node {
                 to_bridge: count(tally.to_bridge),
                 from_net: count(tally.from_net),
                 to_net: count(tally.to_net),
+                from_vxlan: count(tally.from_vxlan),
+                to_vxlan: count(tally.to_vxlan),
             },
         }
     }
@@ -86,9 +90,16 @@ impl Node {
     fn standing(&self, peer: PeerName, connected: &Connected) -> Connection {
         let tended = connected.tended.as_ref();
         let proven = tended.is_some_and(|tended| tended.proven);
-        let path = tended
-            .filter(|_| proven)
-            .and_then(|tended| self.measured((&tended.path, &tended.probe), tended.rekey.active(), tended.since));
+        let path = tended.filter(|_| proven).and_then(|tended| {
+            let path = self.measured((&tended.path, &tended.probe), tended.rekey.active(), tended.since)?;
+            let both = connected.link.theirs().map(|theirs| (connected.link.ours(), theirs));
+            Some(PathStatus {
+                framing: tended.framing(),
+                framing_for: (self.now - tended.framing_since()).as_secs(),
+                why_not_better: self.why_not_better(tended, both),
+                ..path
+            })
+        });
         let waits_long = tended.filter(|tended| !proven && self.now - tended.since >= SLOW_PROOF);
         Connection {
             address: connected.remote.to_string(),
@@ -97,7 +108,7 @@ impl Node {
             peer: Some((peer, connected.nickname())),
             info: waits_long.map(|tended| no_proof(tended.path.endpoint())).unwrap_or_default(),
             retry_in: None,
-            encrypted: self.config.psk.is_some(),
+            encrypted: tended.map_or(self.config.psk.is_some(), |tended| tended.path.is_sealed()),
             path,
             via: None,
         }
@@ -107,7 +118,9 @@ impl Node {
     fn measured(&self, (path, probe): (&Path, &Probe), epoch: u16, since: Instant) -> Option<PathStatus> {
         let quality = probe.quality();
         Some(PathStatus {
-            framing: "udp".to_string(),
+            framing: Framing::Udp,
+            framing_for: (self.now - since).as_secs(),
+            why_not_better: String::new(),
             endpoint: path.endpoint()?,
             rtt_us: u64::from(quality.rtt_us),
             jitter_us: u64::from(quality.jitter_us),
@@ -235,18 +248,19 @@ impl Node {
             let open = peers.contains(&self.me);
             let attachments = if open { self.attachments.users(id) } else { 0 };
             let addresses = in_use.get(&id).copied().unwrap_or(0);
-            NetworkStatus { network, id, open, attachments, addresses, peers: peers.into_iter().collect() }
+            let vteps = if open { self.attachments.vteps.on(id) } else { Vec::new() };
+            NetworkStatus { network, id, open, attachments, addresses, vteps, peers: peers.into_iter().collect() }
         };
         known.into_iter().map(network).collect()
     }
 
     fn learned(&self) -> Vec<LearnedMac> {
         let learned = |seen: crate::plane::macs::Seen| {
-            let peer = match seen.place {
-                Place::Port(_) => None,
-                Place::Peer(short) => self.published.routes.owner(short),
+            let (peer, vtep) = match seen.place {
+                Place::Port(port) => (None, self.attachments.vteps.address(port)),
+                Place::Peer(short) => (self.published.routes.owner(short), None),
             };
-            LearnedMac { network: seen.network, mac: seen.mac, peer, age: seen.age.as_secs() }
+            LearnedMac { network: seen.network, mac: seen.mac, peer, vtep, age: seen.age.as_secs() }
         };
         self.plane.macs(self.now).into_iter().map(learned).collect()
     }

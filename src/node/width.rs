@@ -55,12 +55,18 @@ pub(super) struct Width {
 }
 
 impl Width {
-    pub fn new(mtu: Mtu) -> Width {
+    /// `before`: what was measured in the last run. What is attached still has that width, so it counts until it is measured otherwise.
+    pub fn new(mtu: Mtu, before: Option<u16>) -> Width {
         let (in_use, fixed) = match mtu {
-            Mtu::Auto => (START, false),
+            Mtu::Auto => (before.map_or(START, |before| before.clamp(LEAST, MOST_MTU)), false),
             Mtu::Fixed(bytes) => (bytes, true),
         };
-        Width { in_use, fixed, narrowest: None, measured: false, wanted: None }
+        Width { in_use, fixed, narrowest: None, measured: before.is_some(), wanted: None }
+    }
+
+    /// What the next run is to begin with.
+    pub fn remembered(&self) -> Option<u16> {
+        (self.measured && !self.fixed).then_some(self.in_use)
     }
 
     /// MTU of attachments, bytes.
@@ -129,12 +135,16 @@ impl Node {
 
     /// Tells the interfaces of a width that has lasted.
     pub(super) fn tend_width(&mut self) {
-        let Some(before) = self.width.take(self.now) else { return };
+        let measured = self.width.remembered();
+        let before = self.width.take(self.now);
+        self.unsaved |= measured != self.width.remembered();
+        let Some(before) = before else { return };
         let why = self.width.narrowest.map_or(String::new(), |Narrowest { ends: (one, other), mtu }| {
             format!(": the path between {} and {} takes {mtu} bytes", self.named(one), self.named(other))
         });
         self.log(Level::Info, format!("MTU of attachments is {} instead of {before}{why}", self.width.in_use));
         self.resize();
+        self.judge_carriers();
     }
 }
 
@@ -160,7 +170,7 @@ mod tests {
 
     #[test]
     fn the_first_path_counts_after_a_moment_and_a_wider_one_after_half_a_minute() {
-        let mut width = Width::new(Mtu::Auto);
+        let mut width = Width::new(Mtu::Auto, None);
         assert_eq!((width.in_use(), width.deadline()), (1398, None));
         width.learn(path(1472), true, at(1000));
         assert_eq!((width.take(at(2999)), width.deadline()), (None, Some(at(3000))));
@@ -174,7 +184,7 @@ mod tests {
 
     #[test]
     fn what_does_not_last_changes_nothing() {
-        let mut width = Width::new(Mtu::Auto);
+        let mut width = Width::new(Mtu::Auto, None);
         width.learn(path(1472), true, at(0));
         width.take(at(2000));
         for second in 3..100 {
@@ -188,11 +198,11 @@ mod tests {
 
     #[test]
     fn told_again_of_the_same_width_it_goes_on_waiting() {
-        let mut width = Width::new(Mtu::Auto);
+        let mut width = Width::new(Mtu::Auto, None);
         width.learn(path(1472), true, at(0));
         width.learn(path(1472), true, at(1500));
         assert_eq!(width.take(at(2000)), Some(1398));
-        let mut same = Width::new(Mtu::Auto);
+        let mut same = Width::new(Mtu::Auto, None);
         same.learn(path(1452), true, at(0));
         assert_eq!(same.take(at(2000)), None, "what it began with was right");
         same.learn(path(1472), true, at(3000));
@@ -200,8 +210,22 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_in_the_last_run_counts_until_it_is_measured_otherwise() {
+        let mut first = Width::new(Mtu::Auto, None);
+        assert_eq!(first.remembered(), None);
+        first.learn(path(1472), true, at(0));
+        first.take(at(2000));
+        let mut second = Width::new(Mtu::Auto, first.remembered());
+        assert_eq!((second.in_use(), second.remembered()), (1418, Some(1418)));
+        second.learn(path(1452), true, at(0));
+        assert_eq!((second.take(at(1999)), second.take(at(2000)), second.in_use()), (None, Some(1418), 1398));
+        assert_eq!(Width::new(Mtu::Auto, Some(7)).in_use(), 576, "a state file can say anything");
+        assert_eq!(Width::new(Mtu::Fixed(1300), Some(1418)).in_use(), 1300);
+    }
+
+    #[test]
     fn a_fixed_width_follows_nothing() {
-        let mut width = Width::new(Mtu::Fixed(1300));
+        let mut width = Width::new(Mtu::Fixed(1300), None);
         width.learn(path(672), true, at(0));
         assert_eq!((width.deadline(), width.take(at(100_000)), width.in_use()), (None, None, 1300));
     }

@@ -3,11 +3,13 @@
 //! Each step counts what it did; what it could not do it returns as the reason, which `Batch` counts. Where a frame goes was
 //! decided by `switch`; the order of the steps is in `Plane`.
 
+use super::encap::Back;
 use super::fib::{PathId, PortId};
 use super::macs::{Learned, Place};
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::path::{Path, Writer};
-use super::{Drop, Load, Sink, Way, fragment, guard, mss, neighbours};
+use super::switch::Ports;
+use super::{Drop, Event, Load, Sink, Way, fragment, guard, mss, neighbours};
 use crate::types::{Mac, NetId};
 use crate::wire::datagram::{Fragment, Inner};
 use crate::wire::frame::{Frame, HEADER_LEN, SUPER_FRAME_MAX};
@@ -16,8 +18,11 @@ use crate::wire::virtio::Offload;
 
 impl<S: Sink> Way<'_, S> {
     pub(super) fn learn(&mut self, network: NetId, mac: Mac, place: Place) {
-        if self.plane.macs.learn(network, mac, place, self.now) == Learned::Refused {
-            self.tally.unlearned += 1;
+        match self.plane.macs.learn(network, mac, place, self.now) {
+            Learned::Known | Learned::New => {}
+            Learned::Refused => self.tally.unlearned += 1,
+            Learned::Moved if self.plane.offers.holds(network, mac) => self.out.event(Event::Moved { network, mac }),
+            Learned::Moved => {}
         }
     }
 
@@ -47,6 +52,9 @@ impl<S: Sink> Way<'_, S> {
     /// Writes one datagram, or one for each segment. `TooBig`: nothing was written.
     pub(super) fn send(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
         let writer = path.writer()?;
+        if self.send_vxlan(&writer, inner, load)? {
+            return Ok(());
+        }
         match load {
             Load::Frame(payload) => self.write(&writer, inner, payload),
             Load::Super(segments) if segments.longest() <= writer.room() => self.cut(&writer, inner, segments),
@@ -119,14 +127,8 @@ impl<S: Sink> Way<'_, S> {
 
     /// Tells the sender of a frame that does not fit how much would; false: it does not want to know, or may not be told.
     pub(super) fn tell_too_big(&mut self, from: PortId, frame: &Frame<'_>, path: &Path) -> Result<bool, Drop> {
-        let mut reply = [0; fragment::REPLY_MAX];
         let Some(limit) = path.writer()?.limit() else { return Ok(false) };
-        let mtu = limit.saturating_sub(HEADER_LEN);
-        let told = fragment::too_big(frame, mtu, &mut reply).and_then(|length| reply.get(..length));
-        if let Some(reply) = told {
-            self.deliver(from, reply);
-        }
-        Ok(told.is_some())
+        Ok(self.tell_mtu(Back::Port(from), frame, limit.saturating_sub(HEADER_LEN)))
     }
 
     /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
@@ -148,20 +150,20 @@ impl<S: Sink> Way<'_, S> {
     /// A frame, or a piece of one, is at its destination.
     pub(super) fn arrive<'d>(
         &mut self,
-        port: PortId,
+        ports: Ports<'_>,
         (came, inner): (&Path, &Inner),
         payload: &'d mut [u8],
         held: &mut Coalescer<'d>,
     ) -> Result<(), Drop> {
         let Some(fragment) = inner.fragment else {
-            return self.accept(port, inner, payload, held);
+            return self.accept(ports, inner, payload, held);
         };
         let now = self.now;
         let mut accepted = Ok(());
         let (piece, lost) = came.reassemble((inner, fragment, payload), now, |frame| {
             // Its memory is the path's: it cannot be held, so it goes by itself.
             let mut alone = Coalescer::new();
-            accepted = self.accept(port, inner, frame, &mut alone);
+            accepted = self.accept(ports, inner, frame, &mut alone);
             self.flush(&mut alone);
         });
         self.tally.drops_of(Drop::FragmentLost, lost);
@@ -171,11 +173,16 @@ impl<S: Sink> Way<'_, S> {
     /// A whole frame is at its destination. One that continues a run was looked at when the run began.
     fn accept<'d>(
         &mut self,
-        port: PortId,
+        ports: Ports<'_>,
         inner: &Inner,
         bytes: &'d mut [u8],
         held: &mut Coalescer<'d>,
     ) -> Result<(), Drop> {
+        let ports = self.among(ports, inner.network, bytes)?;
+        let port = match ports.bridge {
+            Some(port) if ports.tunnels.is_empty() => port,
+            _ => return self.accept_for_tunnels(ports, inner, bytes, held),
+        };
         let takes = self.out.takes(port);
         let partial = inner.partial && takes.checksum;
         if inner.partial && !takes.checksum {
@@ -183,7 +190,7 @@ impl<S: Sink> Way<'_, S> {
             checksum::complete(bytes, layout.partial()).map_err(|_| Drop::Malformed)?;
         }
         let bytes: &'d [u8] = bytes;
-        let arrival = Arrival { way: offload::Way { port, origin: inner.origin }, frame: bytes, partial };
+        let arrival = Arrival { way: offload::Way { port, origin: Place::Peer(inner.origin) }, frame: bytes, partial };
         if held.join(arrival) {
             self.tally.to_bridge.add(bytes.len());
             return Ok(());
@@ -209,12 +216,15 @@ impl<S: Sink> Way<'_, S> {
         Ok(())
     }
 
-    fn flush(&mut self, held: &mut Coalescer<'_>) {
+    pub(super) fn flush(&mut self, held: &mut Coalescer<'_>) {
         held.flush(&mut |port, offload, parts| self.out.deliver(port, offload, parts));
     }
 
     /// A frame of our own.
     pub(super) fn deliver(&mut self, port: PortId, frame: &[u8]) {
+        if let Some(tunnel) = self.fib.tunnels.get(port) {
+            return self.deliver_to_tunnel(tunnel, frame);
+        }
         self.tally.to_bridge.add(frame.len());
         self.out.deliver(port, &Offload::NONE, &[frame]);
     }

@@ -106,6 +106,26 @@ reasons! {
     NetQueue = "net-queue",
     /// Frames that the bridge's port did not take: its queue is full, or it is about to go.
     BridgeFull = "bridge-full",
+    /// A VXLAN datagram from an address where no VTEP is joined.
+    VtepUnknown = "vtep-unknown",
+    /// A VXLAN datagram too short for its header and a frame's.
+    VtepTruncated = "vtep-truncated",
+    /// A VXLAN datagram that names no network: its I flag is clear, or its VNI is 0.
+    VtepNoVni = "vtep-no-vni",
+    /// A VXLAN datagram of another VNI than was agreed for its VTEP.
+    VtepVni = "vtep-vni",
+    /// From a VTEP with the MAC of an attachment of the mesh as its source: what was sent there came back, or it was forged.
+    VtepLooped = "vtep-looped",
+    /// From a VTEP for another one: these reach each other without us, or frames would go in circles.
+    SplitHorizon = "split-horizon",
+    /// VXLAN from an address that is no neighbour's with whom it is agreed: a stranger, or our own that came back.
+    VxlanUnknown = "vxlan-unknown",
+    /// From the VXLAN port of a peer: no VNI, no whole frame, or under the VNI of peers what is no probe.
+    VxlanMalformed = "vxlan-malformed",
+    /// A broadcast or multicast by VXLAN from a peer: peers send these by their own framing, or they would come twice.
+    VxlanGroup = "vxlan-group",
+    /// Too big for the way to or from a VTEP, where nothing is cut, and of a kind whose sender is not told.
+    VtepTooBig = "vtep-too-big",
     /// Probes that control was too busy to look at.
     EventLost = "event-lost",
 }
@@ -145,6 +165,10 @@ pub struct Tally {
     pub from_net: Count,
     /// Sent to peers, relayed ones included.
     pub to_net: Count,
+    /// Of those received from peers, by VXLAN that rnet read itself.
+    pub from_vxlan: Count,
+    /// Of those sent to peers, by VXLAN that rnet wrote itself.
+    pub to_vxlan: Count,
     /// MACs that were not learned because a port, a peer or the table had its maximum.
     pub unlearned: u64,
     drops: [u64; REASONS],
@@ -153,7 +177,16 @@ pub struct Tally {
 impl Default for Tally {
     fn default() -> Tally {
         let none = Count::default();
-        Tally { from_bridge: none, to_bridge: none, from_net: none, to_net: none, unlearned: 0, drops: [0; REASONS] }
+        Tally {
+            from_bridge: none,
+            to_bridge: none,
+            from_net: none,
+            to_net: none,
+            from_vxlan: none,
+            to_vxlan: none,
+            unlearned: 0,
+            drops: [0; REASONS],
+        }
     }
 }
 
@@ -207,6 +240,8 @@ pub struct Counters {
     to_bridge: Pair,
     from_net: Pair,
     to_net: Pair,
+    from_vxlan: Pair,
+    to_vxlan: Pair,
     unlearned: AtomicU64,
     drops: [AtomicU64; REASONS],
 }
@@ -218,6 +253,8 @@ impl Default for Counters {
             to_bridge: Pair::default(),
             from_net: Pair::default(),
             to_net: Pair::default(),
+            from_vxlan: Pair::default(),
+            to_vxlan: Pair::default(),
             unlearned: AtomicU64::new(0),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
         }
@@ -231,6 +268,8 @@ impl Counters {
         self.to_bridge.add(tally.to_bridge);
         self.from_net.add(tally.from_net);
         self.to_net.add(tally.to_net);
+        self.from_vxlan.add(tally.from_vxlan);
+        self.to_vxlan.add(tally.to_vxlan);
         let drops = self.drops.iter().zip(tally.drops);
         for (sum, count) in drops.chain([(&self.unlearned, tally.unlearned)]).filter(|(_, count)| *count > 0) {
             sum.fetch_add(count, Ordering::Relaxed);
@@ -248,6 +287,8 @@ impl Counters {
             to_bridge: self.to_bridge.read(),
             from_net: self.from_net.read(),
             to_net: self.to_net.read(),
+            from_vxlan: self.from_vxlan.read(),
+            to_vxlan: self.to_vxlan.read(),
             unlearned: self.unlearned.load(Ordering::Relaxed),
             drops,
         }

@@ -7,13 +7,16 @@
 
 use super::neighbours::Neighbours;
 use super::path::Path;
+use super::switch::Ports;
+use super::tunnel::{Tunnel, Tunnels};
 use crate::types::{Mac, NetId, Network, ShortId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// A capture port: one TAP (or veth) per network on this host. Chosen by control, never reused within a run.
+/// A port of a network on this host: the capture port (one TAP or veth per network), or a VTEP. Chosen by control, never reused
+/// within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u32);
 
@@ -58,12 +61,23 @@ pub struct Permit {
 /// One network as this host sees it.
 #[derive(Debug, Clone, Default)]
 pub struct NetworkEntry {
-    /// The capture port, if anything is attached here.
+    /// The capture port, if the network is open here.
     pub port: Option<PortId>,
+    /// The VTEPs that are joined to it here: further ports.
+    pub tunnels: Vec<Arc<Tunnel>>,
+    /// The largest packet that attachments take, bytes; none: not known.
+    pub mtu: Option<u16>,
     /// The attachments' permits by MAC. Consulted by `guard` for frames from the bridge.
     pub permits: HashMap<Mac, Permit, foldhash::fast::RandomState>,
     /// Any MAC may send: an attachment without guard bridges or routes for others.
     pub unguarded: bool,
+}
+
+impl NetworkEntry {
+    /// All of its ports.
+    pub fn all(&self) -> Ports<'_> {
+        Ports { bridge: self.port, tunnels: &self.tunnels }
+    }
 }
 
 /// The snapshot. See the head of this file.
@@ -80,8 +94,14 @@ pub struct Fib {
     pub paths: HashMap<PathId, Arc<Path>, foldhash::fast::RandomState>,
     /// Networks that have a port here.
     pub networks: HashMap<NetId, NetworkEntry, foldhash::fast::RandomState>,
-    /// The network that a port captures for.
+    /// The network that a capture port captures for.
     pub ports: HashMap<PortId, NetId, foldhash::fast::RandomState>,
+    /// The ports that are VTEPs.
+    pub tunnels: Tunnels,
+    /// The UDP port of this host by which peers speak VXLAN, while rnet itself does that.
+    pub vxlan_door: Option<u16>,
+    /// The neighbours whose VXLAN is taken, by the address that it comes from, in canonical form.
+    pub vxlan_sources: HashMap<IpAddr, Arc<Path>, foldhash::fast::RandomState>,
     /// Flood sets, computed lazily.
     pub floods: Box<dyn Floods>,
     /// Addresses that rnet gave out.
@@ -99,6 +119,9 @@ impl Fib {
             paths: HashMap::default(),
             networks: HashMap::default(),
             ports: HashMap::default(),
+            tunnels: Tunnels::default(),
+            vxlan_door: None,
+            vxlan_sources: HashMap::default(),
             floods: Box::new(NoFloods),
             neighbours: Arc::default(),
         }

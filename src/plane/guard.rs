@@ -22,8 +22,8 @@
 //! group address as the source.
 
 use super::counters::Drop;
-use super::fib::{NetworkEntry, Permit};
-use crate::types::Mac;
+use super::fib::{Fib, NetworkEntry, Permit};
+use crate::types::{Mac, NetId};
 use crate::wire::frame::{Frame, Source, source};
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -58,6 +58,28 @@ pub fn check_arrival(entry: &NetworkEntry, frame: &Frame<'_>) -> Result<(), Drop
     match entry.permits.get(&mac) {
         Some(permit) if !permit.unguarded => Err(Drop::Impersonated),
         _ => Ok(()),
+    }
+}
+
+/// Whether `frame`, which a VTEP sent, may come in: not in the name of an attachment, here or elsewhere in the mesh. With its
+/// MAC it is one of our own that came back, or forged; with its address in ARP or neighbour discovery it would take that over.
+/// What else is behind a VTEP nobody knows, so it may say what it likes.
+pub fn check_tunnelled(fib: &Fib, network: NetId, entry: &NetworkEntry, frame: &Frame<'_>) -> Result<(), Drop> {
+    let mac = frame.src();
+    if mac.is_group() {
+        return Err(Drop::GroupSource);
+    }
+    let guarded_here = entry.permits.get(&mac).is_some_and(|permit| !permit.unguarded);
+    if guarded_here || fib.neighbours.place(network, mac).is_some() {
+        return Err(Drop::VtepLooped);
+    }
+    let is_free = |ip: IpAddr| fib.neighbours.holder(network, ip).is_none();
+    match source(frame) {
+        Source::Arp { ip, .. } => allow(is_free(ip.into())),
+        Source::Neighbour { ip, claimed, .. } => {
+            allow(is_free(ip.into()) && claimed.is_none_or(|target| is_free(target.into())))
+        }
+        Source::None | Source::Malformed | Source::Tagged | Source::Ip(_) => Ok(()),
     }
 }
 

@@ -26,7 +26,7 @@ pub const MACS_MAX: usize = 262_144;
 /// Where a MAC is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// On the bridge behind this port.
+    /// On the bridge behind this port, or behind the VTEP that it is.
     Port(PortId),
     /// Behind this peer.
     Peer(ShortId),
@@ -137,6 +137,11 @@ impl MacTable {
     /// Forgets all that is behind `peer`.
     pub fn forget_peer(&self, peer: ShortId) {
         self.forget(|_, seat| seat.place == Place::Peer(peer));
+    }
+
+    /// Forgets all that is behind this port.
+    pub fn forget_port(&self, port: PortId) {
+        self.forget(|_, seat| seat.place == Place::Port(port));
     }
 
     /// Forgets `mac` on `network`, wherever it is.

@@ -10,6 +10,8 @@
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
+//! from_vteps    datagram > vxlan: of which peer > as from_net
+//!                        > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
 //! ```
 //!
 //! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
@@ -20,13 +22,16 @@
 
 mod carry;
 pub mod counters;
+mod decap;
 mod demand;
+mod encap;
 pub mod fib;
 pub mod fragment;
 pub mod guard;
 pub mod macs;
 pub mod mss;
 pub mod neighbours;
+mod offers;
 pub mod offload;
 pub mod path;
 pub mod switch;
@@ -34,6 +39,8 @@ pub mod switch;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod tunnel;
+pub mod vxlan;
 
 pub use counters::{Count, Drop, Tally};
 pub use macs::{Place, Seen};
@@ -42,18 +49,22 @@ use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::{HOPS_MAX, Inner, Kind, Outer};
 use crate::wire::frame::{Frame, SUPER_FRAME_MAX};
 use crate::wire::virtio::{Gso, Offload, Partial};
+use crate::wire::vxlan::VXLAN_LEN;
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
+use decap::Recent;
 use demand::Demand;
+use encap::Back;
 use fib::{Fib, PathId, PortId};
 use macs::MacTable;
+use offers::Offers;
 use offload::{Coalescer, Odd, Segments};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use switch::Verdict;
+use switch::{Came, Verdict};
 
 /// What work the kernel behind a capture port does on frames that it is given. The default is none: whole frames only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +85,11 @@ pub trait Sink {
     /// The same for a datagram that is to ride no send but its own.
     fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
         self.datagram(to, len)
+    }
+    /// As `datagram`, but sent from UDP port `door` of this host.
+    fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        let _ = (door, to, len);
+        None
     }
     /// A frame for the bridge behind `port`, in parts that lie one behind the other, and the work that is left to do on it: no
     /// more than the port `takes`.
@@ -102,6 +118,13 @@ pub enum Event {
         /// Whom they are for.
         to: ShortId,
     },
+    /// A datagram of a path came by VXLAN under the VNI of peers from `from`, and nobody has opened it yet: see `wire::beat`. `size`:
+    /// of the whole UDP payload that it came in, bytes, the headers of VXLAN and Ethernet included. Both engines raise it.
+    Beat { from: SocketAddr, datagram: Vec<u8>, size: u16, at: Instant },
+    /// Frames for this MAC go to this neighbour, and the kernel could carry them. Raised once, and again after a while.
+    Offload { network: NetId, mac: Mac, peer: ShortId },
+    /// A MAC that was offered so was seen elsewhere than before.
+    Moved { network: NetId, mac: Mac },
 }
 
 /// Bytes of a probe's body that are kept for control; the rest is padding.
@@ -127,6 +150,7 @@ pub struct Plane {
     fib: ArcSwap<Fib>,
     macs: MacTable,
     counters: Counters,
+    offers: Offers,
     next_fragment: AtomicU32,
     demand: Demand,
 }
@@ -138,6 +162,7 @@ impl Plane {
             fib: ArcSwap::from_pointee(Fib::empty()),
             macs: MacTable::new(limits.macs_per_port, limits.mac_age),
             counters: Counters::default(),
+            offers: Offers::default(),
             next_fragment: AtomicU32::new(0),
             demand: Demand::default(),
         }
@@ -171,6 +196,16 @@ impl Plane {
         self.batch(now).from_net(std::iter::once((from, datagram)), out);
     }
 
+    /// The next frame from the bridge for `mac` is told of anew, if the kernel could carry it.
+    pub fn offer_again(&self, network: NetId, mac: Mac) {
+        self.offers.forget(network, mac);
+    }
+
+    /// Where frames for `mac` go, if that is known.
+    pub fn place(&self, network: NetId, mac: Mac, now: Instant) -> Option<Place> {
+        self.macs.lookup(network, mac, now).or_else(|| self.fib.load().neighbours.place(network, mac))
+    }
+
     /// Adds what the caller lost after the plane had handed it over: what the kernel did not take.
     pub fn count(&self, lost: &Tally) {
         self.counters.add(lost);
@@ -189,6 +224,11 @@ impl Plane {
     /// Forgets the MACs behind `peer`: it is gone, or its number is now another's.
     pub fn forget_peer(&self, peer: ShortId) {
         self.macs.forget_peer(peer);
+    }
+
+    /// Forgets the MACs behind a port: it is closed.
+    pub fn forget_port(&self, port: PortId) {
+        self.macs.forget_port(port);
     }
 
     /// Forgets where `mac` was seen on `network`: it is elsewhere now.
@@ -264,6 +304,46 @@ impl Batch<'_> {
         held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
     }
 
+    /// VXLAN datagrams of VTEPs or of peers as they came to UDP port `door`, from whom. Frames for the bridge are coalesced over all of them and have been
+    /// delivered when this returns.
+    pub fn from_vteps<'d>(
+        &mut self,
+        door: u16,
+        datagrams: impl Iterator<Item = (SocketAddr, &'d mut [u8])>,
+        out: &mut impl Sink,
+    ) {
+        let mut held = Coalescer::new();
+        let (now, mut recent, mut peer) = (self.now, Recent::default(), vxlan::Recent::default());
+        let of_peers = self.fib.vxlan_door == Some(door);
+        let mut way = self.way(out);
+        for (from, datagram) in datagrams {
+            let passed = match of_peers {
+                true => way.peered(from, datagram, &mut peer, &mut held),
+                false => way.tunnelled((door, from.ip()), datagram, &mut recent, &mut held),
+            };
+            if let Err(reason) = passed {
+                way.tally.drop(reason);
+            }
+        }
+        recent.tell(now);
+        held.flush(&mut |port, offload, parts| out.deliver(port, offload, parts));
+    }
+
+    /// A frame for a peer by VXLAN, under the VNI of peers. Gone if this host has no door for that.
+    pub fn beat(&mut self, to: SocketAddr, frame: &[u8], out: &mut impl Sink) {
+        let Some(door) = self.fib.vxlan_door else { return };
+        let room = out.tunnelled(door, to, VXLAN_LEN + frame.len());
+        if let Some((header, rest)) = room.and_then(|room| room.split_first_chunk_mut::<VXLAN_LEN>()) {
+            crate::wire::vxlan::emit_of_peers(header);
+            rest.copy_from_slice(frame);
+        }
+    }
+
+    /// A frame of our own for whatever is behind `port`.
+    pub fn deliver_to(&mut self, port: PortId, frame: &[u8], out: &mut impl Sink) {
+        self.way(out).deliver(port, frame);
+    }
+
     fn way<'a, S: Sink>(&'a mut self, out: &'a mut S) -> Way<'a, S> {
         Way { plane: self.plane, fib: &self.fib, tally: &mut self.tally, out, now: self.now }
     }
@@ -300,7 +380,8 @@ impl<S: Sink> Way<'_, S> {
         self.ask(from, network, &frame, checked)?;
         let inner =
             |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
-        match switch::from_bridge(fib, &self.plane.macs, network, frame.dst(), self.now) {
+        let came = Came { network, entry, port: from };
+        match switch::from_port(fib, &self.plane.macs, came, frame.dst(), self.now) {
             Verdict::Drop(reason) => Err(reason),
             Verdict::Forward { to, path } => {
                 if path.peer() != to && self.plane.demand.is_due(to, self.now) {
@@ -309,15 +390,26 @@ impl<S: Sink> Way<'_, S> {
                 match self.send(path, &inner(to), load) {
                     Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
                     Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
-                    sent => sent,
+                    Err(reason) => Err(reason),
+                    Ok(()) => {
+                        self.offer(path, (network, to), frame.dst());
+                        Ok(())
+                    }
                 }
             }
             Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load, None) {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
-            // There is one port to a network: the bridge has done this already.
-            Verdict::Deliver(_) | Verdict::DeliverAndFlood(_) => Err(Drop::Local),
+            Verdict::Deliver(ports) => {
+                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                Ok(())
+            }
+            Verdict::DeliverAndFlood(ports) => {
+                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                self.flood(&inner(ShortId::FLOOD), load, None);
+                Ok(())
+            }
         }
     }
 
@@ -356,14 +448,14 @@ impl<S: Sink> Way<'_, S> {
         match switch::from_net(fib, came.id(), &inner) {
             Verdict::Drop(reason) => Err(reason),
             Verdict::Forward { path, .. } => self.send_all(path, &onward, &Load::Frame(payload)),
-            Verdict::Deliver(port) => self.arrive(port, (came, &inner), payload, held),
+            Verdict::Deliver(ports) => self.arrive(ports, (came, &inner), payload, held),
             Verdict::Flood => match self.flood(&onward, &Load::Frame(payload), Some(came.id())) {
                 0 => Err(Drop::NotOpen),
                 _ => Ok(()),
             },
-            Verdict::DeliverAndFlood(port) => {
+            Verdict::DeliverAndFlood(ports) => {
                 self.flood(&onward, &Load::Frame(payload), Some(came.id()));
-                self.arrive(port, (came, &inner), payload, held)
+                self.arrive(ports, (came, &inner), payload, held)
             }
         }
     }

@@ -20,6 +20,7 @@ use super::Sink;
 use super::counters::Drop;
 use super::fib::PathId;
 use super::fragment::{Key, Reassembly};
+use super::vxlan::{Carrier, End};
 use crate::crypto::keys::EpochKeys;
 use crate::crypto::replay::Window;
 use crate::crypto::seal::{Cipher, Opener, Sealer};
@@ -78,6 +79,7 @@ struct State {
     ready: bool,
     mtu: u16,
     limit_known: bool,
+    carrier: Carrier,
     active: Option<Arc<Keys>>,
     epochs: SmallVec<[Arc<Keys>; EPOCHS_MAX]>,
 }
@@ -91,6 +93,8 @@ pub struct Path {
     carried: AtomicBool,
     state: ArcSwap<State>,
     partials: Mutex<Reassembly>,
+    /// What the kernel could carry is told of: beside the state, since it is asked for each frame.
+    for_kernel: AtomicBool,
 }
 
 /// Control's side.
@@ -104,6 +108,7 @@ impl Path {
             ready: false,
             mtu: MTU_SURE,
             limit_known: false,
+            carrier: Carrier::Udp,
             active: None,
             epochs,
         };
@@ -113,6 +118,7 @@ impl Path {
             carried: AtomicBool::new(false),
             state: ArcSwap::from_pointee(state),
             partials: Mutex::default(),
+            for_kernel: AtomicBool::new(false),
         }
     }
 
@@ -218,9 +224,11 @@ impl Path {
         self.state.load().endpoint
     }
 
-    /// False: frames go in clear, and are taken in clear from the endpoint. Probes are sealed in any case.
+    /// False: frames go in clear, and are taken in clear from the endpoint. Probes are sealed in any case. A path that is sealed from
+    /// now on has no VXLAN.
     pub fn set_sealed(&self, sealed: bool) {
         self.change(|state| state.sealed = sealed);
+        self.set_carrier(self.carrier());
     }
 
     /// See [`Path::set_sealed`].
@@ -253,6 +261,17 @@ impl Path {
         self.state.load().mtu
     }
 
+    /// By what frames of this host for the neighbour itself go. A path that is sealed has no other than rnet's own framing.
+    pub fn set_carrier(&self, carrier: Carrier) {
+        self.change(|state| state.carrier = if state.sealed { Carrier::Udp } else { carrier });
+        self.for_kernel.store(self.carrier() == Carrier::Kernel, Ordering::Relaxed);
+    }
+
+    /// See [`Path::set_carrier`].
+    pub fn carrier(&self) -> Carrier {
+        self.state.load().carrier
+    }
+
     /// Writes a whole probe datagram with this body into `datagram`, replacing what it held. False, and an empty datagram,
     /// without an active epoch.
     pub fn seal_probe(&self, body: &[u8], datagram: &mut Vec<u8>) -> bool {
@@ -279,9 +298,15 @@ impl Path {
     pub fn writer(&self) -> Result<Writer, Drop> {
         let state = self.state.load();
         match (state.endpoint, &state.active, state.ready) {
-            (Some(to), Some(_), true) => Ok(Writer { state, to }),
+            (Some(to), Some(_), true) => Ok(Writer { state, to, peer: self.peer() }),
             _ => Err(Drop::NotReady),
         }
+    }
+
+    /// Whether the kernel could carry frames to the neighbour itself.
+    #[inline]
+    pub fn is_for_kernel(&self) -> bool {
+        self.for_kernel.load(Ordering::Relaxed)
     }
 
     /// Checks a datagram of this path that came from `from`, and opens it in place: the inner header and the frame, or the body of
@@ -345,6 +370,7 @@ impl Path {
 pub struct Writer {
     state: Guard<Arc<State>>,
     to: SocketAddr,
+    peer: ShortId,
 }
 
 impl Writer {
@@ -357,6 +383,14 @@ impl Writer {
     /// they remember for minutes (RFC 1191), or for as long as a connection lasts.
     pub fn limit(&self) -> Option<usize> {
         self.state.limit_known.then(|| self.room())
+    }
+
+    /// The VXLAN end that a frame with this header goes to: what `me` sends to the neighbour itself.
+    #[inline]
+    pub(super) fn vxlan(&self, inner: &Inner, me: ShortId) -> Option<End> {
+        let Carrier::Vxlan(end) = self.state.carrier else { return None };
+        let own = inner.origin == me && inner.destination == self.peer && inner.fragment.is_none();
+        (own && inner.destination != ShortId::FLOOD).then_some(end)
     }
 
     /// The most bytes of a piece of a frame that one datagram takes.

@@ -4,30 +4,37 @@
 //! without a byte of payload. Learning and guarding come before, in `Plane`.
 //!
 //! ```text
-//! from the bridge   group or unknown MAC -> flood    known here -> nothing to do    known behind a peer -> forward
+//! from a port       group or unknown MAC -> flood, and to the other ports here    known at the same port -> nothing to do
+//!                   known at another port here -> deliver    known behind a peer -> forward
 //!                   known: by its last frame, else by whom it was given to, if data reaches that peer
 //! from the net      for us -> deliver    for another peer -> forward, unseen    flood -> deliver here if the network is
 //!                   open, and hand on along the origin's tree
 //! ```
+//!
+//! The ports of a network on this host are its bridge and its VTEPs. What comes from a VTEP goes to the bridge and into the mesh,
+//! never to another VTEP (split horizon): VTEPs of one network reach each other by themselves, and a second way would be
+//! a loop, for which VXLAN has neither a hop limit nor a tree.
 //!
 //! Two rules keep a mesh whole while its peers disagree about the topology. A flood is taken only from the
 //! neighbour that is above us in the origin's tree, so a frame is never multiplied by two trees that differ. And
 //! a frame is handed on at most [`HOPS_MAX`](crate::wire::datagram::HOPS_MAX) times, so what goes in circles ends.
 
 use super::counters::Drop;
-use super::fib::{Fib, PathId, PortId};
+use super::fib::{Fib, NetworkEntry, PathId, PortId};
 use super::macs::{MacTable, Place};
 use super::path::Path;
+use super::tunnel::Tunnel;
 use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::Inner;
+use std::sync::Arc;
 
 /// What becomes of a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Verdict<'f> {
     /// Nothing.
     Drop(Drop),
-    /// To the bridge behind this port.
-    Deliver(PortId),
+    /// To ports of this host.
+    Deliver(Ports<'f>),
     /// To one peer, over this path.
     Forward {
         /// The peer that it is for.
@@ -37,47 +44,96 @@ pub enum Verdict<'f> {
     },
     /// Along the tree of its origin.
     Flood,
-    /// Both: to this port, and along the tree of its origin.
-    DeliverAndFlood(PortId),
+    /// Both: to these ports, and along the tree of its origin.
+    DeliverAndFlood(Ports<'f>),
 }
 
-/// What becomes of a frame that was captured on a port of `network`, for `dst`.
-pub fn from_bridge<'f>(fib: &'f Fib, macs: &MacTable, network: NetId, dst: Mac, now: Instant) -> Verdict<'f> {
+/// Ports of a network on this host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ports<'f> {
+    /// The one to its bridge.
+    pub bridge: Option<PortId>,
+    /// Those to VTEPs.
+    pub tunnels: &'f [Arc<Tunnel>],
+}
+
+impl Ports<'_> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bridge.is_none() && self.tunnels.is_empty()
+    }
+}
+
+/// Where a frame was captured.
+#[derive(Debug, Clone, Copy)]
+pub struct Came<'f> {
+    /// On this network.
+    pub network: NetId,
+    /// The same, as this host sees it.
+    pub entry: &'f NetworkEntry,
+    /// On this port of it.
+    pub port: PortId,
+}
+
+impl<'f> Came<'f> {
+    /// The ports that its flood goes to.
+    fn others(self) -> Ports<'f> {
+        match self.entry.port {
+            Some(bridge) if bridge == self.port => Ports { bridge: None, tunnels: &self.entry.tunnels },
+            bridge => Ports { bridge, tunnels: &[] },
+        }
+    }
+}
+
+/// What becomes of a frame for `dst` that was captured on a port.
+pub fn from_port<'f>(fib: &'f Fib, macs: &MacTable, came: Came<'f>, dst: Mac, now: Instant) -> Verdict<'f> {
     if dst.is_link_local() {
         return Verdict::Drop(Drop::LinkLocal);
     }
+    let flood = || match came.others() {
+        none if none.is_empty() => Verdict::Flood,
+        others => Verdict::DeliverAndFlood(others),
+    };
     if dst.is_group() {
-        return Verdict::Flood;
+        return flood();
     }
-    let learned = macs.lookup(network, dst, now);
-    match learned.or_else(|| fib.neighbours.place(network, dst)) {
-        None => Verdict::Flood,
-        Some(Place::Port(_)) => Verdict::Drop(Drop::Local),
+    let learned = macs.lookup(came.network, dst, now);
+    match learned.or_else(|| fib.neighbours.place(came.network, dst)) {
+        None => flood(),
+        Some(Place::Port(port)) if port == came.port => Verdict::Drop(Drop::Local),
+        Some(Place::Port(port)) => match fib.tunnels.get(port) {
+            Some(_) if came.others().tunnels.is_empty() => Verdict::Drop(Drop::SplitHorizon),
+            Some(tunnel) => Verdict::Deliver(Ports { bridge: None, tunnels: std::slice::from_ref(tunnel) }),
+            None if came.entry.port == Some(port) => Verdict::Deliver(Ports { bridge: Some(port), tunnels: &[] }),
+            // A port that was closed a moment ago.
+            None => flood(),
+        },
         Some(Place::Peer(to)) => match fib.next_hops.get(&to) {
             Some(path) => Verdict::Forward { to, path },
-            None if learned.is_none() => Verdict::Flood,
+            None if learned.is_none() => flood(),
             None => Verdict::Drop(Drop::Unreachable),
         },
     }
 }
 
-/// What becomes of an opened datagram with the header `inner` that came in on the path `came`. It needs no look at the frame.
+/// What becomes of an opened datagram with the header `inner` that came in on the path `came`. It needs no look at the frame: where
+/// that is to be delivered, [`among`] says which of the ports it is for.
 pub fn from_net<'f>(fib: &'f Fib, came: PathId, inner: &Inner) -> Verdict<'f> {
     if inner.origin == fib.me || inner.origin == ShortId::FLOOD {
         return Verdict::Drop(Drop::Own);
     }
-    let port = fib.networks.get(&inner.network).and_then(|entry| entry.port);
+    let ports = fib.networks.get(&inner.network).map(NetworkEntry::all).filter(|ports| !ports.is_empty());
     if inner.destination == fib.me {
-        return port.map_or(Verdict::Drop(Drop::NotOpen), Verdict::Deliver);
+        return ports.map_or(Verdict::Drop(Drop::NotOpen), Verdict::Deliver);
     }
     if inner.destination == ShortId::FLOOD {
         if fib.floods.upstream(inner.origin).is_some_and(|above| above != came) {
             return Verdict::Drop(Drop::WrongTree);
         }
-        return match (port, inner.hops) {
-            (Some(port), 0) => Verdict::Deliver(port),
+        return match (ports, inner.hops) {
+            (Some(ports), 0) => Verdict::Deliver(ports),
             (None, 0) => Verdict::Drop(Drop::HopLimit),
-            (Some(port), _) => Verdict::DeliverAndFlood(port),
+            (Some(ports), _) => Verdict::DeliverAndFlood(ports),
             (None, _) => Verdict::Flood,
         };
     }
@@ -89,12 +145,34 @@ pub fn from_net<'f>(fib: &'f Fib, came: PathId, inner: &Inner) -> Verdict<'f> {
     }
 }
 
+/// Which of these ports a frame from a peer for `dst` on `network` goes to: the one where that is known to be, else all. What is
+/// known to be behind a peer is none of the VTEPs' business.
+pub fn among<'f>(
+    fib: &'f Fib,
+    macs: &MacTable,
+    ports: Ports<'f>,
+    (network, dst): (NetId, Mac),
+    now: Instant,
+) -> Ports<'f> {
+    if ports.tunnels.is_empty() || dst.is_group() {
+        return ports;
+    }
+    let bridge = Ports { tunnels: &[], ..ports };
+    match macs.lookup(network, dst, now).or_else(|| fib.neighbours.place(network, dst)) {
+        None => ports,
+        Some(Place::Port(port)) => match fib.tunnels.get(port) {
+            Some(tunnel) => Ports { bridge: None, tunnels: std::slice::from_ref(tunnel) },
+            None => bridge,
+        },
+        Some(Place::Peer(_)) => bridge,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plane::fib::{Floods, NetworkEntry};
-    use crate::plane::testing::{PORT, mac, net};
-    use std::sync::Arc;
+    use crate::plane::fib::Floods;
+    use crate::plane::testing::{PORT, mac, net, tunnel};
     use std::time::Duration;
 
     const ME: ShortId = ShortId(1);
@@ -144,7 +222,8 @@ mod tests {
             ("to a peer, after long silence", 1, mac(2), later, Verdict::Flood),
         ];
         for (fact, network, dst, now, verdict) in facts {
-            assert_eq!(from_bridge(&fib, &macs, net(network), dst, now), verdict, "{fact}");
+            let (network, entry) = (net(network), &fib.networks[&net(network)]);
+            assert_eq!(from_port(&fib, &macs, Came { network, entry, port: PORT }, dst, now), verdict, "{fact}");
         }
     }
 
@@ -153,10 +232,11 @@ mod tests {
         let fib = fib();
         let path = &*fib.next_hops[&FAR];
         let all = ShortId::FLOOD;
+        let bridge = Ports { bridge: Some(PORT), tunnels: &[] };
         let facts = [
-            ("for us", FAR, ME, 1, ABOVE, 5, Verdict::Deliver(PORT)),
-            ("for us, by a way that we would not take", FAR, ME, 1, ASIDE, 5, Verdict::Deliver(PORT)),
-            ("for us, at its last hop", FAR, ME, 1, ABOVE, 0, Verdict::Deliver(PORT)),
+            ("for us", FAR, ME, 1, ABOVE, 5, Verdict::Deliver(bridge)),
+            ("for us, by a way that we would not take", FAR, ME, 1, ASIDE, 5, Verdict::Deliver(bridge)),
+            ("for us, at its last hop", FAR, ME, 1, ABOVE, 0, Verdict::Deliver(bridge)),
             ("for us, network without a port", FAR, ME, 2, ABOVE, 5, Verdict::Drop(Drop::NotOpen)),
             ("for us, unknown network", FAR, ME, 9, ABOVE, 5, Verdict::Drop(Drop::NotOpen)),
             ("our own for us", ME, ME, 1, ABOVE, 5, Verdict::Drop(Drop::Own)),
@@ -176,17 +256,74 @@ mod tests {
             ("for another, back where it came from", NOWHERE, FAR, 1, ABOVE, 5, Verdict::Drop(Drop::WayBack)),
             ("for another, too often handed on", NOWHERE, FAR, 1, ASIDE, 0, Verdict::Drop(Drop::HopLimit)),
             ("for another, unreachable", FAR, NOWHERE, 1, ABOVE, 5, Verdict::Drop(Drop::Unreachable)),
-            ("a flood", FAR, all, 1, ABOVE, 5, Verdict::DeliverAndFlood(PORT)),
+            ("a flood", FAR, all, 1, ABOVE, 5, Verdict::DeliverAndFlood(bridge)),
             ("a flood of a network without a port", FAR, all, 2, ABOVE, 5, Verdict::Flood),
             ("a flood of an unknown network", FAR, all, 9, ABOVE, 5, Verdict::Flood),
             ("a flood from the wrong side", FAR, all, 1, ASIDE, 5, Verdict::Drop(Drop::WrongTree)),
-            ("a flood of a stranger", NOWHERE, all, 1, ASIDE, 5, Verdict::DeliverAndFlood(PORT)),
-            ("a flood at its last hop", FAR, all, 1, ABOVE, 0, Verdict::Deliver(PORT)),
+            ("a flood of a stranger", NOWHERE, all, 1, ASIDE, 5, Verdict::DeliverAndFlood(bridge)),
+            ("a flood at its last hop", FAR, all, 1, ABOVE, 0, Verdict::Deliver(bridge)),
             ("a flood at its last hop, not for us", FAR, all, 9, ABOVE, 0, Verdict::Drop(Drop::HopLimit)),
         ];
         for (fact, origin, destination, network, came, hops, verdict) in facts {
             let inner = Inner { origin, destination, network: net(network), hops, partial: false, fragment: None };
             assert_eq!(from_net(&fib, came, &inner), verdict, "{fact}");
+        }
+    }
+
+    /// `fib`, and two VTEPs on network 1.
+    fn with_tunnels() -> (Fib, Arc<Tunnel>, Arc<Tunnel>) {
+        let (mut fib, one, two) = (fib(), Arc::new(tunnel(5, 1)), Arc::new(tunnel(6, 1)));
+        for tunnel in [&one, &two] {
+            fib.tunnels.insert(tunnel.clone());
+            fib.networks.get_mut(&net(1)).unwrap().tunnels.push(tunnel.clone());
+        }
+        (fib, one, two)
+    }
+
+    #[test]
+    fn what_becomes_of_a_frame_among_several_ports() {
+        let ((fib, one, two), now) = (with_tunnels(), Instant::ZERO);
+        let macs = MacTable::new(10, Duration::from_secs(600));
+        for (n, place) in
+            [PORT, one.ends.port, two.ends.port].map(Place::Port).into_iter().zip(1..).map(|(p, n)| (n, p))
+        {
+            macs.learn(net(1), mac(n), place, now);
+        }
+        macs.learn(net(1), mac(4), Place::Peer(FAR), now);
+        macs.learn(net(1), mac(5), Place::Port(PortId(77)), now);
+        let path = &*fib.next_hops[&FAR];
+        let both = [one.clone(), two.clone()];
+        let (bridge, vteps) = (Ports { bridge: Some(PORT), tunnels: &[] }, Ports { bridge: None, tunnels: &both });
+        let first = Ports { bridge: None, tunnels: &both[..1] };
+        let (here, there) = (PORT, one.ends.port);
+        let facts = [
+            ("a group, from the bridge", here, Mac::BROADCAST, Verdict::DeliverAndFlood(vteps)),
+            ("a group, from a VTEP", there, Mac::BROADCAST, Verdict::DeliverAndFlood(bridge)),
+            ("unknown, from the bridge", here, mac(9), Verdict::DeliverAndFlood(vteps)),
+            ("unknown, from a VTEP", there, mac(9), Verdict::DeliverAndFlood(bridge)),
+            ("behind a VTEP, from the bridge", here, mac(2), Verdict::Deliver(first)),
+            ("on the bridge, from a VTEP", there, mac(1), Verdict::Deliver(bridge)),
+            ("on the bridge, from the bridge", here, mac(1), Verdict::Drop(Drop::Local)),
+            ("behind a VTEP, from there", there, mac(2), Verdict::Drop(Drop::Local)),
+            ("behind a VTEP, from another", there, mac(3), Verdict::Drop(Drop::SplitHorizon)),
+            ("behind a peer, from a VTEP", there, mac(4), Verdict::Forward { to: FAR, path }),
+            ("at a port that is gone", there, mac(5), Verdict::DeliverAndFlood(bridge)),
+            ("to a neighbouring bridge", there, Mac([1, 0x80, 0xc2, 0, 0, 0]), Verdict::Drop(Drop::LinkLocal)),
+        ];
+        for (fact, port, dst, verdict) in facts {
+            let came = Came { network: net(1), entry: &fib.networks[&net(1)], port };
+            assert_eq!(from_port(&fib, &macs, came, dst, now), verdict, "{fact}");
+        }
+        let all = fib.networks[&net(1)].all();
+        let facts = [
+            ("a group", Mac::BROADCAST, all),
+            ("unknown", mac(9), all),
+            ("on the bridge", mac(1), bridge),
+            ("behind a VTEP", mac(2), first),
+            ("behind a peer", mac(4), bridge),
+        ];
+        for (fact, dst, ports) in facts {
+            assert_eq!(among(&fib, &macs, all, (net(1), dst), now), ports, "{fact}");
         }
     }
 }

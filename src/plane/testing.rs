@@ -3,6 +3,7 @@
 
 use super::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
 use super::path::{Epoch, Path};
+use super::tunnel::{Ends, Tunnel};
 use super::{Event, Limits, Plane, Sink, Takes};
 use crate::crypto::keys::{Ephemeral, EpochKeys};
 use crate::crypto::seal::Cipher;
@@ -32,6 +33,20 @@ pub fn short(host: usize) -> ShortId {
     ShortId(u16::try_from(host).unwrap() + 100)
 }
 
+/// The door by which the tests' VTEPs are reached.
+pub const DOOR: u16 = 4789;
+
+/// Where VTEP `n` is.
+pub fn vtep(n: u8) -> SocketAddr {
+    SocketAddr::from(([198, 51, 100, n], 4789))
+}
+
+/// VTEP `n`, joined to `network` on port 100 + `n`; it calls the network 40 + `n`.
+pub fn tunnel(n: u8, network: u32) -> Tunnel {
+    let (port, vni) = (PortId(100 + u32::from(n)), net(40 + u32::from(n)));
+    Tunnel::new(Ends { port, network: net(network), vni, to: vtep(n), door: DOOR })
+}
+
 /// An Ethernet frame of `ether_type`, padded with nothing.
 pub fn ethernet(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> {
     [&dst.0[..], &src.0[..], &ether_type.to_be_bytes(), payload].concat()
@@ -41,6 +56,8 @@ pub fn ethernet(dst: Mac, src: Mac, ether_type: u16, payload: &[u8]) -> Vec<u8> 
 #[derive(Default)]
 pub struct Memory {
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// Datagrams that left by a door.
+    pub tunnelled: Vec<(u16, SocketAddr, Vec<u8>)>,
     pub frames: Vec<(PortId, Vec<u8>)>,
     /// What is left to do on each of `frames`.
     pub offloads: Vec<Offload>,
@@ -57,6 +74,14 @@ impl Sink for Memory {
         // Memory of a batch holds what was there before.
         self.datagrams.push((to, vec![0xa5; len]));
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
+    }
+
+    fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        if self.full {
+            return None;
+        }
+        self.tunnelled.push((door, to, vec![0xa5; len]));
+        self.tunnelled.last_mut().map(|(_, _, bytes)| bytes.as_mut_slice())
     }
 
     fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]) {

@@ -2,6 +2,8 @@
 
 mod narrow;
 mod super_frames;
+mod tunnels;
+mod vxlan;
 
 use super::testing::*;
 use super::*;

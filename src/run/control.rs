@@ -15,6 +15,7 @@ use super::journal;
 use super::keeper::Keeper;
 use super::links::Links;
 use super::{Happening, Question};
+use crate::host::Beats;
 use crate::io::alarm::Alarm;
 use crate::io::clock::Clock;
 use crate::io::udp::UdpSocket;
@@ -23,6 +24,7 @@ use crate::node::border::{HostId, HostOp, Input, LinkId, Output, RequestId};
 use crate::node::command::{Command, Reply};
 use crate::plane::Event;
 use crate::types::Instant;
+use crate::wire::beat;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -35,6 +37,8 @@ pub struct Outlets {
     pub socket: Arc<UdpSocket>,
     /// Frames for bridges leave here.
     pub hands: Hands,
+    /// Heartbeats leave here, while the kernel's VXLAN is open.
+    pub beats: Beats,
     /// Changes to the machine, in order.
     pub machine: mpsc::UnboundedSender<(HostId, HostOp)>,
     /// The state file.
@@ -147,6 +151,9 @@ impl Control {
             Happening::CaptureGone(port) => self.handle(Input::CaptureGone { port }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
             Happening::Addresses(all) => self.handle(Input::Addresses(all)),
+            Happening::Event(event) => self.handle(Input::Plane(event)),
+            Happening::OffloadLost(id) => self.handle(Input::OffloadLost { id }),
+            Happening::RouteMtu(port, mtu) => self.handle(Input::RouteMtu { port, mtu }),
             Happening::Slow(link) => {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
             }
@@ -167,6 +174,12 @@ impl Control {
                 Output::Datagram { to, bytes } => {
                     // A probe that cannot leave is a lost probe: the prober draws the conclusion.
                     let _ = self.outlets.socket.send(to, &bytes);
+                }
+                Output::Beat { peer, to, body } => {
+                    let frame = beat::frame(self.node.name(), peer, &body);
+                    if !self.outlets.beats.send(to, &frame) {
+                        self.outlets.hands.beat(to, frame);
+                    }
                 }
                 Output::Deliver { port, frame } => self.outlets.hands.deliver(port, frame),
                 Output::Host { host, op } => {

@@ -1,10 +1,12 @@
 //! The threads that move frames: capture ports and UDP sockets on one side, the pure `Plane` on the other.
 //!
 //! ```text
-//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port; sends by sockets of their own
+//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port, its socket of every door; sends by
+//! sockets of their own
 //!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
-//!   wake-up            orders of control: a port is open, a port is closed, a frame for a bridge, end
+//!   door readable      the same with plane.from_vteps: VXLAN
+//!   wake-up            orders of control: a port or door is open, or closed, a frame for a port, end
 //! ```
 //!
 //! Threads share the plane and nothing else: a flow stays on one of them, because the kernel keeps it on one queue of the TAP, and the
@@ -13,9 +15,10 @@
 //! brings wherever cores are shared. Turns are short, so that no port waits long for another: what is left is still readable.
 //! What cannot be delivered is counted and gone: nothing waits for anybody.
 
+use super::door::Door;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
-use crate::io::egress::{Egress, Senders};
+use crate::io::egress::{Egress, Senders, Sent};
 use crate::io::ingress::Ingress;
 use crate::io::lost;
 use crate::io::udp::UdpSocket;
@@ -67,7 +70,10 @@ pub struct Sockets {
 enum Order {
     Open(PortId, Capture),
     Close(PortId),
+    OpenDoor(u16, UdpSocket, Vec<UdpSocket>),
+    CloseDoor(u16),
     Deliver(PortId, Vec<u8>),
+    Beat(SocketAddr, Vec<u8>),
     End,
 }
 
@@ -101,7 +107,29 @@ impl Hands {
         self.threads.iter().for_each(|hand| hand.order(Order::Close(port)));
     }
 
-    /// Writes a frame to the bridge behind `port`; it is gone if that is closed.
+    /// Datagrams of VTEPs or of peers come to UDP port `door` from now on: one socket for each thread. What goes to them leaves by
+    /// `senders`, if there are any.
+    pub fn open_door(&self, door: u16, sockets: Vec<UdpSocket>, mut senders: Vec<UdpSocket>) {
+        let each = senders.len() / self.threads.len().max(1);
+        for (hand, socket) in self.threads.iter().zip(sockets) {
+            let own = senders.split_off(senders.len().saturating_sub(each));
+            hand.order(Order::OpenDoor(door, socket, own));
+        }
+    }
+
+    /// The door is closed and its sockets with it.
+    pub fn close_door(&self, door: u16) {
+        self.threads.iter().for_each(|hand| hand.order(Order::CloseDoor(door)));
+    }
+
+    /// Sends a frame to a peer by VXLAN, under the VNI of peers; it is gone if that has no door here.
+    pub fn beat(&self, to: SocketAddr, frame: Vec<u8>) {
+        if let Some(hand) = self.threads.first() {
+            hand.order(Order::Beat(to, frame));
+        }
+    }
+
+    /// Writes a frame to whatever is behind `port`; it is gone if that is closed.
     pub fn deliver(&self, port: PortId, frame: Vec<u8>) {
         if let Some(hand) = self.threads.first() {
             hand.order(Order::Deliver(port, frame));
@@ -145,6 +173,7 @@ impl Datapath {
                 receiver,
                 egress: Egress::new(),
                 ports: Vec::new(),
+                doors: Vec::new(),
                 events: events.clone(),
                 lost: Tally::default(),
             };
@@ -204,10 +233,11 @@ struct Port {
     drops: u64,
 }
 
-/// What is readable, as epoll keeps it: the two that are always there, and ports above.
+/// What is readable, as epoll keeps it: the two that are always there, ports above, and doors above those.
 const WAKE: u64 = 0;
 const NET: u64 = 1;
 const PORTS: u64 = 2;
+const DOORS: u64 = 1 << 33;
 
 /// Where results of the plane go.
 struct Outlet {
@@ -217,6 +247,8 @@ struct Outlet {
     egress: Egress,
     /// Few, and the one in use is found first.
     ports: Vec<Port>,
+    /// Fewer still.
+    doors: Vec<Door>,
     events: tokio::sync::mpsc::Sender<Event>,
     /// What the kernel or control did not take since the last report to the plane.
     lost: Tally,
@@ -226,6 +258,22 @@ impl Outlet {
     /// Sends what was collected.
     fn flush(&mut self) {
         let sent = self.egress.flush(&mut self.senders);
+        self.account(&sent);
+        for at in 0..self.doors.len() {
+            let sent = self.doors[at].flush();
+            self.account(&sent);
+        }
+    }
+
+    /// The same for probes, which try sizes that are too big on purpose.
+    fn flush_probes(&mut self) {
+        for at in 0..self.doors.len() {
+            let sent = self.doors[at].flush();
+            self.account(&Sent { too_big: 0, ..sent });
+        }
+    }
+
+    fn account(&mut self, sent: &Sent) {
         let lost = [
             (Reason::SendFull, sent.full),
             (Reason::SendTooBig, sent.too_big),
@@ -263,6 +311,15 @@ impl Sink for Outlet {
             self.flush();
         }
         self.egress.reserve_alone(to, len)
+    }
+
+    fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        let at = self.doors.iter().position(|open| open.port == door)?;
+        if self.doors[at].must_flush(to, len) {
+            let sent = self.doors[at].flush();
+            self.account(&sent);
+        }
+        self.doors[at].reserve(to, len)
     }
 
     fn deliver(&mut self, port: PortId, offload: &Offload, parts: &[&[u8]]) {
@@ -323,6 +380,9 @@ impl Worker {
                             return tracing::error!("data path: UDP socket: {why}: no frame will pass");
                         }
                     }
+                    door if door >= DOORS => {
+                        self.take_from_vteps(u16::try_from(door - DOORS).unwrap_or(0), &mut ingress);
+                    }
                     port => self.take_from_bridge(PortId(u32::try_from(port - PORTS).unwrap_or(u32::MAX)), &mut buffer),
                 }
             }
@@ -338,10 +398,11 @@ impl Worker {
             return;
         }
         self.audited = now;
-        let Outlet { lane, receiver, ports, lost, .. } = &mut self.outlet;
+        let Outlet { lane, receiver, ports, doors, lost, .. } = &mut self.outlet;
         let drops = lost::of_socket(receiver).unwrap_or(self.drops);
         lost.drops_of(Reason::NetQueue, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
+        doors.iter_mut().for_each(|door| lost.drops_of(Reason::NetQueue, door.dropped()));
         // A device counts for all its queues.
         if *lane == 0 && std::mem::take(&mut self.captured) {
             let devices = lost::of_devices();
@@ -363,7 +424,18 @@ impl Worker {
         loop {
             match self.waiting.try_recv() {
                 Ok(Order::Open(id, capture)) => self.open(id, capture),
-                Ok(Order::Deliver(id, frame)) => self.outlet.deliver(id, &Offload::NONE, &[&frame]),
+                Ok(Order::Deliver(id, frame)) => {
+                    let Worker { plane, clock, outlet, .. } = self;
+                    plane.batch(clock.now()).deliver_to(id, &frame, outlet);
+                    outlet.flush();
+                }
+                Ok(Order::Beat(to, frame)) => {
+                    let Worker { plane, clock, outlet, .. } = self;
+                    plane.batch(clock.now()).beat(to, &frame, outlet);
+                    outlet.flush_probes();
+                }
+                Ok(Order::OpenDoor(door, socket, senders)) => self.open_door(door, socket, senders),
+                Ok(Order::CloseDoor(door)) => self.outlet.doors.retain(|open| open.port != door),
                 Ok(Order::Close(id)) => self.outlet.ports.retain(|port| port.id != id),
                 Err(mpsc::TryRecvError::Empty) => return true,
                 Ok(Order::End) | Err(mpsc::TryRecvError::Disconnected) => return false,
@@ -381,6 +453,14 @@ impl Worker {
         }
     }
 
+    fn open_door(&mut self, door: u16, socket: UdpSocket, senders: Vec<UdpSocket>) {
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, DOORS + u64::from(door));
+        match self.readable.add(&socket, event) {
+            Ok(()) => self.outlet.doors.push(Door::new(door, socket, senders)),
+            Err(why) => tracing::error!("data path: UDP port {door}: {why}"),
+        }
+    }
+
     fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
         for _ in 0..ROUNDS {
@@ -394,6 +474,30 @@ impl Worker {
         outlet.flush();
         outlet.report(plane);
         Ok(())
+    }
+
+    fn take_from_vteps(&mut self, door: u16, ingress: &mut Ingress) {
+        let Worker { plane, clock, readable, outlet, .. } = self;
+        for _ in 0..ROUNDS {
+            let Some(open) = outlet.doors.iter().find(|open| open.port == door) else { break };
+            match ingress.receive(&open.socket) {
+                Ok(received) => {
+                    let last = received.is_last();
+                    plane.batch(clock.now()).from_vteps(door, received, outlet);
+                    if last {
+                        break;
+                    }
+                }
+                // Not waited for any more: VTEPs that are reached by it are silent from now on.
+                Err(why) => {
+                    let _ = readable.delete(&open.socket);
+                    tracing::error!("data path: UDP port {door}: {why}");
+                    break;
+                }
+            }
+        }
+        outlet.flush();
+        outlet.report(plane);
     }
 
     fn take_from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {

@@ -1,12 +1,14 @@
 //! The tasks that change this machine and tell what happens on it.
 //!
 //! Changes are made one after the other, in the order in which the node asked for them, beside control: a slow kernel
-//! delays no link. Capture ports that come and go are handed straight to the data path; the rest is told to control.
+//! delays no link. Capture ports and doors that come and go are handed straight to the data path; the rest is told to control.
 
 use super::Happening;
 use super::datapath::Hands;
 use crate::host::{Host, HostEvent};
+use crate::io::clock::Clock;
 use crate::node::border::{HostId, HostOp};
+use crate::plane::Event;
 use tokio::sync::mpsc::{Sender, UnboundedReceiver};
 
 /// Makes changes until control has ended.
@@ -27,7 +29,12 @@ pub fn own_addresses() -> Happening {
 }
 
 /// Tells what happens until the host has ended.
-pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happenings: Sender<Happening>) {
+pub async fn notice(
+    mut events: UnboundedReceiver<HostEvent>,
+    hands: Hands,
+    clock: Clock,
+    happenings: Sender<Happening>,
+) {
     while let Some(event) = events.recv().await {
         let happening = match event {
             HostEvent::Opened { port, captures } => {
@@ -38,6 +45,25 @@ pub async fn notice(mut events: UnboundedReceiver<HostEvent>, hands: Hands, happ
                 hands.close(port);
                 continue;
             }
+            HostEvent::DoorOpened { door, sockets, senders } => {
+                hands.open_door(door, sockets, senders);
+                continue;
+            }
+            HostEvent::DoorClosed { door } => {
+                hands.close_door(door);
+                continue;
+            }
+            HostEvent::Beat { from, datagram, size, turn } => {
+                let at = clock.now();
+                let told = happenings.send(Happening::Event(Event::Beat { from, datagram, size, at })).await;
+                drop(turn);
+                if told.is_err() {
+                    return;
+                }
+                continue;
+            }
+            HostEvent::OffloadLost { id } => Happening::OffloadLost(id),
+            HostEvent::RouteMtu { port, mtu } => Happening::RouteMtu(port, mtu),
             HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),
             HostEvent::NetworkChanged => {

@@ -14,6 +14,7 @@
 pub mod control;
 pub mod datapath;
 mod desk;
+mod door;
 pub mod journal;
 pub mod keeper;
 pub mod links;
@@ -22,7 +23,9 @@ pub mod machine;
 pub use desk::{Desk, Question};
 
 use crate::node::border::{DialId, HostAnswer, HostId, LinkId};
+use crate::plane::Event;
 use crate::plane::fib::PortId;
+use crate::types::NetId;
 use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpStream;
 
@@ -58,6 +61,12 @@ pub enum Happening {
     NetworkChanged,
     /// The addresses that this machine has now, by interface.
     Addresses(Vec<(String, IpAddr)>),
+    /// A heartbeat came by the kernel's VXLAN.
+    Event(Event),
+    /// A VXLAN device of the kernel is gone, or was changed.
+    OffloadLost(Option<NetId>),
+    /// What the route to the VTEP behind a port takes.
+    RouteMtu(PortId, u16),
     /// The state of this number is on the disk.
     Stored(u64),
     /// SIGTERM or SIGINT.

@@ -1,7 +1,8 @@
 //! Networks and their ids.
 //!
 //! A network is named by its CIDR. Its id is a fixed hash of that name, so that hosts agree on it without talking:
-//! the first 24 bits of SHA-256 over the canonical text (`10.2.1.0/24`), with 0 moved to 1 because 0 means "no network".
+//! the first 24 bits of SHA-256 over the canonical text (`10.2.1.0/24`), with 0 moved to 1 because 0 means "no network", and
+//! 0xff_ffff to 0xff_fffe because peers prove their VXLAN paths by it ([`VNI_OF_PEERS`]).
 
 use super::Invalid;
 use aws_lc_rs::digest;
@@ -11,18 +12,21 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// A 24-bit network id (a VNI in VXLAN's words, RFC 7348), 1 to 0xff_ffff.
+/// The VNI (RFC 7348) by which rnet peers prove the VXLAN path between them; no network has it.
+pub const VNI_OF_PEERS: u32 = 0xff_ffff;
+
+/// A 24-bit network id (a VNI in VXLAN's words, RFC 7348), 1 to 0xff_fffe.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct NetId(u32);
 
 impl NetId {
-    /// The id `value`; nothing if it is 0 or needs more than 24 bits.
+    /// The id `value`; nothing if it is 0, [`VNI_OF_PEERS`], or needs more than 24 bits.
     pub const fn new(value: u32) -> Option<NetId> {
-        if value == 0 || value > 0xff_ffff { None } else { Some(NetId(value)) }
+        if value == 0 || value >= VNI_OF_PEERS { None } else { Some(NetId(value)) }
     }
 
-    /// The number, 1 to 0xff_ffff.
+    /// The number, 1 to 0xff_fffe.
     pub const fn value(self) -> u32 {
         self.0
     }
@@ -36,7 +40,7 @@ impl NetId {
 impl TryFrom<u32> for NetId {
     type Error = Invalid;
     fn try_from(value: u32) -> Result<NetId, Invalid> {
-        NetId::new(value).ok_or_else(|| Invalid::new(value.to_string(), "a network id from 1 to 16777215"))
+        NetId::new(value).ok_or_else(|| Invalid::new(value.to_string(), "a network id from 1 to 16777214"))
     }
 }
 
@@ -49,7 +53,7 @@ impl From<NetId> for u32 {
 impl FromStr for NetId {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<NetId, Invalid> {
-        text.parse().ok().and_then(NetId::new).ok_or_else(|| Invalid::new(text, "a network id from 1 to 16777215"))
+        text.parse().ok().and_then(NetId::new).ok_or_else(|| Invalid::new(text, "a network id from 1 to 16777214"))
     }
 }
 
@@ -99,7 +103,7 @@ impl Network {
             [a, b, c, ..] => u32::from_be_bytes([0, *a, *b, *c]),
             _ => 0,
         };
-        NetId(value.max(1))
+        NetId(value.clamp(1, VNI_OF_PEERS - 1))
     }
 }
 
@@ -168,6 +172,6 @@ mod tests {
     fn ids_have_24_bits_and_are_not_zero() {
         assert!(NetId::new(0).is_none() && NetId::new(1 << 24).is_none());
         assert!(serde_json::from_str::<NetId>("0").is_err());
-        assert_eq!(serde_json::from_str::<NetId>("16777215").unwrap().value(), 0xff_ffff);
+        assert_eq!(serde_json::from_str::<NetId>("16777214").unwrap().value(), 0xff_fffe);
     }
 }

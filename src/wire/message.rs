@@ -129,8 +129,12 @@ pub struct Intro {
     pub port: u16,
     /// Its processor is fast at AES: the path uses AES-256-GCM if both are.
     pub aes: bool,
-    /// It has a password, so its datagrams are sealed.
+    /// It has a password, so its datagrams are sealed, unless both ends trust each other's addresses.
     pub password: bool,
+    /// UDP port by which it speaks VXLAN on paths that are not sealed; 0: it does not.
+    pub vxlan: u16,
+    /// The address that it has this link with needs no encryption, as far as it is concerned.
+    pub trusts: bool,
     /// The range that it allocates addresses from; cut to 64 characters when read.
     #[serde(deserialize_with = "harmless")]
     pub range: String,

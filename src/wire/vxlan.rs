@@ -7,13 +7,14 @@
 //! ```text
 //! 0      flags: bit 3 (0x08) "the network id is valid", must be set
 //! 1..4   reserved
-//! 4..7   network id (VNI); 0 is legal in the RFC and refused here, where it means "no network"
+//! 4..7   network id (VNI); 0 is legal in the RFC and refused here, where it means "no network"; 0xff_ffff is no network
+//!        either, by it peers prove the path between them (`wire::beat`)
 //! 7      reserved
 //! 8..    the Ethernet frame
 //! ```
 
 use super::Malformed;
-use crate::types::NetId;
+use crate::types::{NetId, VNI_OF_PEERS};
 
 /// Bytes of the header.
 pub const VXLAN_LEN: usize = 8;
@@ -31,6 +32,19 @@ pub fn parse(datagram: &[u8]) -> Result<(NetId, &[u8]), Malformed> {
     }
     let network = NetId::new(u32::from_be_bytes([0, n0, n1, n2])).ok_or(Malformed::Field)?;
     Ok((network, frame))
+}
+
+/// The frame behind a header with the VNI of peers, if that is what `datagram` begins with.
+#[inline]
+pub fn of_peers(datagram: &[u8]) -> Option<&[u8]> {
+    let (&[flags, _, _, _, n0, n1, n2, _], frame) = datagram.split_first_chunk::<VXLAN_LEN>()?;
+    (flags & VALID_ID != 0 && u32::from_be_bytes([0, n0, n1, n2]) == VNI_OF_PEERS).then_some(frame)
+}
+
+/// Writes the header with the VNI of peers.
+pub fn emit_of_peers(into: &mut [u8; VXLAN_LEN]) {
+    let [_, n0, n1, n2] = VNI_OF_PEERS.to_be_bytes();
+    *into = [VALID_ID, 0, 0, 0, n0, n1, n2, 0];
 }
 
 /// Writes the header that goes in front of a frame of `network`.
@@ -54,6 +68,17 @@ mod tests {
         emit(network, &mut bytes);
         assert_eq!(bytes, HEADER);
         assert_eq!(parse(&[&HEADER[..], b"frame"].concat()), Ok((network, &b"frame"[..])));
+    }
+
+    #[test]
+    fn probes_of_peers_are_on_no_network() {
+        let mut header = [0xff; VXLAN_LEN];
+        emit_of_peers(&mut header);
+        assert_eq!(header, [0x08, 0, 0, 0, 0xff, 0xff, 0xff, 0]);
+        let datagram = [&header[..], b"frame"].concat();
+        assert_eq!((of_peers(&datagram), parse(&datagram)), (Some(&b"frame"[..]), Err(Malformed::Field)));
+        assert_eq!(of_peers(&[&HEADER[..], b"frame"].concat()), None);
+        assert_eq!((of_peers(&header[..7]), of_peers(&[0, 0, 0, 0, 0xff, 0xff, 0xff, 0])), (None, None));
     }
 
     #[test]

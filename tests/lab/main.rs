@@ -29,10 +29,12 @@ mod datapath;
 mod demo;
 mod edge;
 mod fairness;
+mod framings;
 mod hostile;
 mod inside;
 mod integrity;
 mod isolation;
+mod kernel;
 mod lan;
 mod launch;
 mod leftovers;
@@ -43,6 +45,7 @@ mod refusals;
 mod room;
 mod scenario;
 mod trouble;
+mod vteps;
 mod wait;
 mod widths;
 
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         attach::facts(),
         edge::facts(),
         isolation::facts(),
+        kernel::facts(),
         hostile::facts(),
         inside::facts(),
         neighbours::facts(),
@@ -102,6 +106,8 @@ fn main() -> ExitCode {
         trouble::facts(),
         leftovers::facts(),
         demo::facts(),
+        vteps::facts(),
+        framings::facts(),
         fairness::facts(),
         limits::facts(),
     ]

@@ -4,14 +4,16 @@
 //! a network is closed when nothing is on it any more. A router that asks otherwise fails the story.
 
 use super::frames::{self, Said};
+use super::wires::PORT;
 use super::world::{Event, H, World};
+use ipnet::IpNet;
 use rnet::ipam::Init;
 use rnet::node::Node;
 use rnet::node::border::{HostAnswer, HostOp, Level, State};
 use rnet::node::command::{Interface, Reply};
 use rnet::plane::fib::PortId;
 use rnet::plane::{Event as PlaneEvent, Plane, Sink};
-use rnet::types::{Instant, Mac, Mtu, NetId, PublicKey, StaticKey, Uid};
+use rnet::types::{Engine, Framing, Instant, Mac, Mtu, NetId, PublicKey, StaticKey, Uid};
 use rnet::wire::virtio::Offload;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -30,6 +32,8 @@ pub struct Options {
     pub reclaim: Option<Duration>,
     pub aes: bool,
     pub mtu: Mtu,
+    pub framing: Option<Framing>,
+    pub trusted: Vec<IpNet>,
 }
 
 impl Default for Options {
@@ -44,6 +48,8 @@ impl Default for Options {
             reclaim: Some(Duration::from_secs(3600)),
             aes: true,
             mtu: Mtu::Fixed(1376),
+            framing: None,
+            trusted: Vec::new(),
         }
     }
 }
@@ -105,6 +111,8 @@ pub struct Host {
     pub answered: BTreeMap<u64, Instant>,
     /// MTU of each network's devices.
     pub mtus: BTreeMap<NetId, u16>,
+    /// The UDP port by which it speaks VXLAN with peers.
+    pub vxlan: Option<u16>,
     /// The smallest MTU that an ICMP told, if any did.
     pub told_mtu: Option<u16>,
 }
@@ -159,7 +167,14 @@ impl Host {
                 assert!(self.ports.values().any(|open| *open == id), "{}: widens what is not open", self.name);
                 self.mtus.insert(id, mtu);
             }
-            HostOp::Resize { .. } | HostOp::Filter(_) => {}
+            HostOp::Resize { .. } | HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => {}
+            HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.vxlan = Some(port),
+            HostOp::OpenVxlan { engine: Engine::Kernel, .. } => return Err("a simulated kernel has no VXLAN".into()),
+            HostOp::CloseVxlan => self.vxlan = None,
+            HostOp::VxlanPeers(_) | HostOp::SweepRest => {}
+            HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => {
+                panic!("{}: asks a kernel that it was refused", self.name)
+            }
         }
         Ok(HostAnswer::Done)
     }
@@ -179,6 +194,8 @@ impl Host {
 #[derive(Default)]
 pub struct Outcome {
     pub datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// By the port by which peers speak VXLAN.
+    pub tunnelled: Vec<(SocketAddr, Vec<u8>)>,
     pub delivered: Vec<(PortId, Vec<u8>)>,
     pub events: Vec<PlaneEvent>,
 }
@@ -187,6 +204,11 @@ impl Sink for Outcome {
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
         self.datagrams.push((to, vec![0; len]));
         self.datagrams.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
+    }
+
+    fn tunnelled(&mut self, _: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.tunnelled.push((to, vec![0; len]));
+        self.tunnelled.last_mut().map(|(_, bytes)| bytes.as_mut_slice())
     }
 
     fn deliver(&mut self, port: PortId, _: &Offload, parts: &[&[u8]]) {
@@ -232,7 +254,11 @@ impl World {
     /// What the data plane of `h` wants done.
     pub fn carry_out(&mut self, h: H, outcome: Outcome) {
         for (to, bytes) in outcome.datagrams {
-            self.send_datagram(h, to, bytes);
+            self.send_datagram(h, PORT, to, bytes);
+        }
+        let door = self.hosts[h.0].vxlan;
+        for (to, bytes) in outcome.tunnelled {
+            door.into_iter().for_each(|door| self.send_datagram(h, door, to, bytes.clone()));
         }
         for (port, frame) in outcome.delivered {
             let host = &self.hosts[h.0];

@@ -7,7 +7,7 @@
 //! ```text
 //! world     time, the queue of events, what a story can do and ask      wires   TCP connections and datagrams underneath
 //! machine   a host: its process, its bridges, its attachments           frames  what attachments say to each other
-//! stories   mesh, failures, refusals, isolation, chaos, addresses, widths, reach, quality
+//! stories   mesh, failures, refusals, isolation, chaos, addresses, widths, framings, reach, quality
 //! ```
 //!
 //! Checked on every frame of every story: it comes out unchanged, on the network that it was sent on, and at no host twice
@@ -19,6 +19,7 @@ mod addresses;
 mod chaos;
 mod failures;
 mod frames;
+mod framings;
 mod isolation;
 mod machine;
 mod mesh;

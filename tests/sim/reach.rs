@@ -315,8 +315,9 @@ fn translator_that_takes_another_address_is_survived_within_two_seconds_without_
         world.rebind(b, "198.51.100.77:61000".parse().unwrap(), reset);
         let back = |world: &mut World| world.first_answered(flow, cut).is_some();
         let took = world.run_until(secs(2), back).expect("within 2 s");
-        assert!(took < secs(2));
-        assert_eq!(world.next_connection, links, "no link was made for it: {reset} {random}");
+        // Where the connection is reset, it is dialled again a moment later.
+        assert!(took < if reset { millis(300) } else { secs(2) }, "{took:?}");
+        assert!(reset || world.next_connection == links, "no link was made for it: {random}");
         let again = world.now;
         world.run_for(secs(20));
         assert!(world.are_neighbours(a, b), "the link is made anew");

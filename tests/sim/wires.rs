@@ -289,8 +289,9 @@ impl World {
         }
     }
 
-    pub fn send_datagram(&mut self, h: H, to: SocketAddr, bytes: Vec<u8>) {
-        let from = self.mapped(h, to).unwrap_or_else(|| self.outside(h, PORT));
+    /// From this UDP port of `h`.
+    pub fn send_datagram(&mut self, h: H, port: u16, to: SocketAddr, bytes: Vec<u8>) {
+        let from = self.mapped(h, to).unwrap_or_else(|| self.outside(h, port));
         self.hosts[h.0].contacted.insert(to, self.now);
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
@@ -311,12 +312,17 @@ impl World {
     pub fn datagram(&mut self, from: SocketAddr, to: SocketAddr, mut bytes: Vec<u8>) {
         let Some(h) = self.host_at(to.ip()) else { return };
         let host = &self.hosts[h.0];
+        let by_vxlan = host.nat.is_none() && Some(to.port()) == host.vxlan;
         let remembered = host.contacted.get(&from).is_some_and(|at| self.now - *at < host.nat_life);
         let is_let_in = match self.mapped(h, from) {
-            None => to.port() == PORT,
+            None => to.port() == PORT || by_vxlan,
             Some(nat) => nat == to && remembered,
         };
-        let is_filtered = self.host_at(from.ip()).is_some_and(|from| self.no_udp.contains(&pair(from, h)));
+        if by_vxlan && bytes.len() > self.vxlan_widest {
+            return;
+        }
+        let filtered = if by_vxlan { &self.no_vxlan } else { &self.no_udp };
+        let is_filtered = self.host_at(from.ip()).is_some_and(|from| filtered.contains(&pair(from, h)));
         if !self.passes(from.ip(), to.ip()) || !is_let_in || is_filtered || self.dead_ips.contains(&to.ip()) {
             return;
         }
@@ -325,7 +331,11 @@ impl World {
         }
         let Some(process) = &self.hosts[h.0].process else { return };
         let (plane, mut outcome) = (process.plane.clone(), Outcome::default());
-        plane.from_net(from, &mut bytes, self.now, &mut outcome);
+        if by_vxlan {
+            plane.batch(self.now).from_vteps(to.port(), std::iter::once((from, bytes.as_mut_slice())), &mut outcome);
+        } else {
+            plane.from_net(from, &mut bytes, self.now, &mut outcome);
+        }
         self.carry_out(h, outcome);
     }
 

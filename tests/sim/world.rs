@@ -12,6 +12,7 @@ use rnet::node::status::{ConnectionState, DatapathStatus, Status};
 use rnet::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use rnet::plane::{Event as PlaneEvent, Limits, Plane};
 use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
+use rnet::wire::beat;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -113,6 +114,10 @@ pub struct World {
     /// Shares of datagrams lost between two hosts, and what is added to their way.
     pub lossy: BTreeMap<(H, H), f64>,
     pub slow: BTreeMap<(H, H), Duration>,
+    /// Between these it lets all pass but VXLAN.
+    pub no_vxlan: BTreeSet<(H, H)>,
+    /// Bytes of UDP payload that VXLAN may have at most.
+    pub vxlan_widest: usize,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
     pub sent: BTreeMap<u64, Sent>,
@@ -143,6 +148,8 @@ impl World {
             dead_ips: BTreeSet::new(),
             lossy: BTreeMap::new(),
             slow: BTreeMap::new(),
+            no_vxlan: BTreeSet::new(),
+            vxlan_widest: usize::MAX,
             connections: BTreeMap::new(),
             next_connection: 0,
             sent: BTreeMap::new(),
@@ -188,6 +195,7 @@ impl World {
             failing_changes: 0,
             answered: BTreeMap::new(),
             mtus: BTreeMap::new(),
+            vxlan: None,
             told_mtu: None,
         });
         H(n)
@@ -222,6 +230,8 @@ impl World {
             connection_limit: options.limit,
             mtu: options.mtu,
             reach: ReachConfig::default(),
+            framing: options.framing,
+            trusted_subnets: options.trusted,
             datapath: DatapathStatus::default(),
             addresses: AddressConfig {
                 ranges: options.range.split_whitespace().map(|range| range.parse().unwrap()).collect(),
@@ -264,6 +274,7 @@ impl World {
         host.process = None;
         host.life += 1;
         host.ports.clear();
+        host.vxlan = None;
         host.nics.clear();
     }
 
@@ -547,7 +558,14 @@ impl World {
                 Output::Dial { dial, target, default_port } => self.dial(h, dial, &target, default_port),
                 Output::Send { link, bytes } => self.send_stream(h, link, bytes),
                 Output::Close { link } => self.close_stream(h, link),
-                Output::Datagram { to, bytes } => self.send_datagram(h, to, bytes),
+                Output::Datagram { to, bytes } => self.send_datagram(h, PORT, to, bytes),
+                Output::Beat { peer, to, body } => {
+                    let Some(process) = &self.hosts[h.0].process else { continue };
+                    let (plane, frame) = (process.plane.clone(), beat::frame(process.node.name(), peer, &body));
+                    let mut outcome = Outcome::default();
+                    plane.batch(self.now).beat(to, &frame, &mut outcome);
+                    self.carry_out(h, outcome);
+                }
                 Output::Deliver { port, frame } => {
                     self.carry_out(h, Outcome { delivered: vec![(port, frame)], ..Outcome::default() });
                 }

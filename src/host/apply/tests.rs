@@ -2,7 +2,10 @@
 //!
 //! Where the system forbids namespaces, each says `skipped:` and shows nothing.
 
+mod kernel;
+
 use super::*;
+use crate::host::Keep;
 use crate::io::capture::{CAPTURE_MAX, CaptureKind};
 use crate::io::netlink::Link;
 use crate::types::{HostAddress, Mac, NetId};
@@ -447,7 +450,7 @@ fn an_attachment_ends_with_its_namespace() {
 #[test]
 fn sweeps_what_is_ours_by_name_and_kind_and_nothing_else() {
     in_fresh_namespace(async || {
-        let bench = Bench::new(CaptureKind::Tap).await;
+        let mut bench = Bench::new(CaptureKind::Tap).await;
         let netlink = &bench.host.shared.netlink;
         let pair =
             async |name, peer| netlink.add_veth(Veth { name, peer, inside: None, mac: None, mtu: 1500 }).await.unwrap();
@@ -458,14 +461,14 @@ fn sweeps_what_is_ours_by_name_and_kind_and_nothing_else() {
         netlink.add_bridge("rnbridge", 1500).await.unwrap();
         netlink.add_bridge("rnv89abcdef", 1500).await.unwrap();
         pair("rnv0123456", "rnet0").await;
-        let mut swept = bench.host.sweep().await.unwrap();
+        let mut swept = bench.host.sweep(&Keep::default()).await.unwrap();
         swept.sort();
         assert_eq!(swept.len(), 3, "{swept:?}: a pair goes at once");
         let mut left = bench.before.clone();
         left.extend(["rnbridge", "rnet0", "rnv0123456", "rnv89abcdef"].map(String::from));
         left.sort();
         assert_eq!(bench.names().await, left);
-        assert!(bench.host.sweep().await.unwrap().is_empty());
+        assert!(bench.host.sweep(&Keep::default()).await.unwrap().is_empty());
     });
 }
 
@@ -476,11 +479,11 @@ fn a_router_that_was_killed_leaves_only_what_the_next_one_sweeps() {
         let capture = dead.open().await;
         let inside = Netns::create().unwrap();
         dead.host.apply(plug("web", &place(&inside), &[interface("rnet0", 1, &["10.2.1.1/24"])])).await.unwrap();
-        let next = Bench::new(CaptureKind::Tap).await;
-        assert!(next.host.sweep().await.unwrap_err().contains("another router is running"));
+        let mut next = Bench::new(CaptureKind::Tap).await;
+        assert!(next.host.sweep(&Keep::default()).await.unwrap_err().contains("another router is running"));
         let Bench { before, host, events, .. } = dead;
         drop((host, events, capture));
-        next.host.sweep().await.unwrap();
+        next.host.sweep(&Keep::default()).await.unwrap();
         assert_eq!(next.names().await, before);
         let left = Netlink::open_in(&inside).unwrap().links().await.unwrap();
         assert!(left.iter().all(|link| link.name != "rnet0"));

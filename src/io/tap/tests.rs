@@ -80,7 +80,7 @@ fn read(tap: &mut Tap, patience: Duration, wanted: impl Fn(&[u8]) -> bool) -> Op
                 }
             }
             None if Instant::now() < deadline => {
-                poll(&mut [PollFd::new(tap.queue.as_fd(), PollFlags::POLLIN)], 20u8).unwrap();
+                poll(&mut [PollFd::new(tap.queues.as_fd(), PollFlags::POLLIN)], 20u8).unwrap();
             }
             None => return None,
         }
@@ -175,8 +175,8 @@ fn asks_for_the_most_and_steps_down_to_what_the_kernel_knows() {
 fn a_device_has_the_features_that_were_agreed() {
     in_fresh_namespace(async |_| {
         let features = one("tap0", true).features();
-        assert!(features.checksum && features.tso && !features.multi_queue, "{features:?}");
-        assert_eq!(one("tap1", false).features(), Features::default());
+        assert!(features.checksum && features.tso && features.fair && !features.multi_queue, "{features:?}");
+        assert_eq!(one("tap1", false).features(), Features { fair: true, ..Features::default() });
         let queues = create("tap2", 3, true);
         assert_eq!(queues.len(), 3);
         assert!(queues.iter().all(|tap| tap.features() == Features { multi_queue: true, ..features }));
@@ -411,6 +411,82 @@ fn flows_are_spread_over_the_queues_and_each_stays_on_its_own() {
         assert!(seen.iter().all(|flows| !flows.is_empty()));
         let ports = |n: usize| seen[n].iter().map(|(port, _)| *port).collect::<std::collections::BTreeSet<u16>>();
         assert!(ports(0).is_disjoint(&ports(1)));
+    });
+}
+
+/// UDP of the flow between two ends over IPv4 or IPv6, in one direction or the other.
+fn flow(ip6: bool, ports: [u16; 2], back: bool) -> Vec<u8> {
+    let ([from, to], [source, destination]) = if back { ([1, 2], [ports[1], ports[0]]) } else { ([2, 1], ports) };
+    let ethernet = PacketBuilder::ethernet2(MACS[usize::from(back)], [0xff; 6]);
+    let mut frame = Vec::new();
+    let written = if ip6 {
+        let end = |last: u8| [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last];
+        ethernet.ipv6(end(from), end(to), 64).udp(source, destination).write(&mut frame, &payload(20))
+    } else {
+        ethernet.ipv4([10, 9, 0, from], [10, 9, 0, to], 64).udp(source, destination).write(&mut frame, &payload(20))
+    };
+    written.unwrap();
+    frame
+}
+
+#[test]
+fn both_directions_of_a_flow_are_one_threads() {
+    in_fresh_namespace(async |netlink| {
+        netlink.add_bridge("bridge", 1500).await.unwrap();
+        let (mut left, mut right) = (one("left", true), create("right", 3, true));
+        up(&netlink, "bridge").await;
+        for name in ["left", "right"] {
+            netlink.set_master(name, "bridge").await.unwrap();
+            up(&netlink, name).await;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while !netlink.link("right").await.unwrap().unwrap().forwarding {
+            assert!(Instant::now() < deadline, "right does not pass frames");
+            tokio::task::yield_now().await;
+        }
+        let mut whose = |frame: &[u8]| -> usize {
+            left.write(&Offload::NONE, &[frame]).unwrap();
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let found = right.iter_mut().position(|tap| read(tap, Duration::ZERO, |read| read == frame).is_some());
+                if let Some(found) = found {
+                    return found;
+                }
+                assert!(Instant::now() < deadline, "lost");
+            }
+        };
+        for ip6 in [false, true] {
+            let ports = (0..40).map(|n| [40_000 + n, 443]);
+            let found: Vec<[usize; 2]> =
+                ports.map(|ports| [false, true].map(|back| whose(&flow(ip6, ports, back)))).collect();
+            assert!(found.iter().all(|[there, back]| there == back), "{found:?}");
+            assert!((0..3).all(|thread| found.iter().any(|[there, _]| *there == thread)), "{found:?}");
+        }
+    });
+}
+
+#[test]
+fn a_ping_waits_for_a_turn_and_not_for_a_whole_stream() {
+    in_fresh_namespace(async |netlink| {
+        let [mut left, mut right] = bridged(&netlink, [true, true]).await;
+        let (long, count) = (tcp(60_000), 50);
+
+        for _ in 0..count {
+            left.write(&hinted(SUPER, 54), &[&long]).unwrap();
+        }
+        let mut ping = Vec::new();
+        let builder = PacketBuilder::ethernet2(MACS[0], [0xff; 6]).ipv4([10, 9, 0, 1], [10, 9, 0, 2], 64);
+        builder.icmpv4_echo_request(1, 1).write(&mut ping, &payload(56)).unwrap();
+        left.write(&Offload::NONE, &[&ping]).unwrap();
+        let (mut before, mut all) = (None, 0);
+        while let Some((frame, _)) = read(&mut right, Duration::ZERO, |_| true) {
+            if frame == ping {
+                before = Some(all);
+            }
+            all += 1;
+        }
+        assert_eq!(all, count + 1);
+        assert!(before.is_some_and(|before| before <= 3), "{before:?}");
     });
 }
 

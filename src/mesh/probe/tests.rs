@@ -288,9 +288,56 @@ fn a_route_that_changes_while_sizes_are_tried_is_not_forgotten_and_one_that_keep
 fn an_old_heartbeat_is_not_the_newest() {
     let mut wire = Wire::new(|_, _, _| true);
     wire.run_until(at(3000));
-    let old = Body { flags: 0, size: 0, sequence: 1, acknowledged: 0, held_us: 0, seen: 0 }.emit();
+    let old = Body { sequence: 1, ..wire.ends[0].blank(0) }.emit();
     let heard = wire.ends[0].handle(&old, 56, at(3000)).unwrap();
     assert_eq!(heard, Heard { newest: false, changed: false });
+}
+
+/// Two ends that prove VXLAN between them.
+fn by_vxlan<F: FnMut(usize, usize, usize) -> bool>(passes: F) -> Wire<F> {
+    let mut wire = Wire::new(passes);
+    wire.ends = [true, false].map(|asks| Probe::of_vxlan(asks, OVERHEAD, Instant::ZERO));
+    wire
+}
+
+#[test]
+fn vxlan_that_fails_is_found_out_within_two_seconds_and_that_it_is_back_within_three() {
+    let passes = std::cell::Cell::new(true);
+    let mut wire = by_vxlan(|_, _, size| passes.get() && size <= 1472);
+    for ms in (3000..4000).step_by(37) {
+        passes.set(true);
+        wire.run_until(wire.now + Duration::from_millis(ms));
+        assert!(wire.ends.iter().all(|end| end.proven(wire.now)));
+        passes.set(false);
+        wire.run_until(wire.now + Duration::from_millis(2005));
+        assert!(wire.ends.iter().all(|end| !end.proven(wire.now)), "{ms}");
+        if ms % 10 == 0 {
+            let before = wire.sent;
+            wire.run_until(wire.now + Duration::from_secs(60));
+            assert!(wire.sent - before <= 2 * (HOPELESS_AFTER as usize + 30), "{}", wire.sent - before);
+        }
+    }
+}
+
+#[test]
+fn a_heartbeat_proves_only_the_way_that_it_was_made_for() {
+    let (mut by_udp, mut by_vxlan) = (Probe::new(true, OVERHEAD, at(0)), Probe::of_vxlan(true, OVERHEAD, at(0)));
+    let (udp, vxlan) = (by_udp.poll(at(0)).unwrap(), by_vxlan.poll(at(0)).unwrap());
+    assert_eq!((udp[1], vxlan[1]), (0, 1));
+    assert_eq!(by_udp.handle(&vxlan, 56, at(1)), Err(Malformed::Field));
+    assert_eq!(by_vxlan.handle(&udp, 56, at(1)), Err(Malformed::Field));
+    assert!(Probe::new(false, OVERHEAD, at(0)).handle(&udp, 56, at(1)).is_ok());
+}
+
+#[test]
+fn elsewhere_it_has_to_be_proven_again() {
+    let mut wire = by_vxlan(|_, _, _| true);
+    wire.run_until(at(3000));
+    assert_eq!(wire.ends[0].silent_for(at(3000)).map(|silent| silent < Duration::from_secs(2)), Some(true));
+    wire.ends[0].moved(at(3000));
+    assert!(!wire.ends[0].proven(at(3000)) && wire.ends[0].silent_for(at(3000)).is_none());
+    wire.run_until(at(3010));
+    assert!(wire.ends[0].proven(at(3010)));
 }
 
 proptest! {
@@ -312,8 +359,8 @@ proptest! {
     }
 
     #[test]
-    fn body_parses_what_it_emits(flags in 0u8..16, size: u16, sequence: u32, acknowledged: u32, held_us: u32, seen: u64) {
-        let body = Body { flags, size, sequence, acknowledged, held_us, seen };
+    fn body_parses_what_it_emits(flags in 0u8..16, way in 0u8..2, size: u16, sequence: u32, acknowledged: u32, held_us: u32, seen: u64) {
+        let body = Body { flags, way, size, sequence, acknowledged, held_us, seen };
         prop_assert_eq!(Body::parse(&body.emit()), Ok(body));
     }
 }

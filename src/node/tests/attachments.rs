@@ -18,7 +18,7 @@ pub(super) fn why(reply: Reply) -> String {
     }
 }
 
-fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
+pub(super) fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
     std::mem::take(&mut world.hosts[at].ops)
         .iter()
         .map(|op| match op {
@@ -28,8 +28,17 @@ fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
             HostOp::Plug { .. } => "plug",
             HostOp::Unplug { .. } => "unplug",
             HostOp::Filter(_) => "filter",
+            HostOp::OpenTunnel { .. } => "tunnel",
+            HostOp::CloseTunnel { .. } => "untunnel",
             HostOp::ResizeNetwork { .. } => "resize network",
             HostOp::Resize { .. } => "resize",
+            HostOp::OpenVxlan { .. } => "vxlan",
+            HostOp::CloseVxlan => "unvxlan",
+            HostOp::VxlanPeers(_) => "vxlan peers",
+            HostOp::SweepRest => "sweep rest",
+            HostOp::OpenOffload { .. } => "offload network",
+            HostOp::CloseOffload { .. } => "close offload",
+            HostOp::Offload { .. } => "offload",
         })
         .collect()
 }

@@ -9,8 +9,10 @@ mod attachments;
 mod edge;
 mod linking;
 mod neighbours;
+mod offloads;
 mod rekeying;
 mod traffic;
+mod vteps;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
 use super::command::{Attach, Command, Place, Reply};
@@ -42,6 +44,9 @@ enum Flying {
     Event(Event),
 }
 
+/// What a machine finds when it is asked for this; nothing particular.
+type Finds = dyn Fn(&HostOp) -> Option<HostAnswer>;
+
 /// One router and what its driver keeps.
 struct Host {
     node: Node,
@@ -61,6 +66,8 @@ struct Host {
     disk_fails: bool,
     /// The machine refuses operations of which this is true.
     fails: Box<dyn Fn(&HostOp) -> bool>,
+    /// It answers so.
+    finds: Box<Finds>,
 }
 
 struct World {
@@ -90,6 +97,8 @@ fn config(n: u8) -> NodeConfig {
         connection_limit: 200,
         mtu: Mtu::Fixed(1400),
         reach: ReachConfig::default(),
+        framing: None,
+        trusted_subnets: Vec::new(),
         datapath: DatapathStatus::default(),
         addresses: space("10.32.0.0/12"),
         state: State::default(),
@@ -162,6 +171,7 @@ impl World {
             place: None,
             disk_fails: false,
             fails: Box::new(|_| false),
+            finds: Box::new(|_| None),
         }
     }
 
@@ -225,6 +235,7 @@ impl World {
                 self.pipes.retain(|pipe| !pipe.contains(&(at, link)));
             }
             Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
+            Output::Beat { to, body, .. } => self.beat(at, to, body),
             Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
             Output::Host { host, op } => {
                 let result =
@@ -234,6 +245,10 @@ impl World {
                     let permitted = interfaces.iter().all(|i| fib.networks[&i.id].permits.contains_key(&i.mac));
                     assert!(permitted, "the first frame of an interface would be dropped");
                 }
+                let result = match (result, (self.hosts[at].finds)(&op)) {
+                    (Ok(_), Some(found)) => Ok(found),
+                    (result, _) => result,
+                };
                 let plugged = self.hosts[at].place.clone().filter(|_| matches!(op, HostOp::Plug { .. }));
                 let result = result.map(|done| plugged.map_or(done, HostAnswer::Plugged));
                 self.hosts[at].ops.push(op);
@@ -277,6 +292,19 @@ impl World {
             && bytes.len() <= 1472
         {
             self.fly(host, Flying::Datagram { from, bytes });
+        }
+    }
+
+    /// A heartbeat by VXLAN, over the same line as datagrams.
+    fn beat(&mut self, at: usize, to: SocketAddr, datagram: Vec<u8>) {
+        let from = SocketAddr::new(self.hosts[at].address.ip(), 6784);
+        let size = u16::try_from(datagram.len() + 22).unwrap();
+        if let Some(host) = self.hosts.iter().position(|host| host.address.ip() == to.ip() && to.port() == 6784)
+            && !self.no_udp.contains(&pair(at, host))
+            && size <= 1472
+        {
+            let at = self.now + LATENCY;
+            self.fly(host, Flying::Event(Event::Beat { from, datagram, size, at }));
         }
     }
 

@@ -91,6 +91,14 @@ pub fn is_right(frame: &[u8], layout: &Layout) -> bool {
     covers(checksum, pseudo(frame, layout) + length(transport.len()), transport, layout.protocol)
 }
 
+/// Whether the TCP or UDP checksum of `frame`, which has this layout, looks unfinished: it is the sum of the pseudo-header. One of
+/// 65,536 that are complete looks so too; completing that changes nothing.
+#[inline]
+pub fn is_partial(frame: &[u8], layout: &Layout) -> bool {
+    let bytes = layout.end.saturating_sub(layout.transport);
+    be16(frame, layout.transport + usize::from(layout.partial().offset)) == fold(pseudo(frame, layout) + length(bytes))
+}
+
 /// Whether `checksum`, which stands in `transport`, is there and right. `pseudo` is the pseudo-header's sum, length included.
 #[inline(always)]
 pub(super) fn covers(checksum: u16, pseudo: u32, transport: &[u8], protocol: Protocol) -> bool {

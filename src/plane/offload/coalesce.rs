@@ -23,7 +23,7 @@ mod run;
 
 use super::layout::{Layout, NETWORK, Protocol, Version, be32, chunk};
 use crate::plane::fib::PortId;
-use crate::types::ShortId;
+use crate::plane::macs::Place;
 use crate::wire::virtio::{Offload, Partial};
 use run::{Run, may_begin, tag};
 use smallvec::SmallVec;
@@ -42,8 +42,8 @@ const PAYLOADS_MAX: usize = 512;
 pub struct Way {
     /// Where they are delivered.
     pub port: PortId,
-    /// Who sent them.
-    pub origin: ShortId,
+    /// Whence they came.
+    pub origin: Place,
 }
 
 /// A frame that came in.
@@ -269,7 +269,11 @@ fn flow(arrival: &Arrival<'_>, layout: &Layout) -> u64 {
         0x5896_5cc7_5374_cc63,
     ];
     let at = |at: usize| chunk(arrival.frame, at).map_or(0, u64::from_ne_bytes);
-    let way = u64::from(arrival.way.port.0) << 32 | u64::from(arrival.way.origin.0);
+    let origin = match arrival.way.origin {
+        Place::Peer(peer) => u64::from(peer.0),
+        Place::Port(port) => 1 << 31 | u64::from(port.0),
+    };
+    let way = u64::from(arrival.way.port.0) << 32 | origin;
     let protocol = if layout.protocol == Protocol::Tcp { 6 } else { 17 };
     let ports = u64::from(be32(arrival.frame, layout.transport)) << 8 | protocol;
     let words = match layout.version {

@@ -15,6 +15,8 @@ fn intro() -> Intro {
         port: 6783,
         aes: true,
         password: false,
+        vxlan: 6784,
+        trusts: true,
         range: "10.32.0.0/12".into(),
     }
 }
@@ -33,7 +35,10 @@ fn all() -> Vec<(Message, String)> {
     let version = Refusal::Version { theirs: (1, 2), ours: (3, 4) };
     let offered = format!("07fca4a3a2a1{}", "5e".repeat(32));
     vec![
-        (Message::Intro(intro()), "0105686f737432fd0807060504030201fbfb00fb7f1a01000c31302e33322e302e302f3132".into()),
+        (
+            Message::Intro(intro()),
+            "0105686f737432fd0807060504030201fbfb00fb7f1a0100fb801a010c31302e33322e302e302f3132".into(),
+        ),
         (Message::Refuse(version), "020001020304".into()),
         (Message::Refuse(Refusal::WrongPassword), "0204".into()),
         (Message::Refuse(Refusal::ConnectionLimit { limit: 200 }), "0209c8".into()),
@@ -144,8 +149,8 @@ fn bodies_with_long_lists_pass() {
 fn any_message() -> impl Strategy<Value = Message> {
     let offer = (any::<u16>(), any::<u32>(), any::<[u8; 32]>());
     let offer = offer.prop_map(|(epoch, index, ephemeral)| PathOffer { epoch, index, ephemeral });
-    let intro = ("[!-~]{0,64}", any::<[u64; 2]>(), any::<u16>(), any::<[bool; 2]>(), "[!-~]{0,64}");
-    let intro = intro.prop_map(|(nickname, [uid, connection], port, [aes, password], range)| {
+    let intro = ("[!-~]{0,64}", any::<[u64; 2]>(), any::<[u16; 2]>(), any::<[bool; 3]>(), "[!-~]{0,64}");
+    let intro = intro.prop_map(|(nickname, [uid, connection], [port, vxlan], [aes, password, trusts], range)| {
         Message::Intro(Intro {
             nickname: Nickname::new(&nickname),
             uid: Uid(uid),
@@ -153,6 +158,8 @@ fn any_message() -> impl Strategy<Value = Message> {
             port,
             aes,
             password,
+            vxlan,
+            trusts,
             range,
         })
     });

@@ -1,11 +1,12 @@
 use super::naive::{self, Ip, Packet, Transport, ipv4, ipv6, payload, tcp, udp};
 use crate::plane::fib::PortId;
+use crate::plane::macs::Place;
 use crate::plane::offload::coalesce::{RUNS_MAX, SEGMENTS_MAX};
 use crate::plane::offload::{Arrival, Coalescer, Layout, Merge, Way, checksum};
 use crate::types::ShortId;
 use crate::wire::virtio::{Gso, GsoKind, Offload};
 
-pub(super) const WAY: Way = Way { port: PortId(1), origin: ShortId(7) };
+pub(super) const WAY: Way = Way { port: PortId(1), origin: Place::Peer(ShortId(7)) };
 pub(super) const BOTH: Merge = Merge { tcp: true, udp: true };
 
 /// What was delivered, in order.
@@ -362,7 +363,7 @@ fn padded_frames_pass_alone_with_their_padding() {
 #[test]
 fn ways_never_mix() {
     let frames = bytes(&train(&kinds()[0], &[700; 4]));
-    let ways = [WAY, Way { port: PortId(2), ..WAY }, Way { origin: ShortId(8), ..WAY }];
+    let ways = [WAY, Way { port: PortId(2), ..WAY }, Way { origin: Place::Peer(ShortId(8)), ..WAY }];
     for other in &ways[1..] {
         let mixed = frames.iter().enumerate().map(|(n, frame)| {
             let way = if n == 1 || n == 2 { *other } else { WAY };
@@ -453,7 +454,7 @@ fn a_frame_without_a_layout_waits_for_all_runs_between_the_same_two() {
     let frames = [&first[0], &arp, &short, &first[1]].map(Vec::clone);
     let memory = deliver(arrive(&frames, false), BOTH);
     assert_eq!(memory.counts(), [1, 1, 2], "it is of no flow that runs");
-    let other = Way { origin: ShortId(8), ..WAY };
+    let other = Way { origin: Place::Peer(ShortId(8)), ..WAY };
     let arrivals = [(WAY, &first[0]), (other, &fragment), (WAY, &first[1])].map(|(way, frame)| Arrival {
         way,
         frame,

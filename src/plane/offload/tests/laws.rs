@@ -3,6 +3,7 @@
 
 use super::naive::{self, Ip, Packet, Transport, ipv4, ipv6, meaning, tcp, udp};
 use crate::plane::fib::PortId;
+use crate::plane::macs::Place;
 use crate::plane::offload::{Arrival, Coalescer, Merge, Way};
 use crate::types::ShortId;
 use crate::wire::virtio::{Gso, GsoKind, Offload};
@@ -189,7 +190,7 @@ proptest! {
     #[test]
     fn what_comes_out_is_worth_what_came_in(steps in steps(), (tcp, udp) in any::<(bool, bool)>(), all in any::<bool>()) {
         let merge = Merge { tcp: tcp || all, udp: udp || all };
-        let way = Way { port: PortId(1), origin: ShortId(1) };
+        let way = Way { port: PortId(1), origin: Place::Peer(ShortId(1)) };
         let mut packets = packets();
         let sent: Vec<Sent> =
             steps.iter().enumerate().map(|(n, step)| build(&mut packets[step.flow], step, n)).collect();
