@@ -37,7 +37,16 @@ fn topology() -> Vec<Record> {
             }
             for (at, peer, outbound) in [(n, names[to], true), (to, names[n], false)] {
                 let address = SocketAddr::from(([10, 0, 0, 1], 6783));
-                links[at].push(LinkRecord { peer, address, outbound, established: true, rtt_us: 250, mtu: 1472 });
+                links[at].push(LinkRecord {
+                    peer,
+                    address,
+                    outbound,
+                    established: true,
+                    rtt_us: 250,
+                    mtu: 1472,
+                    seen: None,
+                    cost: 250,
+                });
             }
         }
     }
@@ -49,7 +58,16 @@ fn topology() -> Vec<Record> {
             let mut networks: Vec<_> = [0, 1, 2 + n % 50].into_iter().map(|n| (network(n).id(), network(n))).collect();
             networks.sort_unstable();
             let nickname = Nickname::new(&format!("host{n}"));
-            Record { key: key(n), uid: Uid(n.into()), version: 1, nickname, short: ShortId(n + 1), networks, links }
+            Record {
+                key: key(n),
+                uid: Uid(n.into()),
+                version: 1,
+                nickname,
+                short: ShortId(n + 1),
+                networks,
+                links,
+                addresses: Vec::new(),
+            }
         })
         .collect()
 }

@@ -7,12 +7,15 @@
 //! Invariant: a `Config` is valid as a whole. All bad values are reported at once, before anything is done.
 
 use crate::ipam::Init;
-use crate::types::{Framing, InterfaceName, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target};
+use crate::types::{
+    Framing, InterfaceFilter, InterfaceName, Invalid, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target,
+    objection,
+};
 use crate::wire::datagram::{INNER_LEN, OUTER_LEN, TAG_LEN};
 use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -22,6 +25,8 @@ use zeroize::Zeroize;
 const OVERHEAD: usize = 8 + OUTER_LEN + INNER_LEN + TAG_LEN + 14;
 /// Largest attachment MTU: its frame still fits one UDP datagram (65,535 less the IPv4 header).
 pub const MAX_MTU: u16 = low_half(65_535 - 20 - OVERHEAD);
+/// Addresses that `--advertise` may give.
+const ADVERTISED_MAX: usize = 8;
 /// Smallest attachment MTU: IPv6 requires it (RFC 8200 section 5).
 pub const MIN_MTU: u16 = 1280;
 
@@ -30,7 +35,7 @@ pub const THREADS_MAX: usize = 64;
 /// TCP and UDP port of a mesh, unless told otherwise (Weave's).
 pub const DEFAULT_PORT: u16 = 6783;
 /// Links at most, unless told otherwise (Weave's since 2.6).
-pub const DEFAULT_CONNECTION_LIMIT: usize = 200;
+pub const DEFAULT_CONNECTION_LIMIT: usize = 100;
 /// Where addresses are chosen from, unless told otherwise (Weave's).
 pub const DEFAULT_RANGE: &str = "10.32.0.0/12";
 /// After how long a peer out of reach no longer counts, unless told otherwise.
@@ -79,7 +84,7 @@ const fn spec(name: &'static str, env: &'static str, form: Form) -> Spec {
 }
 
 /// Every option of `launch`, for all three layers. `peers` stands on the command line without a name.
-pub const OPTIONS: [Spec; 29] = [
+pub const OPTIONS: [Spec; 31] = [
     spec("peers", "RNET_PEERS", Form::List),
     spec("port", "RNET_PORT", Form::Value),
     spec("host", "RNET_HOST", Form::Value),
@@ -90,6 +95,8 @@ pub const OPTIONS: [Spec; 29] = [
     spec("data-dir", "RNET_DATA_DIR", Form::Value),
     spec("no-discovery", "RNET_NO_DISCOVERY", Form::Flag),
     spec("conn-limit", "RNET_CONN_LIMIT", Form::Value),
+    spec("advertise", "RNET_ADVERTISE", Form::List),
+    spec("interface-filter", "RNET_INTERFACE_FILTER", Form::Value),
     spec("allow", "RNET_ALLOW", Form::List),
     spec("allow-file", "RNET_ALLOW_FILE", Form::Value),
     spec("ipalloc-range", "RNET_IPALLOC_RANGE", Form::List),
@@ -216,6 +223,10 @@ pub struct Config {
     pub discovery: bool,
     /// Links at most.
     pub connection_limit: usize,
+    /// Addresses that are told to others first; port 0: ours.
+    pub advertise: Vec<SocketAddr>,
+    /// Interfaces whose addresses are told.
+    pub interface_filter: InterfaceFilter,
     /// Who may join; none: whoever has the password.
     pub allow: Option<Vec<PublicKey>>,
     /// Where addresses are chosen from; empty: none are.
@@ -289,6 +300,10 @@ impl Config {
                 .number("conn-limit", 1..=65_535)
                 .and_then(|n| n.try_into().ok())
                 .unwrap_or(DEFAULT_CONNECTION_LIMIT),
+            advertise: reader.advertise(),
+            interface_filter: reader
+                .value("interface-filter", |text| text.parse().map_err(|why: Invalid| why.to_string()))
+                .unwrap_or_default(),
             allow: reader.allow(ambient),
             ranges_given: reader.texts("ipalloc-range").is_some(),
             ranges: reader.ranges(),
@@ -577,6 +592,29 @@ impl Reader<'_> {
     }
 
     /// Keys of `--allow` and of the lines of `--allow-file` (`#` begins a comment).
+    fn advertise(&mut self) -> Vec<SocketAddr> {
+        let label = self.texts("advertise").map(|(label, _)| label).unwrap_or_default();
+        let mut addresses = Vec::new();
+        for target in self.list::<Target>("advertise") {
+            let why = match target.ip() {
+                None => Some("is a name, and an IP address is needed"),
+                // Port 0 stands for ours, whatever that will be.
+                Some(ip) => objection(SocketAddr::new(ip, 1)),
+            };
+            match (why, target.ip()) {
+                (None, Some(ip)) => addresses.push(SocketAddr::new(ip, target.port.unwrap_or(0))),
+                (why, _) => {
+                    let why = why.unwrap_or_default();
+                    self.fault(label.clone(), format!("{target} {why}: others cannot reach this host there"));
+                }
+            }
+        }
+        if addresses.len() > ADVERTISED_MAX {
+            self.fault(label, format!("{} addresses, and at most {ADVERTISED_MAX} are told", addresses.len()));
+        }
+        addresses
+    }
+
     fn allow(&mut self, ambient: &Ambient<'_>) -> Option<Vec<PublicKey>> {
         let mut keys: Vec<PublicKey> = self.list("allow");
         let mut given = self.texts("allow").is_some();
@@ -672,7 +710,7 @@ mod tests {
     #[test]
     fn defaults_are_those_of_the_manual() {
         let config = resolve(&[]).unwrap();
-        assert_eq!((config.port, config.mtu, config.connection_limit), (6783, Mtu::Auto, 200));
+        assert_eq!((config.port, config.mtu, config.connection_limit), (6783, Mtu::Auto, 100));
         assert_eq!(config.nickname.as_str(), "box");
         assert_eq!(config.run_dir, PathBuf::from("/run/rnet"));
         assert!(config.discovery && config.guard && !config.foreground && !config.resume);
@@ -746,6 +784,20 @@ mod tests {
         assert!(faults[0].starts_with("/keys line 4: \"nonsense\""), "{faults:?}");
         let key = "cd".repeat(32);
         assert_eq!(resolve(&[cli(&[("allow", &[&key, &key])])]).unwrap().allow.unwrap().len(), 1);
+    }
+
+    #[test]
+    fn advertised_are_addresses_that_others_can_reach() {
+        let good = cli(&[("advertise", &["192.0.2.7 [2001:db8::1]:7000"])]);
+        let told: Vec<String> = resolve(&[good]).unwrap().advertise.iter().map(|address| address.to_string()).collect();
+        assert_eq!(told, ["192.0.2.7:0", "[2001:db8::1]:7000"]);
+        let bad = cli(&[("advertise", &["127.0.0.1", "224.0.0.5:1", "myhost"]), ("interface-filter", &["e*h"])]);
+        insta::assert_snapshot!(resolve(&[bad]).unwrap_err().join("\n"), @r#"
+        --advertise: 127.0.0.1 is a loopback address: others cannot reach this host there
+        --advertise: 224.0.0.5:1 is a multicast address: others cannot reach this host there
+        --advertise: myhost is a name, and an IP address is needed: others cannot reach this host there
+        --interface-filter: "e*h" is not a list of interface names such as eth0,en* or !docker*,!tun0 (* only at the end)
+        "#);
     }
 
     #[test]

@@ -207,8 +207,8 @@ fn links(established: usize, pending: usize) -> String {
 }
 
 fn states(connections: &[Connection]) -> String {
-    use ConnectionState::{Connecting, Established, Failed, Pending, Retrying};
-    let present: Vec<String> = [Established, Pending, Retrying, Failed, Connecting]
+    use ConnectionState::{Connecting, Direct, Established, Failed, Pending, Relayed, Retrying};
+    let present: Vec<String> = [Established, Pending, Direct, Relayed, Retrying, Failed, Connecting]
         .into_iter()
         .map(|state| (state, connections.iter().filter(|connection| connection.state == state).count()))
         .filter(|(_, number)| *number > 0)
@@ -221,6 +221,8 @@ fn state_name(state: ConnectionState) -> &'static str {
     match state {
         ConnectionState::Established => "established",
         ConnectionState::Pending => "pending",
+        ConnectionState::Direct => "direct",
+        ConnectionState::Relayed => "relayed",
         ConnectionState::Retrying => "retrying",
         ConnectionState::Failed => "failed",
         ConnectionState::Connecting => "connecting",
@@ -258,7 +260,8 @@ fn mtu(status: &Status) -> String {
 /// What the last column tells of a connection.
 fn story(connection: &Connection) -> String {
     let mut words = Vec::new();
-    if matches!(connection.state, ConnectionState::Established | ConnectionState::Pending) {
+    use ConnectionState::{Direct, Established, Pending, Relayed};
+    if matches!(connection.state, Established | Pending | Direct | Relayed) {
         words.push(format!("{:<11}", if connection.encrypted { "encrypted" } else { "unencrypted" }));
         words.push(format!(
             "{:<6}",
@@ -268,8 +271,12 @@ fn story(connection: &Connection) -> String {
     if let Some((name, nickname)) = &connection.peer {
         words.push(who(*name, nickname));
     }
+    if let Some((name, nickname)) = &connection.via {
+        words.push(format!("by way of {}", who(*name, nickname)));
+    }
     if let Some(path) = &connection.path {
         words.push(format!("rtt={}", milliseconds(path.rtt_us)));
+        words.push(format!("jitter={}", milliseconds(path.jitter_us)));
         words.push(format!("loss={:.0}%", path.loss_percent));
         if path.mtu > 0 {
             words.push(format!("mtu={}", path.mtu));
@@ -374,7 +381,7 @@ mod tests {
     fn connection(address: &str, outbound: bool, state: ConnectionState) -> Connection {
         let address = address.to_string();
         let (peer, info, retry_in, encrypted, path) = (None, String::new(), None, true, None);
-        Connection { address, outbound, state, peer, info, retry_in, encrypted, path }
+        Connection { address, outbound, state, peer, info, retry_in, encrypted, path, via: None }
     }
 
     fn sample_connections() -> Vec<Connection> {
@@ -384,18 +391,25 @@ mod tests {
             why_not_better: String::new(),
             endpoint: "192.168.48.12:6783".parse().unwrap(),
             rtt_us: 412,
+            jitter_us: 31,
             loss_percent: 1.6,
             mtu: 1472,
             epoch: 3,
             up_for: 192,
         };
         let mut up = connection("192.168.48.12:33866", false, ConnectionState::Established);
-        (up.peer, up.path) = (Some((name(0x45), Nickname::new("host2"))), Some(path));
+        (up.peer, up.path) = (Some((name(0x45), Nickname::new("host2"))), Some(path.clone()));
+        let mut direct = connection("192.168.48.17:6783", true, ConnectionState::Direct);
+        (direct.peer, direct.path) = (Some((name(0x47), Nickname::new("host4"))), Some(path));
+        let mut relayed = connection("-", true, ConnectionState::Relayed);
+        relayed.peer = Some((name(0x48), Nickname::new("host5")));
+        relayed.via = Some((name(0x45), Nickname::new("host2")));
+        (relayed.info, relayed.retry_in) = ("no answer over UDP from its address".into(), Some(15));
         let mut pending = connection("[fd00::7]:6783", true, ConnectionState::Pending);
         pending.peer = Some((name(0x46), Nickname::new("host3")));
         let mut failed = connection("192.168.48.15:6783", true, ConnectionState::Failed);
         (failed.info, failed.retry_in) = ("wrong password\u{1b}[2J".into(), Some(61));
-        vec![up, pending, failed, connection("host9", true, ConnectionState::Connecting)]
+        vec![up, pending, direct, relayed, failed, connection("host9", true, ConnectionState::Connecting)]
     }
 
     pub(super) fn sample() -> Status {
@@ -406,6 +420,7 @@ mod tests {
             address: "192.168.48.12:6783".parse().unwrap(),
             established: true,
             rtt_us: 400,
+            cost: 400,
             mtu: 1472,
         };
         let peer = |last, nickname: &str, reachable, links| Peer {
@@ -516,7 +531,7 @@ mod tests {
               Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues
                  Uptime: 1h01m
                 Targets: 2
-            Connections: 4 (1 established, 1 pending, 1 failed, 1 connecting)
+            Connections: 6 (1 established, 1 pending, 1 direct, 1 relayed, 1 failed, 1 connecting)
                   Peers: 3 (with 1 established connection)
                Networks: 1 (1 open here)
             Attachments: 3
@@ -541,8 +556,10 @@ mod tests {
     #[test]
     fn renders_connections_aligned_and_without_terminal_escapes() {
         insta::assert_snapshot!(text(&sample(), View::Connections), @r"
-        <- 192.168.48.12:33866   established encrypted   udp    7e:21:4a:70:2f:45(host2) rtt=0.41ms loss=2% mtu=1472 up=3m12s
+        <- 192.168.48.12:33866   established encrypted   udp    7e:21:4a:70:2f:45(host2) rtt=0.41ms jitter=0.03ms loss=2% mtu=1472 up=3m12s
         -> [fd00::7]:6783        pending     encrypted   none   7e:21:4a:70:2f:46(host3)
+        -> 192.168.48.17:6783    direct      encrypted   udp    7e:21:4a:70:2f:47(host4) rtt=0.41ms jitter=0.03ms loss=2% mtu=1472 up=3m12s
+        -> -                     relayed     encrypted   none   7e:21:4a:70:2f:48(host5) by way of 7e:21:4a:70:2f:45(host2) no answer over UDP from its address, retry: in 15s
         -> 192.168.48.15:6783    failed      wrong password?[2J, retry: in 1m01s
         -> host9                 connecting
         ");

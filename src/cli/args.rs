@@ -229,7 +229,7 @@ pub struct Launch {
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,
     /// Address of this host to listen on [default: all] [env: RNET_HOST]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, visible_alias = "listen", value_name = "ADDRESS")]
     pub host: Option<String>,
     /// What people call this peer [default: the host's name] [env: RNET_NICKNAME]
     #[arg(long, value_name = "NAME")]
@@ -249,9 +249,17 @@ pub struct Launch {
     /// Connect only to the peers given, not to those that they know [env: RNET_NO_DISCOVERY]
     #[arg(long)]
     pub no_discovery: bool,
-    /// Connections at most [default: 200] [env: RNET_CONN_LIMIT]
+    /// Links with other peers at most; traffic between all others takes paths without links [default: 100] [env: RNET_CONN_LIMIT]
     #[arg(long, value_name = "NUMBER")]
     pub conn_limit: Option<String>,
+    /// Address, or address:port, at which others reach this host; told before the addresses of its interfaces; may be
+    /// repeated [env: RNET_ADVERTISE]
+    #[arg(long, value_name = "ADDRESS")]
+    pub advertise: Vec<String>,
+    /// Interfaces whose addresses are told to others, such as eth0,en* or !tun0 [default: all but those of containers]
+    /// [env: RNET_INTERFACE_FILTER]
+    #[arg(long, value_name = "NAMES")]
+    pub interface_filter: Option<String>,
     /// Where `net:` addresses come from, the same on every host: CIDRs, comma-separated or repeated; "" for none
     /// [default: 10.32.0.0/12] [env: RNET_IPALLOC_RANGE]
     #[arg(long, value_name = "CIDR")]

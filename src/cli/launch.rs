@@ -29,7 +29,7 @@ use crate::ipam::Init;
 use crate::node::border::State;
 use crate::node::command::{Uplink, UplinkCapture};
 use crate::node::status::DatapathStatus;
-use crate::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
+use crate::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
 use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS};
@@ -302,6 +302,8 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     tokio::spawn(machine::change(host, ops, happenings.clone()));
     tokio::spawn(machine::notice(machine_events, datapath.hands(), clock, happenings.clone()));
     tokio::spawn(machine::signals(happenings.clone()));
+    // The first that control hears of.
+    let _ = happenings.send(machine::own_addresses()).await;
 
     let (desk, questions) = Desk::new(config.guard);
     let (end, ended) = oneshot::channel::<()>();
@@ -363,6 +365,10 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         discovery: config.discovery,
         allow: config.allow.clone(),
         connection_limit: config.connection_limit,
+        reach: ReachConfig {
+            advertise: std::mem::take(&mut config.advertise),
+            interfaces: std::mem::take(&mut config.interface_filter),
+        },
         mtu: config.mtu,
         framing: config.framing,
         trusted_subnets: config.trusted_subnets.clone(),

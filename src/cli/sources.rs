@@ -79,6 +79,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     add("ipalloc-init", &launch.ipalloc_init);
     add("ipalloc-reclaim", &launch.ipalloc_reclaim);
     add("conn-limit", &launch.conn_limit);
+    add("interface-filter", &launch.interface_filter);
     add("mtu", &launch.mtu);
     add("framing", &launch.framing);
     add("capture", &launch.capture);
@@ -98,6 +99,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
     let lists = [
         ("peers", &launch.peers),
         ("allow", &launch.allow),
+        ("advertise", &launch.advertise),
         ("ipalloc-range", &launch.ipalloc_range),
         ("interface", &launch.interface),
         ("trusted-subnets", &launch.trusted_subnets),

@@ -30,7 +30,8 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState};
 
 /// Oldest and newest protocol version that is spoken here. 2: datagrams with a lane and checksums that are left out, the MTU of
-/// paths in the topology. 3: VXLAN between peers is agreed on.
+/// paths in the topology. 3: VXLAN between peers is agreed on; peers' addresses, and their paths' cost, in the topology;
+/// letters about paths.
 pub const VERSIONS: (u8, u8) = (3, 3);
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 8;
@@ -117,8 +118,8 @@ impl Credentials {
 }
 
 /// snow's own algorithms with a generator that is given its seed.
-struct Seeded {
-    seed: [u8; 32],
+pub(super) struct Seeded {
+    pub(super) seed: [u8; 32],
 }
 
 impl CryptoResolver for Seeded {

@@ -7,6 +7,7 @@
 //! ```text
 //! psk        password -> the key that the handshake mixes in
 //! handshake  hello, Noise XX / XXpsk3, its seeded resolver
+//! knock      Noise KK / KKpsk0, two messages, for peers without a link
 //! session    the byte stream of a link: hello, handshake, then messages
 //! keys       per epoch of a path: fresh X25519, HKDF, one key for each direction
 //! seal       one datagram: AES-256-GCM or ChaCha20-Poly1305
@@ -18,6 +19,7 @@
 
 pub mod handshake;
 pub mod keys;
+pub mod knock;
 pub mod psk;
 pub mod replay;
 pub mod seal;

@@ -21,6 +21,7 @@ const BITS: u64 = WORDS as u64 * 64;
 pub struct Window {
     /// One above the newest counter accepted; 0 before the first.
     next: u64,
+    accepted: u64,
     words: [u64; WORDS],
 }
 
@@ -33,7 +34,7 @@ impl Default for Window {
 impl Window {
     /// Nothing was seen.
     pub const fn new() -> Window {
-        Window { next: 0, words: [0; WORDS] }
+        Window { next: 0, accepted: 0, words: [0; WORDS] }
     }
 
     /// Whether `accept` would say yes now. Changes nothing: ask before opening.
@@ -60,7 +61,13 @@ impl Window {
         if let Some(word) = self.words.get_mut(slot(counter)) {
             *word |= bit(counter);
         }
+        self.accepted += 1;
         true
+    }
+
+    /// Counters up to the newest that was accepted, and how many of them were: what lacks is lost or still on its way.
+    pub fn tally(&self) -> (u64, u64) {
+        (self.next, self.accepted)
     }
 
     /// Makes `counter` the newest: the words between the old newest and it lose what they held a round ago.

@@ -14,7 +14,7 @@
 //! lost                 what the kernel dropped before we saw it
 //! netlink watch        links and addresses; their changes         packet ethtool   what netlink cannot do
 //! vxlan fdb            VXLAN devices and bridge ports; which MAC is behind which of them     holder   who has a UDP port
-//! firewall routes      nftables: changed, listed, watched; where this machine sends what
+//! firewall routes own  nftables: changed, listed, watched; where this machine sends what; its addresses
 //! netns pidfd process  namespaces, processes seen from outside, and the fork of `rnet run`
 //! background           the fork of the daemon, and how its start went
 //! store lock           files that survive a restart; one router per run directory
@@ -37,6 +37,7 @@ pub mod lock;
 pub mod lost;
 pub mod netlink;
 pub mod netns;
+pub mod own;
 pub mod packet;
 pub mod pcap;
 pub mod pidfd;

@@ -457,7 +457,7 @@ mod tests {
                 told += items.len();
             }
         }
-        assert_eq!((told, bodies), (60, 6));
+        assert_eq!((told, bodies), (60, 9));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::net::SocketAddr;
 pub const MAX_LINKS: usize = 1024;
 /// Most networks that a record may list.
 pub const MAX_NETWORKS: usize = 4096;
+/// Most addresses that a record may list.
+pub const MAX_ADDRESSES: usize = 8;
 
 /// What a peer says about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +37,8 @@ pub struct Record {
     pub networks: Vec<(NetId, Network)>,
     /// Its links, ascending by peer, at most [`MAX_LINKS`].
     pub links: Vec<LinkRecord>,
+    /// Where its datagrams may be sent to, as it believes itself: at most [`MAX_ADDRESSES`], the surest first.
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// One end's view of a link.
@@ -53,6 +57,12 @@ pub struct LinkRecord {
     /// The largest UDP payload that gets through from this end, bytes; 0 while unknown. It changes seldom: only a settled one
     /// is told.
     pub mtu: u16,
+    /// Where the other end's datagrams come from as this end sees it, while `established`: what a translator (NAT) made of its
+    /// address.
+    pub seen: Option<SocketAddr>,
+    /// What the path costs by its delay, jitter and loss, as this end measures them, in microseconds; quantised like `rtt_us`,
+    /// 0 while unknown.
+    pub cost: u32,
 }
 
 impl Record {
@@ -94,6 +104,7 @@ impl Item for Record {
             .then_with(|| content(self).cmp(&content(other)))
             .then_with(|| self.networks.cmp(&other.networks))
             .then_with(|| self.links.cmp(&other.links))
+            .then_with(|| self.addresses.cmp(&other.addresses))
     }
 
     fn same_owner(&self, other: &Record) -> bool {
@@ -110,6 +121,7 @@ impl Item for Record {
         self.links.sort_unstable_by_key(|link| (link.peer, !link.established, link.address));
         self.links.dedup_by_key(|link| link.peer);
         self.links.truncate(MAX_LINKS);
+        self.addresses.truncate(MAX_ADDRESSES);
     }
 
     fn is_sound(&self) -> bool {
@@ -117,13 +129,14 @@ impl Item for Record {
         self.short != ShortId(0)
             && self.networks.len() <= MAX_NETWORKS
             && self.links.len() <= MAX_LINKS
+            && self.addresses.len() <= MAX_ADDRESSES
             && self.networks.is_sorted_by(|(a, _), (b, _)| a < b)
             && self.links.is_sorted_by(|a, b| a.peer < b.peer)
             && self.links.iter().all(|link| link.peer != me)
     }
 
     fn weight(&self) -> usize {
-        let lists = self.networks.len() * 24 + self.links.len() * 48;
+        let lists = self.networks.len() * 24 + self.links.len() * 72 + self.addresses.len() * 20;
         128 + self.nickname.as_str().len() + lists
     }
 }
@@ -169,7 +182,16 @@ pub(crate) mod tests {
 
     pub(crate) fn link(to: u16, established: bool) -> LinkRecord {
         let address = SocketAddr::from(([10, 0, to.to_be_bytes()[0], to.to_be_bytes()[1]], 6783));
-        LinkRecord { peer: key(to).name(), address, outbound: true, established, rtt_us: 0, mtu: 0 }
+        LinkRecord {
+            peer: key(to).name(),
+            address,
+            outbound: true,
+            established,
+            rtt_us: 0,
+            mtu: 0,
+            seen: None,
+            cost: 0,
+        }
     }
 
     /// Peer `n` with number n + 1 and links to `to`.
@@ -182,6 +204,7 @@ pub(crate) mod tests {
             short: ShortId(n + 1),
             networks: Vec::new(),
             links: to.iter().map(|(to, established)| link(*to, *established)).collect(),
+            addresses: Vec::new(),
         };
         record.tidy();
         record

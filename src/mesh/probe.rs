@@ -6,7 +6,7 @@
 //! ```text
 //! 0     flags: 1 ASK (answer at once), 2 PROVEN (you acknowledged mine within 3 s), 4 FULL (size test), 8 ARRIVED (answer to one)
 //! 1     what is proved: 0 the path by rnet's own framing, 1 by VXLAN
-//! 2..4  size: ARRIVED: bytes of the UDP payload that arrived
+//! 2..4  size: ARRIVED: bytes of the UDP payload that arrived; in heartbeats: tests sent so far, modulo 65,536
 //! 4..8  sequence, from 1; 0 in FULL and ARRIVED, which prove a size and nothing else
 //! 8..12 acknowledged: newest sequence seen from the other side; 0: none yet
 //! 12..16 held: microseconds from its arrival to this sending
@@ -149,6 +149,10 @@ pub struct Probe {
     ask_at: Instant,
     answer: bool,
     size_answers: SmallVec<[u16; SIZE_ANSWERS]>,
+    /// Tests that were sent, as heartbeats count them; theirs, as they count them; and how many of those did not come.
+    tests: u16,
+    their_tests: u16,
+    tests_lost: i64,
     rtt_us: Option<u32>,
     last_rtt_us: u32,
     /// Sixteen times the jitter, so that small changes are not rounded away.
@@ -176,6 +180,9 @@ impl Probe {
             ask_at: now,
             answer: false,
             size_answers: SmallVec::new(),
+            tests: 0,
+            their_tests: 0,
+            tests_lost: 0,
             rtt_us: None,
             last_rtt_us: 0,
             jitter_us_16: 0,
@@ -200,6 +207,11 @@ impl Probe {
     /// Time since the other side last acknowledged anything; nothing: it never did.
     pub fn silent_for(&self, now: Instant) -> Option<Duration> {
         self.acknowledged_at.map(|at| now - at)
+    }
+
+    /// Nothing was acknowledged for this long, or never.
+    pub fn is_silent(&self, time: Duration, now: Instant) -> bool {
+        self.silent_for(now).is_none_or(|silent| silent >= time)
     }
 
     /// Both sides proved the path: data may flow.
@@ -231,6 +243,22 @@ impl Probe {
             loss_out: loss(self.acknowledged, self.arrived),
             loss_in: loss(self.theirs, self.seen),
         }
+    }
+
+    /// Tests of the other side that did not come, as of its newest heartbeat: they were lost for their size, or at an address
+    /// where nobody is, and say nothing of the path's quality.
+    pub fn tests_lost(&self) -> i64 {
+        self.tests_lost
+    }
+
+    /// A datagram was sealed that need not arrive: heartbeats count it as a size test.
+    pub fn sent_aside(&mut self) {
+        self.tests = self.tests.wrapping_add(1);
+    }
+
+    /// Such a one came.
+    pub fn came_aside(&mut self) {
+        self.tests_lost = self.tests_lost.saturating_sub(1);
     }
 
     /// The other side's address changed: nothing is known of the MTU, and the new address is asked at once.
@@ -276,6 +304,7 @@ impl Probe {
             return None;
         }
         let size = self.search.poll(self.patience(), now)?;
+        self.tests = self.tests.wrapping_add(1);
         let mut body = self.blank(FULL).emit();
         body.resize(usize::from(size.saturating_sub(self.overhead)).max(BODY_LEN), 0);
         Some(body)
@@ -305,7 +334,7 @@ impl Probe {
         let held = u32::try_from((now - self.theirs_at).as_micros()).unwrap_or(u32::MAX);
         let proven = if self.alive(now) { PROVEN } else { 0 };
         let (sequence, acknowledged, seen) = (self.sequence, self.theirs, self.seen);
-        Body { sequence, acknowledged, held_us: held, seen, ..self.blank(ask | proven) }.emit()
+        Body { size: self.tests, sequence, acknowledged, held_us: held, seen, ..self.blank(ask | proven) }.emit()
     }
 
     fn wait_for_answer(&self, now: Instant) -> Duration {
@@ -334,6 +363,7 @@ impl Probe {
         let before = (self.proven(now), self.mtu(), self.is_settled());
         let mut newest = false;
         if body.flags & FULL != 0 {
+            self.tests_lost = self.tests_lost.saturating_sub(1);
             // Answers wait in a short list: who sends more at once than it holds is asking in vain.
             if self.size_answers.len() < SIZE_ANSWERS {
                 self.size_answers.push(size);
@@ -359,6 +389,8 @@ impl Probe {
         }
         self.seen = self.seen.checked_shl(body.sequence - self.theirs).unwrap_or(0) | 1;
         (self.theirs, self.theirs_at) = (body.sequence, now);
+        let tests = body.size.wrapping_sub(std::mem::replace(&mut self.their_tests, body.size));
+        self.tests_lost = self.tests_lost.saturating_add(tests.into());
         let (were_alive, they_proved) = (self.alive(now), self.they_proved);
         self.they_proved = body.flags & PROVEN != 0;
         if body.acknowledged > self.acknowledged && body.acknowledged <= self.sequence {

@@ -1,14 +1,17 @@
 //! Next hops and flood trees, from the topology.
 //!
-//! Only links that both ends report as established carry data. Unicast: the shortest path by number of hops; among equals
-//! the one that the lowest names lead to first. Flood: the breadth-first tree of the origin, ties settled likewise. Both are functions of the topology alone, so peers that agree on it
-//! agree on the way: unicast does not loop (each hop is one nearer), and a flood reaches each peer exactly once.
+//! Only links that both ends report as established carry data. Unicast: the cheapest way; among equals the one of fewest
+//! hops, then the one that the lowest names lead to. Flood: the tree of the origin's cheapest ways, ties settled likewise.
+//! Both are functions of the topology alone, so peers that agree on it agree on the way: unicast does not loop (each hop is
+//! nearer by what it costs), and a flood reaches each peer exactly once.
+//!
+//! A link costs [`A_HOP`] and the worse of what both ends measured, which they told the mesh (`cost`).
 //!
 //! A flood of a network goes down a branch only if somebody on that branch has a port on it.
 //!
 //! ```text
 //! names      ascending; a peer's index in it stands for the peer below
-//! adjacent   per index, the indices of its neighbours, ascending
+//! adjacent   per index, its neighbours, ascending by index, and what the links cost
 //! trees      per origin, made when first asked for: our parent and our children by network
 //! ```
 //!
@@ -18,7 +21,8 @@ use super::peers::Peers;
 use super::short;
 use crate::types::{NetId, PeerName, ShortId};
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::OnceLock;
 
 /// A position in [`Routes::neighbours`].
@@ -27,6 +31,17 @@ pub type Hop = u16;
 type Index = u16;
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 type Branches = SmallVec<[Hop; 8]>;
+
+/// What handing on costs, in microseconds: a third host's processor and line. So a way by another one is taken only if it is
+/// nearer by more than this, or the direct one loses frames.
+pub const A_HOP: u32 = 10_000;
+
+/// A link as the way-finder sees it: whom it leads to, and what it costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Edge {
+    to: Index,
+    cost: u32,
+}
 
 /// Where one destination lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +54,8 @@ pub struct Route {
     pub hop: Hop,
     /// Links on the way: 1 for a neighbour.
     pub distance: u16,
+    /// What they cost together.
+    pub cost: u32,
 }
 
 /// See the head of this file. Immutable, shared with the data path.
@@ -46,7 +63,7 @@ pub struct Route {
 pub struct Routes {
     names: Vec<PeerName>,
     me: Index,
-    adjacent: Vec<Vec<Index>>,
+    adjacent: Vec<Vec<Edge>>,
     networks: Vec<Vec<NetId>>,
     neighbours: Vec<PeerName>,
     routes: Vec<Route>,
@@ -70,10 +87,11 @@ impl Routes {
         records.sort_unstable_by_key(|(name, _)| *name);
         let names: Vec<PeerName> = records.iter().map(|(name, _)| *name).collect();
         let index = |name: PeerName| names.binary_search(&name).ok().and_then(|at| Index::try_from(at).ok());
-        let named: Vec<Vec<Index>> = records
+        let named: Vec<Vec<Edge>> = records
             .iter()
             .map(|(_, record)| {
-                record.links.iter().filter(|link| link.established).filter_map(|link| index(link.peer)).collect()
+                let established = record.links.iter().filter(|link| link.established);
+                established.filter_map(|link| Some(Edge { to: index(link.peer)?, cost: link.cost })).collect()
             })
             .collect();
         let adjacent = both_ways(&named);
@@ -85,7 +103,7 @@ impl Routes {
             .get(usize::from(me))
             .into_iter()
             .flatten()
-            .filter_map(|at| names.get(usize::from(*at)).copied())
+            .filter_map(|edge| names.get(usize::from(edge.to)).copied())
             .collect();
         let trees = names.iter().map(|_| OnceLock::new()).collect();
         let mut routes = Routes { names, me, adjacent, networks, neighbours, routes: Vec::new(), origins, trees };
@@ -142,14 +160,14 @@ impl Routes {
         let walk = Walk::from(self.me, &self.adjacent);
         // In the order of distance, so that a peer's parent has its hop before the peer asks for it.
         let mut hops: Vec<Option<Hop>> = vec![None; self.names.len()];
-        for (position, at) in (0..).zip(self.adjacent.get(usize::from(self.me)).into_iter().flatten()) {
-            put(&mut hops, *at, Some(position));
-        }
+        let ours = self.adjacent.get(usize::from(self.me)).map_or(&[][..], |ours| ours);
         for (at, parent) in &walk.order {
-            if *parent != self.me {
-                let hop = hops.get(usize::from(*parent)).copied().flatten();
-                put(&mut hops, *at, hop);
-            }
+            let hop = if *parent == self.me {
+                position(ours, *at)
+            } else {
+                hops.get(usize::from(*parent)).copied().flatten()
+            };
+            put(&mut hops, *at, hop);
         }
         let numbers: Map<Index, ShortId> = self.origins.iter().map(|(short, at)| (*at, *short)).collect();
         let mut routes: Vec<Route> = Vec::with_capacity(walk.order.len());
@@ -157,8 +175,8 @@ impl Routes {
             let (Some(peer), Some(Some(hop))) = (self.names.get(usize::from(*at)), hops.get(usize::from(*at))) else {
                 continue;
             };
-            let distance = walk.distance.get(usize::from(*at)).copied().flatten().unwrap_or_default();
-            routes.push(Route { peer: *peer, short: numbers.get(at).copied(), hop: *hop, distance });
+            let (cost, distance) = walk.reached.get(usize::from(*at)).map_or((0, 0), |way| (way.cost, way.hops));
+            routes.push(Route { peer: *peer, short: numbers.get(at).copied(), hop: *hop, distance, cost });
         }
         routes.sort_unstable_by_key(|route| route.peer);
         routes
@@ -168,13 +186,16 @@ impl Routes {
     fn plant(&self, origin: Index) -> Tree {
         let walk = Walk::from(origin, &self.adjacent);
         let ours = self.adjacent.get(usize::from(self.me)).map_or(&[][..], |ours| ours);
-        let position = |at: &Index| ours.binary_search(at).ok().and_then(|position| Hop::try_from(position).ok());
-        let upstream = walk.order.iter().find(|(at, _)| *at == self.me).and_then(|(_, parent)| position(parent));
+        let above = walk.order.iter().find(|(at, _)| *at == self.me);
+        let upstream = above.and_then(|(_, parent)| position(ours, *parent));
         let mut under: Vec<Option<Hop>> = vec![None; self.names.len()];
         let mut branches: Map<NetId, Branches> = Map::default();
         for (at, parent) in &walk.order {
-            let hop =
-                if *parent == self.me { position(at) } else { under.get(usize::from(*parent)).copied().flatten() };
+            let hop = if *parent == self.me {
+                position(ours, *at)
+            } else {
+                under.get(usize::from(*parent)).copied().flatten()
+            };
             let Some(hop) = hop else { continue };
             put(&mut under, *at, Some(hop));
             for network in self.networks.get(usize::from(*at)).into_iter().flatten() {
@@ -188,41 +209,72 @@ impl Routes {
     }
 }
 
-/// A breadth-first walk that looks at neighbours in ascending order: everybody's parent is the possible one that was reached
-/// first, the same one on every peer that walks from this start.
+/// Where a neighbour is in the list of all.
+fn position(ours: &[Edge], at: Index) -> Option<Hop> {
+    let position = ours.binary_search_by(|edge| edge.to.cmp(&at)).ok()?;
+    Hop::try_from(position).ok()
+}
+
+/// The cheapest way known to a peer, in the order in which one is better than another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Reached {
+    cost: u32,
+    hops: u16,
+    parent: Index,
+}
+
+impl Reached {
+    const NEVER: Reached = Reached { cost: u32::MAX, hops: u16::MAX, parent: Index::MAX };
+}
+
+/// A walk that reaches the cheapest first (Dijkstra 1959): everybody's parent is the best one by [`Reached`], the same one on
+/// every peer that walks from this start.
 struct Walk {
-    /// Everybody reached but the start, with the parent, by distance.
+    /// Everybody reached but the start, with the parent, cheapest first.
     order: Vec<(Index, Index)>,
-    distance: Vec<Option<u16>>,
+    reached: Vec<Reached>,
 }
 
 impl Walk {
-    fn from(start: Index, adjacent: &[Vec<Index>]) -> Walk {
-        let mut distance: Vec<Option<u16>> = vec![None; adjacent.len()];
-        put(&mut distance, start, Some(0));
+    fn from(start: Index, adjacent: &[Vec<Edge>]) -> Walk {
+        let mut reached = vec![Reached::NEVER; adjacent.len()];
         let mut order: Vec<(Index, Index)> = Vec::with_capacity(adjacent.len());
-        let (mut parent, mut depth, mut looked_at) = (start, 0_u16, 0);
-        loop {
-            for at in adjacent.get(usize::from(parent)).into_iter().flatten() {
-                if distance.get(usize::from(*at)) == Some(&None) {
-                    put(&mut distance, *at, Some(depth.saturating_add(1)));
-                    order.push((*at, parent));
+        let origin = Reached { cost: 0, hops: 0, parent: start };
+        put(&mut reached, start, origin);
+        let mut queue = BinaryHeap::from([Reverse((origin, start))]);
+        while let Some(Reverse((way, at))) = queue.pop() {
+            if reached.get(usize::from(at)) != Some(&way) {
+                continue; // A better way was found since.
+            }
+            if at != start {
+                order.push((at, way.parent));
+            }
+            for edge in adjacent.get(usize::from(at)).into_iter().flatten() {
+                let cost = way.cost.saturating_add(edge.cost).min(u32::MAX - 1);
+                let next = Reached { cost, hops: way.hops.saturating_add(1), parent: at };
+                if let Some(known) = reached.get_mut(usize::from(edge.to)).filter(|known| next < **known) {
+                    *known = next;
+                    queue.push(Reverse((next, edge.to)));
                 }
             }
-            let Some((next, _)) = order.get(looked_at) else { break };
-            looked_at += 1;
-            parent = *next;
-            depth = distance.get(usize::from(parent)).copied().flatten().unwrap_or_default();
         }
-        Walk { order, distance }
+        Walk { order, reached }
     }
 }
 
-/// Keeps of `named` (who names whom) the pairs that name each other.
-fn both_ways(named: &[Vec<Index>]) -> Vec<Vec<Index>> {
-    let names =
-        |from: Index, to: Index| named.get(usize::from(from)).is_some_and(|list| list.binary_search(&to).is_ok());
-    let mutual = |(from, list): (Index, &Vec<Index>)| list.iter().copied().filter(|to| names(*to, from)).collect();
+/// Keeps of `named` (who names whom) the pairs that name each other, at the worse of both costs and the price of a hop.
+fn both_ways(named: &[Vec<Edge>]) -> Vec<Vec<Edge>> {
+    let back = |from: Index, to: Index| {
+        let list = named.get(usize::from(from))?;
+        list.get(list.binary_search_by(|edge| edge.to.cmp(&to)).ok()?)
+    };
+    let mutual = |(from, list): (Index, &Vec<Edge>)| {
+        let edge = |edge: &Edge| {
+            let cost = edge.cost.max(back(edge.to, from)?.cost).saturating_add(A_HOP);
+            Some(Edge { to: edge.to, cost })
+        };
+        list.iter().filter_map(edge).collect()
+    };
     (0..=Index::MAX).zip(named).map(mutual).collect()
 }
 
@@ -297,7 +349,58 @@ mod tests {
         (2_u16..14).prop_flat_map(|count| (Just(count), proptest::collection::vec((0..count, 0..count), 0..30)))
     }
 
+    /// The same with what each end of each edge measured.
+    fn measured(count: u16, edges: &[(u16, u16)], costs: &[(u32, u32)]) -> Vec<Routes> {
+        let mut records: Vec<Record> = (0..count).map(|n| record(n, &[])).collect();
+        for ((a, b), (there, back)) in edges.iter().zip(costs).filter(|((a, b), _)| a != b) {
+            for (from, to, cost) in [(*a, *b, *there), (*b, *a, *back)] {
+                let link = crate::mesh::peers::LinkRecord { cost, ..crate::mesh::peers::tests::link(to, true) };
+                let links = &mut records[usize::from(from)].links;
+                if links.iter().all(|known| known.peer != link.peer) {
+                    links.push(link);
+                }
+            }
+        }
+        for record in &mut records {
+            record.networks = vec![(NetId::new(7).unwrap(), "10.2.1.0/24".parse().unwrap())];
+            crate::mesh::replica::Item::tidy(record);
+        }
+        let view = |n: &Record| {
+            let mut peers = Peers::new(n.clone());
+            peers.merge(records.clone());
+            Routes::compute(&peers)
+        };
+        records.iter().map(view).collect()
+    }
+
     proptest! {
+        #[test]
+        fn whatever_links_cost_floods_come_once_and_unicast_gets_nearer_with_each_hop(
+            (count, edges) in graph(),
+            costs in proptest::collection::vec((0_u32..100_000, 0_u32..100_000), 30),
+        ) {
+            let all = measured(count, &edges, &costs);
+            let number = |name: PeerName| (0..).find(|n| key(*n).name() == name).unwrap();
+            for origin in 0..count {
+                let reached = distances(count, &edges, origin);
+                for (copies, distance) in flooded(&all, origin, 7).into_iter().zip(reached) {
+                    prop_assert_eq!(copies, usize::from(distance.is_some()));
+                }
+                for route in all[usize::from(origin)].reachable() {
+                    let (mut at, mut left) = (origin, route.cost);
+                    while at != number(route.peer) {
+                        let routes = &all[usize::from(at)];
+                        at = number(routes.next_hop(route.peer).unwrap());
+                        let rest = all[usize::from(at)].route(route.peer).map_or(0, |route| route.cost);
+                        prop_assert!(rest + A_HOP <= left, "each hop costs what it costs");
+                        left = rest;
+                    }
+                    let back = all[usize::from(number(route.peer))].route(key(origin).name()).unwrap();
+                    prop_assert_eq!(back.cost, route.cost, "both ends find the same price");
+                }
+            }
+        }
+
         #[test]
         fn flood_reaches_each_peer_exactly_once((count, edges) in graph()) {
             let all = mesh(count, &edges, &vec![vec![7]; usize::from(count)]);
@@ -381,6 +484,16 @@ mod tests {
         assert_eq!(routes.next_hop(key(1).name()), None);
         assert_eq!(routes.next_hop(key(2).name()), Some(key(2).name()));
         assert_eq!(routes.neighbours(), [key(2).name()]);
+    }
+
+    #[test]
+    fn a_way_by_another_is_taken_if_it_is_nearer_by_more_than_handing_on_costs() {
+        let edges = [(0, 1), (0, 2), (2, 1)];
+        let by_other = |direct: u32| {
+            let all = measured(3, &edges, &[(direct, 0), (1000, 1000), (1000, 1000)]);
+            all[0].next_hop(key(1).name()) == Some(key(2).name())
+        };
+        assert!(!by_other(0) && !by_other(2000 + A_HOP) && by_other(2001 + A_HOP));
     }
 
     #[test]

@@ -59,6 +59,8 @@ pub enum Input<'a> {
     CaptureGone { port: PortId },
     /// An address, route or device of this machine changed: dial at once, and look how large datagrams may be.
     NetworkChanged,
+    /// The addresses that this machine has now, by interface. At the start, and whenever they changed.
+    Addresses(Vec<(String, IpAddr)>),
     /// What the route to the VTEP behind `port` takes now, bytes of IP packet.
     RouteMtu { port: PortId, mtu: u16 },
     /// What the captured interface that is `port` does now.

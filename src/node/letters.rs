@@ -26,6 +26,7 @@ impl Node {
         if letter.to.len() < receivers && letter.from != self.me {
             match letter.service {
                 Service::Addresses => self.addresses_told(letter.from, &letter.body),
+                Service::Paths => self.path_letter(letter.from, &letter.body),
             }
         }
         letter.hops = letter.hops.saturating_sub(1);

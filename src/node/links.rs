@@ -263,7 +263,16 @@ impl Node {
             Some(Standing { uid, rank: old.link.rank(), silent_for: old.link.silent_for(self.now) })
         });
         let applicant = Applicant { key, uid: intro.uid, range: &intro.range, rank: connected.link.rank() };
-        match (admit::introduced(&self.house(), &applicant, standing), old) {
+        let gives_way = if old.is_none() { self.gives_way_to(peer) } else { None };
+        let mut house = self.house();
+        house.links -= usize::from(gives_way.is_some());
+        match (admit::introduced(&house, &applicant, standing), old.or(gives_way)) {
+            (Verdict::Accept, Some(spare)) => {
+                self.accept(id, peer);
+                let limit = u32::try_from(self.config.connection_limit).unwrap_or(u32::MAX);
+                self.refuse(spare, Refusal::ConnectionLimit { limit });
+                self.drain(spare);
+            }
             (Verdict::Refuse(refusal), _) => self.refuse(id, refusal),
             (Verdict::Challenge, Some(old)) => self.challenge(id, old),
             (Verdict::Replace, Some(old)) => {
@@ -349,6 +358,7 @@ impl Node {
             self.out.push_back(Output::Close { link: id });
         }
         let was_up = connected.tended.is_some();
+        self.keep_path(&mut connected, why.refusal());
         let successor = connected.peer.and_then(|peer| self.links.by_peer.get(&peer)).is_some_and(|link| *link != id);
         let text = why.text();
         if let Some(peer) = connected.peer.filter(|_| !successor) {

@@ -16,6 +16,9 @@
 //! holding  neighbours whose router is away while the kernel goes on
 //! width    the MTU of attachments                             framings   VXLAN between peers: who has it, and what the kernel carries
 //! uplinks  interfaces of this host that lead to networks
+//! whereabouts   which addresses are told, and tried
+//! direct   paths to peers without links, and their keys (knocks)   places   who gets a link where not all can
+//! checks   at which addresses peers answer                      kept     paths whose links broke
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -26,16 +29,21 @@ mod admit;
 mod attach;
 pub mod border;
 mod carriers;
+mod checks;
 pub mod command;
+mod direct;
 mod expose;
 mod framings;
 mod holding;
 mod jobs;
 mod journal;
+mod kept;
+mod knocks;
 mod letters;
 mod links;
 mod neighbours;
 mod paths;
+mod places;
 mod ports;
 mod publish;
 pub mod rekey;
@@ -48,6 +56,7 @@ mod tests;
 mod uplinks;
 mod view;
 mod vteps;
+mod whereabouts;
 mod width;
 
 use crate::crypto::keys::public_key;
@@ -67,11 +76,13 @@ use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
 use command::{HOST_KEY, Uplink};
+use direct::Directs;
 use framings::Framings;
 use holding::Holding;
 use ipnet::IpNet;
 use jobs::Jobs;
 use journal::Journal;
+use kept::KeptPaths;
 use links::Links;
 use neighbours::Neighbourhood;
 use publish::Published;
@@ -83,6 +94,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use storing::Storing;
 use tell::Tell;
+pub use whereabouts::ReachConfig;
+use whereabouts::Whereabouts;
 use width::Width;
 
 /// What a router is made of.
@@ -109,6 +122,8 @@ pub struct NodeConfig {
     pub connection_limit: usize,
     /// MTU of attachments' interfaces.
     pub mtu: Mtu,
+    /// How others may reach us.
+    pub reach: ReachConfig,
     /// What carries frames where nothing is encrypted; none: the fastest that this machine has.
     pub framing: Option<Framing>,
     /// Where peers are that need no encryption, if they say the same of us.
@@ -143,6 +158,9 @@ pub struct Node {
     /// Something happened since `settle` last ran.
     unsettled: bool,
     links: Links,
+    directs: Directs,
+    kept: KeptPaths,
+    whereabouts: Whereabouts,
     dialer: Dialer,
     peers: Peers,
     claims: Claims,
@@ -184,6 +202,7 @@ impl Node {
             short,
             networks: Vec::new(),
             links: Vec::new(),
+            addresses: Vec::new(),
         };
         let mut state = std::mem::take(&mut config.state);
         let AddressConfig { ranges, default_subnet, init, reclaim } = config.addresses.clone();
@@ -199,6 +218,9 @@ impl Node {
             out: VecDeque::new(),
             unsettled: true,
             links: Links::default(),
+            directs: Directs::default(),
+            kept: KeptPaths::default(),
+            whereabouts: Whereabouts::default(),
             dialer: Dialer::new(rng.random()),
             peers: Peers::new(record),
             claims: Claims::new(ClaimSet::empty(me, config.uid)),
@@ -268,7 +290,10 @@ impl Node {
             Input::NetworkChanged => {
                 self.dialer.network_changed(self.now);
                 self.routes_changed();
+                self.hurry_directs();
+                self.hurry_kept();
             }
+            Input::Addresses(all) => self.own_addresses(&all),
             Input::Tick => {}
         }
     }
@@ -293,6 +318,8 @@ impl Node {
     fn settle(&mut self) {
         self.tend_framings();
         self.tend_links();
+        self.tend_kept();
+        self.tend_directs();
         self.dial_due();
         self.tell.topology.handle(self.now);
         self.tell.claims.handle(self.now);
@@ -315,6 +342,8 @@ impl Node {
     fn deadline(&mut self) -> Option<Instant> {
         let all = [
             self.links_deadline(),
+            self.directs.deadline(self.now),
+            self.kept.deadline(self.now),
             if self.stopping { None } else { self.dialer.deadline() },
             self.tell.topology.deadline(),
             self.tell.claims.deadline(),
@@ -342,6 +371,7 @@ impl Node {
         self.review_offloads();
         self.plane.expire(self.now);
         self.links.forget_refused(self.now);
+        self.forget_wishes();
     }
 
     fn log(&mut self, level: Level, line: String) {

@@ -10,6 +10,8 @@ use super::carriers::{self, Vxlan};
 use super::rekey::{Fresh, KeyStep, Rekey};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
+use crate::mesh::candidates::{Candidates, is_check};
+use crate::mesh::cost::Cost;
 use crate::mesh::probe::Probe;
 use crate::plane::Event;
 use crate::plane::fib::PathId;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Bytes that sealing adds to a probe's body.
-const PROBE_OVERHEAD: u16 = 32;
+pub(super) const PROBE_OVERHEAD: u16 = 32;
 const _: () = assert!(PROBE_OVERHEAD as usize == OUTER_LEN + TAG_LEN);
 /// After this long without a proof the log and the status say what to look at.
 pub(super) const SLOW_PROOF: Duration = Duration::from_secs(5);
@@ -51,11 +53,16 @@ pub(super) struct Tended {
     told_mtu: (u16, bool),
     /// Datagrams that were sealed when that was last looked at: more now, and data flows.
     pub sealed: u64,
+    /// Where the peer may be reached besides.
+    pub candidates: Candidates,
+    pub trouble_at: Instant,
+    /// What the mesh is told of its quality.
+    pub cost: Cost,
 }
 
 impl Tended {
     /// Tells the data plane what was found out of the MTU. Returns whether the mesh is to know it too.
-    fn tell_mtu(&mut self) -> bool {
+    pub fn tell_mtu(&mut self) -> bool {
         let found = (self.probe.mtu(), self.probe.is_settled());
         if found == std::mem::replace(&mut self.told_mtu, found) {
             return false;
@@ -74,12 +81,13 @@ impl Tended {
             return keys;
         }
         let vxlan = self.vxlan.as_ref().and_then(|vxlan| vxlan.deadline(now));
-        vxlan.into_iter().fold(keys.min(self.probe.deadline(now)), Instant::min)
+        let others = vxlan.into_iter().chain(self.candidates.deadline());
+        others.fold(keys.min(self.probe.deadline(now)), Instant::min)
     }
 }
 
 /// An index that no path of ours uses, and a seed.
-fn fresh(rng: &mut StdRng, used: &BTreeSet<u32>) -> Fresh {
+pub(super) fn fresh(rng: &mut StdRng, used: &BTreeSet<u32>) -> Fresh {
     let mut index: u32 = rng.random();
     while used.contains(&index) {
         index = rng.random();
@@ -113,13 +121,21 @@ impl Node {
             settled_mtu: 0,
             told_mtu: (0, false),
             sealed: 0,
+            candidates: Candidates::default(),
+            trouble_at: self.now,
+            cost: Cost::default(),
         });
+        self.tell_candidates(id);
         self.published.fib_changed = true;
     }
 
-    fn used_indexes(&self) -> BTreeSet<u32> {
+    pub(super) fn used_indexes(&self) -> BTreeSet<u32> {
         let paths = self.links.all.values().filter_map(|connected| connected.tended.as_ref());
-        paths.flat_map(|tended| tended.path.indexes()).collect()
+        paths
+            .flat_map(|tended| tended.path.indexes())
+            .chain(self.directs.indexes())
+            .chain(self.kept.indexes())
+            .collect()
     }
 
     /// A message about keys.
@@ -168,6 +184,7 @@ impl Node {
             Ok(steps) => self.key_steps(id, steps),
             Err(refusal) => return connected.link.refuse(refusal),
         }
+        self.send_checks(id);
         self.send_probes(id);
         self.judge_path(id);
         self.tend_carrier(id);
@@ -179,7 +196,7 @@ impl Node {
         tended.is_some_and(|tended| tended.rekey.due(tended.path.counter(), self.now))
     }
 
-    fn send_probes(&mut self, id: LinkId) {
+    pub(super) fn send_probes(&mut self, id: LinkId) {
         let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
         let Some(to) = tended.path.endpoint().filter(|_| tended.rekey.active() != 0) else { return };
         let sealed = tended.path.counter();
@@ -242,7 +259,12 @@ impl Node {
     /// The data plane has something to tell.
     pub(super) fn told_by_plane(&mut self, event: Event) {
         match event {
-            Event::Probe { path, from, body, size, at } => self.probed(path, from, (&body, size), at),
+            Event::Probe { path, from, body, size, at, epoch } => {
+                if !self.probed(path, from, (&body, size), at) {
+                    self.probed_without_link((path, epoch), from, (&body, size), at);
+                }
+            }
+            Event::Relayed { to } => self.relayed(to),
             Event::Beat { from, datagram, size, at } => self.beat(from, datagram, size, at),
             Event::Offload { network, mac, peer } => self.offload_offered(network, mac, peer),
             Event::Moved { network, mac } => self.offload_moved(network, mac),
@@ -250,16 +272,20 @@ impl Node {
         }
     }
 
-    /// The data plane opened a probe.
-    fn probed(&mut self, path: PathId, from: SocketAddr, (body, size): (&[u8], u16), at: Instant) {
+    /// The data plane opened a probe. False: it is of a path without a link.
+    fn probed(&mut self, path: PathId, from: SocketAddr, (body, size): (&[u8], u16), at: Instant) -> bool {
         let of_path = |tended: &Tended| tended.path.id() == path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
-        let Some((id, connected)) = found else { return };
-        let (id, nickname) = (*id, connected.nickname());
-        let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
-        let Ok(heard) = tended.probe.handle(body, size, at.min(self.now)) else { return };
+        let Some((id, connected)) = found else { return false };
+        let (id, nickname, leads) = (*id, connected.nickname(), connected.link.role() == Role::Dialer);
+        let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return true };
+        if is_check(body) {
+            self.checked(id, body, from);
+            return true;
+        }
+        let Ok(heard) = tended.probe.handle(body, size, at.min(self.now)) else { return true };
         let old = tended.path.endpoint();
-        if heard.newest && old != Some(from) {
+        if heard.newest && old != Some(from) && !(leads && tended.is_aside(from)) {
             tended.path.set_endpoint(from);
             tended.probe.address_changed(self.now);
             if let Some(vxlan) = tended.vxlan.as_mut().filter(|_| old.map(|old| old.ip()) != Some(from.ip())) {
@@ -268,16 +294,23 @@ impl Node {
             let line = format!("path to {peer}({nickname}) moved to {from}");
             self.log_about(from.ip(), line);
         }
+        if heard.newest {
+            self.weigh_path(id);
+        }
         self.send_probes(id);
         if heard.changed {
             self.judge_path(id);
         }
+        true
     }
 
     /// Addresses or routes of this machine changed, and so perhaps what the underlay takes.
     pub(super) fn routes_changed(&mut self) {
         for tended in self.links.all.values_mut().filter_map(|connected| connected.tended.as_mut()) {
             tended.probe.route_changed(self.now);
+            // From a new address the other side hears of it.
+            tended.probe.hurry(self.now);
+            tended.candidates.trouble(self.now);
             tended.vxlan.iter_mut().for_each(|vxlan| vxlan.route_changed(self.now));
         }
     }

@@ -14,7 +14,7 @@ use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
 use crate::plane::fib::{Fib, Floods, PathId};
 use crate::plane::path::Path;
-use crate::types::{Instant, NetId, PeerName, ShortId, Target, Uid};
+use crate::types::{Instant, NetId, PeerName, ShortId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,6 @@ const SPACING: Duration = Duration::from_millis(100);
 const RTT_SPACING: Duration = Duration::from_secs(10);
 /// More peers than that coming and going at once are told in one line.
 const MANY_LINES: usize = 8;
-/// Addresses of one peer that discovery dials.
-const ADDRESSES_OF_A_PEER: usize = 4;
 
 /// What was published, and what changed since.
 #[derive(Default)]
@@ -85,10 +83,14 @@ impl Node {
             tended.published_rtt_us = if tended.proven { round_rtt(tended.probe.quality().rtt_us) } else { 0 };
             let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
             let mtu = tended.settled_mtu;
-            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu });
+            let seen = tended.path.endpoint().filter(|_| established);
+            let cost = if established { tended.cost.told() } else { 0 };
+            links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu, seen, cost });
         }
+        self.kept.record(&mut links);
         let networks = self.attachments.open_networks();
-        if self.peers.update_me(|me| (me.links, me.networks) = (links, networks)) {
+        let addresses = self.whereabouts.told.clone();
+        if self.peers.update_me(|me| (me.links, me.networks, me.addresses) = (links, networks, addresses)) {
             // A new neighbour is to be told about everybody that it leads to, so this cannot wait for the next routes.
             self.published.linked = self.peers.linked();
             self.published.routes_changed = true;
@@ -131,6 +133,8 @@ impl Node {
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
             self.weigh_paths();
             self.forget_unreachable();
+            self.review_candidates();
+            self.review_directs();
             self.discover();
             self.refresh_neighbours(true);
         }
@@ -143,7 +147,7 @@ impl Node {
     fn publish_fib(&mut self) {
         self.published.epoch += 1;
         let routes = self.published.routes.clone();
-        let path_of = |peer: &PeerName| self.links.up(*peer)?.1.tended.as_ref().map(|tended| tended.path.clone());
+        let path_of = |peer: &PeerName| self.path_beside(*peer);
         let paths: Vec<Option<Arc<Path>>> = routes.neighbours().iter().map(path_of).collect();
         let mut fib = Fib { epoch: self.published.epoch, me: self.peers.me().short, ..Fib::empty() };
         for route in routes.reachable() {
@@ -157,6 +161,8 @@ impl Node {
             fib.paths.insert(tended.path.id(), tended.path.clone());
             fib.by_index.extend(tended.path.indexes().into_iter().map(|index| (index, tended.path.clone())));
         }
+        self.fill_kept(&mut fib);
+        self.fill_directs(&mut fib);
         self.framings.fill(&mut fib);
         self.fill_vxlan_sources(&mut fib);
         self.attachments.fill(&mut fib);
@@ -195,31 +201,5 @@ impl Node {
 
     fn went_line(&self, peer: PeerName) -> Option<String> {
         self.links.up(peer).is_none().then(|| format!("{} is not reachable any more", self.named(peer)))
-    }
-
-    /// Tells the dialer where the mesh says that peers are.
-    fn discover(&mut self) {
-        if !self.config.discovery || self.stopping {
-            return;
-        }
-        let mut found: BTreeMap<Target, PeerName> = BTreeMap::new();
-        let mut per_peer: BTreeMap<PeerName, usize> = BTreeMap::new();
-        // Beyond the limit of links there is no use in knowing more places.
-        if self.links.by_peer.len() < self.config.connection_limit {
-            for (name, record) in self.peers.iter().filter(|(name, _)| self.published.linked.contains(*name)) {
-                let may_dial = |link: &&LinkRecord| {
-                    link.peer != self.me && link.address.port() != 0 && !link.address.ip().is_unspecified()
-                };
-                for link in record.links.iter().filter(|_| name != self.me).filter(may_dial) {
-                    let count = per_peer.entry(link.peer).or_default();
-                    if *count < ADDRESSES_OF_A_PEER
-                        && found.insert(Target::from_addr(link.address), link.peer).is_none()
-                    {
-                        *count += 1;
-                    }
-                }
-            }
-        }
-        self.dialer.discover(&found, self.now);
     }
 }

@@ -148,6 +148,10 @@ pub enum ConnectionState {
     Established,
     /// The link stands, the path is not proven yet.
     Pending,
+    /// There is no link; traffic flows on a path without one.
+    Direct,
+    /// There is no path; traffic is handed on by the peer `via`.
+    Relayed,
     /// It was up and will be tried again.
     Retrying,
     /// It never came up, or was refused; `info` says why.
@@ -175,6 +179,9 @@ pub struct Connection {
     pub encrypted: bool,
     /// The datagram path, once it is proven.
     pub path: Option<PathStatus>,
+    /// Who hands on what is relayed.
+    #[serde(default)]
+    pub via: Option<(PeerName, Nickname)>,
 }
 
 /// The quality of a path.
@@ -192,6 +199,9 @@ pub struct PathStatus {
     pub endpoint: SocketAddr,
     /// Round-trip time, smoothed, microseconds.
     pub rtt_us: u64,
+    /// Smoothed difference of successive round trips, microseconds.
+    #[serde(default)]
+    pub jitter_us: u64,
     /// Probes lost of the last 64, per cent.
     pub loss_percent: f32,
     /// Largest datagram that came through whole, bytes of IP payload without the UDP header; 0 while unknown.
@@ -238,6 +248,9 @@ pub struct PeerLink {
     pub established: bool,
     /// Round-trip time, microseconds; 0 while unknown.
     pub rtt_us: u32,
+    /// What the way by it costs, microseconds; see `mesh::cost`.
+    #[serde(default)]
+    pub cost: u32,
     /// Largest datagram that gets through, bytes of UDP payload; 0 while unknown.
     #[serde(default)]
     pub mtu: u16,

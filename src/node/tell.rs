@@ -117,7 +117,7 @@ impl Node {
     }
 
     /// A warning that the mesh may cause again and again.
-    fn log_once(&mut self, line: String) {
+    pub(super) fn log_once(&mut self, line: String) {
         if self.published.warned.len() < 64 && self.published.warned.insert(line.clone()) {
             self.log(Level::Warn, line);
         }

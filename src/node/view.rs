@@ -1,9 +1,10 @@
 //! The one view of the router, made when somebody asks: what the tables say, in the words of `status`.
 //!
-//! Connections are the links that stand, the targets that are not linked (each with why and when it is tried again), and
-//! strangers that were refused within the last minute.
+//! Connections are the links that stand, the peers without a link that frames go to, the targets that are not linked (each
+//! with why and when it is tried again), and strangers that were refused within the last minute.
 
 use super::Node;
+use super::direct::REMEMBER_WISH;
 use super::links::Connected;
 use super::paths::{SLOW_PROOF, no_proof};
 use super::status::{
@@ -11,10 +12,13 @@ use super::status::{
     Traffic,
 };
 use super::width::Narrowest;
+use crate::crypto::session::Role;
 use crate::mesh::dialer::{Attempt, Entry};
 use crate::mesh::peers::Record;
+use crate::mesh::probe::Probe;
 use crate::plane::macs::Place;
-use crate::types::{Instant, NetId, Network, Nickname, PeerName, Target};
+use crate::plane::path::Path;
+use crate::types::{Framing, Instant, NetId, Network, Nickname, PeerName, Target};
 use std::collections::{BTreeMap, BTreeSet};
 
 impl Node {
@@ -67,6 +71,7 @@ impl Node {
     fn connections(&self) -> Vec<Connection> {
         let mut all: Vec<Connection> =
             self.links.neighbours().map(|(peer, connected)| self.standing(peer, connected)).collect();
+        all.extend(self.without_links());
         all.extend(self.dialer.entries().filter_map(|(target, entry)| self.attempt(target, entry)));
         all.extend(self.links.refused.values().map(|refused| Connection {
             address: refused.remote.to_string(),
@@ -77,6 +82,7 @@ impl Node {
             retry_in: None,
             encrypted: false,
             path: None,
+            via: None,
         }));
         all.sort_by_key(|connection| connection.state);
         all
@@ -86,18 +92,13 @@ impl Node {
         let tended = connected.tended.as_ref();
         let proven = tended.is_some_and(|tended| tended.proven);
         let path = tended.filter(|_| proven).and_then(|tended| {
-            let quality = tended.probe.quality();
+            let path = self.measured((&tended.path, &tended.probe), tended.rekey.active(), tended.since)?;
+            let both = connected.link.theirs().map(|theirs| (connected.link.ours(), theirs));
             Some(PathStatus {
                 framing: tended.framing(),
                 framing_for: (self.now - tended.framing_since()).as_secs(),
-                why_not_better: self
-                    .why_not_better(tended, connected.link.theirs().map(|theirs| (connected.link.ours(), theirs))),
-                endpoint: tended.path.endpoint()?,
-                rtt_us: u64::from(quality.rtt_us),
-                loss_percent: quality.loss_out.max(quality.loss_in),
-                mtu: tended.probe.mtu(),
-                epoch: tended.rekey.active(),
-                up_for: (self.now - tended.since).as_secs(),
+                why_not_better: self.why_not_better(tended, both),
+                ..path
             })
         });
         let waits_long = tended.filter(|tended| !proven && self.now - tended.since >= SLOW_PROOF);
@@ -110,22 +111,98 @@ impl Node {
             retry_in: None,
             encrypted: tended.map_or(self.config.psk.is_some(), |tended| tended.path.is_sealed()),
             path,
+            via: None,
         }
     }
 
+    /// What is known of a path.
+    fn measured(&self, (path, probe): (&Path, &Probe), epoch: u16, since: Instant) -> Option<PathStatus> {
+        let quality = probe.quality();
+        Some(PathStatus {
+            framing: Framing::Udp,
+            framing_for: (self.now - since).as_secs(),
+            why_not_better: String::new(),
+            endpoint: path.endpoint()?,
+            rtt_us: u64::from(quality.rtt_us),
+            jitter_us: u64::from(quality.jitter_us),
+            loss_percent: quality.loss_out.max(quality.loss_in),
+            mtu: probe.mtu(),
+            epoch,
+            up_for: (self.now - since).as_secs(),
+        })
+    }
+
+    /// Peers that frames were sent to lately though there is no link: by a path of their own, or by way of another peer.
+    fn without_links(&self) -> Vec<Connection> {
+        let direct = self.directs.paths.iter().filter(|(_, direct)| direct.proven);
+        let directs = direct.map(|(peer, direct)| Connection {
+            address: direct.path.endpoint().map_or_else(|| "-".to_string(), |endpoint| endpoint.to_string()),
+            outbound: direct.role == Role::Dialer,
+            state: ConnectionState::Direct,
+            peer: Some((*peer, self.nickname_of(*peer))),
+            info: if direct.ready { String::new() } else { "at rest".to_string() },
+            retry_in: None,
+            encrypted: self.config.psk.is_some(),
+            path: self.measured((&direct.path, &direct.probe), direct.epoch, direct.since),
+            via: None,
+        });
+        let relayed = self.directs.wishes.iter().filter_map(|(peer, wish)| {
+            let via = self.published.routes.next_hop(*peer).filter(|via| via != peer)?;
+            let is_direct = self.directs.paths.get(peer).is_some_and(|direct| direct.proven);
+            let waits = wish.not_before > self.now && !wish.why.is_empty();
+            (!is_direct && self.now - wish.relayed_at < REMEMBER_WISH).then(|| Connection {
+                address: "-".to_string(),
+                outbound: true,
+                state: ConnectionState::Relayed,
+                peer: Some((*peer, self.nickname_of(*peer))),
+                info: wish.why.clone(),
+                retry_in: waits.then(|| self.seconds_until(wish.not_before)),
+                encrypted: self.config.psk.is_some(),
+                path: None,
+                via: Some((via, self.nickname_of(via))),
+            })
+        });
+        let unlinked = self.kept.0.iter().filter(|(peer, _)| self.links.up(**peer).is_none());
+        let kept = unlinked.map(|(peer, kept)| Connection {
+            address: kept.address.to_string(),
+            outbound: kept.outbound,
+            state: ConnectionState::Direct,
+            peer: Some((*peer, kept.nickname.clone())),
+            info: "its link broke".to_string(),
+            retry_in: None,
+            encrypted: self.config.psk.is_some(),
+            path: self.measured((&kept.tended.path, &kept.tended.probe), kept.tended.rekey.active(), kept.tended.since),
+            via: None,
+        });
+        directs.chain(kept).chain(relayed).collect()
+    }
+
+    fn seconds_until(&self, at: Instant) -> u64 {
+        u64::try_from((at - self.now).as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
+    }
+
     fn attempt(&self, target: &Target, entry: &Entry) -> Option<Connection> {
-        let seconds = |at: Instant| u64::try_from((at - self.now).as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
         let failed = if entry.was_linked { ConnectionState::Retrying } else { ConnectionState::Failed };
         let (state, info, retry_in) = match entry.attempt {
             Attempt::Idle | Attempt::Asleep(_) => return None,
             Attempt::Dialling(_) => (ConnectionState::Connecting, entry.why.clone(), None),
             Attempt::Waiting(_) if entry.why.is_empty() => (ConnectionState::Connecting, String::new(), None),
-            Attempt::Waiting(at) => (failed, entry.why.clone(), Some(seconds(at))),
+            Attempt::Waiting(at) => (failed, entry.why.clone(), Some(self.seconds_until(at))),
             Attempt::Never => (ConnectionState::Failed, format!("{}, retry: never", entry.why), None),
         };
         let peer = entry.peer.map(|peer| (peer, self.nickname_of(peer)));
         let address = target.to_string();
-        Some(Connection { address, outbound: true, state, peer, info, retry_in, encrypted: false, path: None })
+        Some(Connection {
+            address,
+            outbound: true,
+            state,
+            peer,
+            info,
+            retry_in,
+            encrypted: false,
+            path: None,
+            via: None,
+        })
     }
 
     fn nickname_of(&self, peer: PeerName) -> Nickname {
@@ -141,6 +218,7 @@ impl Node {
             address: link.address,
             established: link.established,
             rtt_us: link.rtt_us,
+            cost: link.cost,
             mtu: link.mtu,
         };
         Peer {

@@ -25,6 +25,7 @@ mod bucket;
 mod carry;
 pub mod counters;
 mod decap;
+mod demand;
 mod encap;
 pub mod fib;
 pub mod fragment;
@@ -56,6 +57,7 @@ use crate::wire::vxlan::VXLAN_LEN;
 use arc_swap::{ArcSwap, Guard};
 use counters::Counters;
 use decap::Recent;
+use demand::Demand;
 use encap::Back;
 use fib::{Fib, PathId, PortId};
 use local::Sending;
@@ -114,8 +116,13 @@ pub trait Sink {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// An authenticated probe (heartbeat) arrived on `path` from `from`: its body, at most 64 bytes kept, and the
-    /// size of the whole datagram in bytes (padding is cut, its size is what proves the path MTU).
-    Probe { path: PathId, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
+    /// size of the whole datagram in bytes (padding is cut, its size is what proves the path MTU). Sealed under `epoch`.
+    Probe { path: PathId, epoch: u16, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
+    /// Frames of ours for this peer go by way of another. Told a few times a second at most, while it is so.
+    Relayed {
+        /// Whom they are for.
+        to: ShortId,
+    },
     /// A beacon came on this port of `network`, or from a peer: what is behind its Ethernet header. Nobody knows yet who made it.
     Beacon { port: Option<PortId>, network: NetId, body: SmallVec<[u8; 64]>, at: Instant },
     /// A datagram of a path came by VXLAN under the VNI of peers from `from`, and nobody has opened it yet: see `wire::beat`. `size`:
@@ -152,6 +159,7 @@ pub struct Plane {
     counters: Counters,
     offers: Offers,
     next_fragment: AtomicU32,
+    demand: Demand,
 }
 
 impl Plane {
@@ -163,6 +171,7 @@ impl Plane {
             counters: Counters::default(),
             offers: Offers::default(),
             next_fragment: AtomicU32::new(0),
+            demand: Demand::default(),
         }
     }
 
@@ -393,15 +402,20 @@ impl<S: Sink> Way<'_, S> {
         }
         match verdict {
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Forward { to, path } => match self.send(path, &inner(to), load) {
-                Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
-                Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
-                Err(reason) => Err(reason),
-                Ok(()) => {
-                    self.offer(path, (network, to), frame.dst());
-                    Ok(())
+            Verdict::Forward { to, path } => {
+                if path.peer() != to && self.plane.demand.is_due(to, self.now) {
+                    self.out.event(Event::Relayed { to });
                 }
-            },
+                match self.send(path, &inner(to), load) {
+                    Err(Drop::TooBig) if self.tell_too_big(from, &frame, path)? => Err(Drop::TooBig),
+                    Err(Drop::TooBig) => self.send_pieces(path, &inner(to), load),
+                    Err(reason) => Err(reason),
+                    Ok(()) => {
+                        self.offer(path, (network, to), frame.dst());
+                        Ok(())
+                    }
+                }
+            }
             Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load, None) {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
@@ -442,7 +456,7 @@ impl<S: Sink> Way<'_, S> {
         if outer.kind == Kind::Probe {
             let body = body.get(..PROBE_KEPT).unwrap_or(body);
             let body = SmallVec::from_slice(body);
-            self.out.event(Event::Probe { path: came.id(), from, body, size, at: self.now });
+            self.out.event(Event::Probe { path: came.id(), epoch: outer.epoch, from, body, size, at: self.now });
             return Ok(());
         }
         let (inner, header) = Inner::parse(body).map_err(|_| Drop::Malformed)?;

@@ -30,7 +30,7 @@ use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The UDP payload that is taken to get through before one is proven: what every host takes over IPv4 (RFC 791), 576 bytes
@@ -74,7 +74,6 @@ struct Keys {
 
 #[derive(Clone)]
 struct State {
-    peer: ShortId,
     endpoint: Option<SocketAddr>,
     sealed: bool,
     ready: bool,
@@ -88,6 +87,10 @@ struct State {
 /// See the head of this file.
 pub struct Path {
     id: PathId,
+    /// Apart from the state: read for each frame that goes out.
+    peer: AtomicU16,
+    /// A frame came in on it since control last looked.
+    carried: AtomicBool,
     state: ArcSwap<State>,
     partials: Mutex<Reassembly>,
     /// What the kernel could carry is told of: beside the state, since it is asked for each frame.
@@ -100,7 +103,6 @@ impl Path {
     pub fn new(id: PathId, peer: ShortId) -> Path {
         let epochs = SmallVec::new();
         let state = State {
-            peer,
             endpoint: None,
             sealed: true,
             ready: false,
@@ -110,7 +112,14 @@ impl Path {
             active: None,
             epochs,
         };
-        Path { id, state: ArcSwap::from_pointee(state), partials: Mutex::default(), for_kernel: AtomicBool::new(false) }
+        Path {
+            id,
+            peer: AtomicU16::new(peer.0),
+            carried: AtomicBool::new(false),
+            state: ArcSwap::from_pointee(state),
+            partials: Mutex::default(),
+            for_kernel: AtomicBool::new(false),
+        }
     }
 
     fn change(&self, change: impl Fn(&mut State)) {
@@ -128,12 +137,17 @@ impl Path {
 
     /// The neighbour's number.
     pub fn peer(&self) -> ShortId {
-        self.state.load().peer
+        ShortId(self.peer.load(Ordering::Relaxed))
     }
 
     /// The neighbour took another number.
     pub fn set_peer(&self, peer: ShortId) {
-        self.change(|state| state.peer = peer);
+        self.peer.store(peer.0, Ordering::Relaxed);
+    }
+
+    /// Whether a frame came in since this was last asked.
+    pub fn take_carried(&self) -> bool {
+        self.carried.swap(false, Ordering::Relaxed)
     }
 
     /// From now on datagrams of this epoch are opened. An epoch of the same number is replaced; of more than four the oldest
@@ -189,6 +203,15 @@ impl Path {
     /// Datagrams written so far in the active epoch.
     pub fn counter(&self) -> u64 {
         self.state.load().active.as_ref().map_or(0, |keys| keys.sealed.load(Ordering::Relaxed))
+    }
+
+    /// What came of what the neighbour sealed in the active epoch: (epoch, sent, came), as `crypto::replay` counts it. Nothing in
+    /// clear, where frames are not told from what is lost.
+    pub fn arrivals(&self) -> Option<(u16, u64, u64)> {
+        let state = self.state.load();
+        let keys = state.active.as_ref().filter(|_| state.sealed)?;
+        let (sent, came) = keys.window().tally();
+        Some((keys.number, sent, came))
     }
 
     /// Where datagrams go, and whence those in clear must come.
@@ -275,7 +298,7 @@ impl Path {
     pub fn writer(&self) -> Result<Writer, Drop> {
         let state = self.state.load();
         match (state.endpoint, &state.active, state.ready) {
-            (Some(to), Some(_), true) => Ok(Writer { state, to }),
+            (Some(to), Some(_), true) => Ok(Writer { state, to, peer: self.peer() }),
             _ => Err(Drop::NotReady),
         }
     }
@@ -295,7 +318,9 @@ impl Path {
         let (header, body) = datagram.split_at_mut_checked(OUTER_LEN).ok_or(Drop::Malformed)?;
         if outer.kind == Kind::Plain {
             // No replay window: what anybody may write must not move it.
-            return state.check_plain(from).map(|()| body);
+            state.check_plain(from)?;
+            self.carries();
+            return Ok(body);
         }
         if !keys.window().may_accept(outer.counter) {
             return Err(Drop::Replayed);
@@ -304,7 +329,18 @@ impl Path {
         if !keys.window().accept(outer.counter) {
             return Err(Drop::Replayed);
         }
+        if outer.kind == Kind::Sealed {
+            self.carries();
+        }
         body.get_mut(..length).ok_or(Drop::Malformed)
+    }
+
+    /// Read first: threads that only write take the line from each other.
+    #[inline]
+    fn carries(&self) {
+        if !self.carried.load(Ordering::Relaxed) {
+            self.carried.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Takes a piece of a frame; calls `done` with the frame when this was the last that lacked. Returns how many partial
@@ -334,6 +370,7 @@ impl Path {
 pub struct Writer {
     state: Guard<Arc<State>>,
     to: SocketAddr,
+    peer: ShortId,
 }
 
 impl Writer {
@@ -352,7 +389,7 @@ impl Writer {
     #[inline]
     pub(super) fn vxlan(&self, inner: &Inner, me: ShortId) -> Option<End> {
         let Carrier::Vxlan(end) = self.state.carrier else { return None };
-        let own = inner.origin == me && inner.destination == self.state.peer && inner.fragment.is_none();
+        let own = inner.origin == me && inner.destination == self.peer && inner.fragment.is_none();
         (own && inner.destination != ShortId::FLOOD).then_some(end)
     }
 
@@ -454,7 +491,7 @@ impl fmt::Debug for Path {
         let state = self.state.load();
         f.debug_struct("Path")
             .field("id", &self.id)
-            .field("peer", &state.peer)
+            .field("peer", &self.peer())
             .field("endpoint", &state.endpoint)
             .finish()
     }

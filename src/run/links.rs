@@ -35,6 +35,9 @@ const ACCEPT_EVERY: Duration = Duration::from_millis(50);
 const OPEN_MAX: usize = 4096;
 /// Resolving and connecting together.
 const DIAL_TIME: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried, and how long one may be silent before the next is tried beside it (RFC 8305).
+const ADDRESSES_MAX: usize = 8;
+const STAGGER: Duration = Duration::from_millis(250);
 /// Bytes that may wait for a link's other side; one that reads less is closed.
 const WAITING_MAX: usize = 16 << 20;
 /// Flushing and the other side's end of a closed link.
@@ -184,13 +187,22 @@ async fn connect(target: &Target, default_port: u16) -> Result<(TcpStream, Socke
             .collect(),
     };
     let mut last = format!("{}: no address", target.host);
-    for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok((stream, crate::io::udp::plain(address))),
-            Err(why) => last = reason(&why),
+    let mut tries = tokio::task::JoinSet::new();
+    let mut waiting = addresses.into_iter().take(ADDRESSES_MAX);
+    loop {
+        if let Some(address) = waiting.next() {
+            tries.spawn(async move { (address, TcpStream::connect(address).await) });
+        }
+        // An address that is silent must not keep the others from being tried.
+        let ended =
+            if waiting.len() > 0 { timeout(STAGGER, tries.join_next()).await } else { Ok(tries.join_next().await) };
+        match ended {
+            Ok(Some(Ok((address, Ok(stream))))) => return Ok((stream, crate::io::udp::plain(address))),
+            Ok(Some(Ok((_, Err(why))))) => last = reason(&why),
+            Ok(None) if waiting.len() == 0 => return Err(last),
+            Ok(Some(Err(_)) | None) | Err(_) => {}
         }
     }
-    Err(last)
 }
 
 /// An I/O error without its number.

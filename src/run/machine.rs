@@ -22,6 +22,12 @@ pub async fn change(mut host: Host, mut ops: UnboundedReceiver<(HostId, HostOp)>
     }
 }
 
+/// The addresses of this machine, to be told at the start too. None where the kernel does not say.
+pub fn own_addresses() -> Happening {
+    let all = crate::io::own::addresses().inspect_err(|why| tracing::warn!("addresses of this machine: {why}"));
+    Happening::Addresses(all.unwrap_or_default())
+}
+
 /// Tells what happens until the host has ended.
 pub async fn notice(
     mut events: UnboundedReceiver<HostEvent>,
@@ -61,7 +67,12 @@ pub async fn notice(
             HostEvent::RouteMtu { port, mtu } => Happening::RouteMtu(port, mtu),
             HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),
-            HostEvent::NetworkChanged => Happening::NetworkChanged,
+            HostEvent::NetworkChanged => {
+                if happenings.send(own_addresses()).await.is_err() {
+                    return;
+                }
+                Happening::NetworkChanged
+            }
         };
         if happenings.send(happening).await.is_err() {
             return;

@@ -26,7 +26,7 @@ use crate::node::border::{DialId, HostAnswer, HostId, LinkId, UplinkState};
 use crate::plane::Event;
 use crate::plane::fib::PortId;
 use crate::types::NetId;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use tokio::net::TcpStream;
 
 /// What the tasks around control tell it; the owned form of `node::border::Input`.
@@ -59,6 +59,8 @@ pub enum Happening {
     CaptureGone(PortId),
     /// Addresses or routes of this machine changed.
     NetworkChanged,
+    /// The addresses that this machine has now, by interface.
+    Addresses(Vec<(String, IpAddr)>),
     /// A heartbeat came by the kernel's VXLAN.
     Event(Event),
     /// A VXLAN device of the kernel is gone, or was changed.

@@ -5,9 +5,11 @@
 //! as a 24-bit network id. Attachment: a namespace's interface on a network. VTEP: a tunnel end that is not rnet.
 
 mod address;
+mod elsewhere;
 mod framing;
 mod instant;
 mod interface;
+mod interface_filter;
 mod mac;
 mod mtu;
 mod network;
@@ -19,9 +21,11 @@ mod target;
 mod vtep;
 
 pub use address::{AddressRequest, HostAddress, parse_requests};
+pub use elsewhere::objection;
 pub use framing::{Engine, Framing};
 pub use instant::Instant;
 pub use interface::InterfaceName;
+pub use interface_filter::InterfaceFilter;
 pub use mac::Mac;
 pub use mtu::Mtu;
 pub use network::{NetId, Network, VNI_OF_PEERS};

@@ -74,6 +74,8 @@ pub enum Message {
 pub enum Service {
     /// Who may hand out which address (`ipam`).
     Addresses,
+    /// Keys of a path between peers that have no link (`node::direct`).
+    Paths,
 }
 
 /// A message for certain peers. Whoever hands it on splits the list of receivers by next hop, so each gets it at most once

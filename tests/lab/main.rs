@@ -35,10 +35,12 @@ mod inside;
 mod integrity;
 mod isolation;
 mod kernel;
+mod lan;
 mod launch;
 mod leftovers;
 mod limits;
 mod neighbours;
+mod reach;
 mod refusals;
 mod room;
 mod scenario;
@@ -101,6 +103,7 @@ fn main() -> ExitCode {
         widths::facts(),
         integrity::facts(),
         datapath::facts(),
+        reach::facts(),
         trouble::facts(),
         leftovers::facts(),
         demo::facts(),

@@ -175,7 +175,7 @@ pub struct Host {
     /// The holder of its namespaces, as this process sees it.
     pid: u32,
     /// The same, as the room sees it.
-    inside: u32,
+    pub inside: u32,
     dir: PathBuf,
     addresses: RefCell<Vec<(String, String)>>,
 }

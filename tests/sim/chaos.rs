@@ -4,6 +4,7 @@
 use super::machine::Options;
 use super::world::{H, KEPT, Keep, World, millis, secs};
 use rand::RngExt;
+use rnet::node::status::ConnectionState;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ fn assert_all_is_well(world: &mut World) {
         let expected: BTreeMap<H, usize> = could.map(|h| (*h, 1)).collect();
         assert_eq!(world.flood(*from, NET), expected, "seed {seed}: broadcast of {from:?}");
     }
-    let links = |h: &H| world.status(*h).connections.iter().filter(|c| c.path.is_some()).count();
+    let links = |h: &H| world.status(*h).connections.iter().filter(|c| c.state == ConnectionState::Established).count();
     let links: usize = hosts.iter().map(links).sum();
     let sockets = world.connections.values().filter(|connection| connection.is_open()).count();
     assert_eq!(links, 2 * sockets, "seed {seed}: no connection is left over");

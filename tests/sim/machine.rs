@@ -85,8 +85,14 @@ pub struct Host {
     pub line_mtu: usize,
     /// Behind a translator with this address, which maps its datagrams to this port and lets in only answers.
     pub nat: Option<SocketAddr>,
-    /// Whom it sent datagrams to through the translator.
-    pub contacted: BTreeSet<SocketAddr>,
+    /// The translator takes another port for each destination.
+    pub nat_random: bool,
+    /// How long it remembers.
+    pub nat_life: Duration,
+    /// Whom it sent datagrams to through the translator, and when it last did or was answered.
+    pub contacted: BTreeMap<SocketAddr, Instant>,
+    /// Besides `ip`, told to the router.
+    pub more_ips: Vec<IpAddr>,
     pub key: StaticKey,
     pub uid: Uid,
     pub options: Options,
@@ -116,6 +122,11 @@ pub struct Host {
 impl Host {
     pub fn port(&self, net: NetId) -> Option<PortId> {
         self.ports.iter().find(|(_, id)| **id == net).map(|(port, _)| *port)
+    }
+
+    /// As its kernel lists them.
+    pub fn addresses(&self) -> Vec<(String, IpAddr)> {
+        std::iter::once(self.ip).chain(self.more_ips.iter().copied()).map(|ip| ("eth0".to_string(), ip)).collect()
     }
 
     pub fn nic(&self, net: NetId) -> Option<&Nic> {

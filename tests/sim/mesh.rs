@@ -225,10 +225,11 @@ fn moved_host_is_found_at_its_new_address() {
     world.launch(b, &[a]);
     attach_all(&mut world, &[a, b]);
     assert!(world.run_until(secs(3), |world| world.ping(a, b, NET)).is_some());
-    world.hosts[b.0].ip = "198.51.100.9".parse().unwrap();
-    world.feed(b, rnet::node::border::Input::NetworkChanged);
-    let back = world.run_until(secs(10), |world| world.ping(a, b, NET));
+    let dialled = world.next_connection;
+    world.move_to(b, "198.51.100.9".parse().unwrap());
+    let back = world.run_until(secs(1), |world| world.ping(a, b, NET));
     assert!(back.is_some(), "pings flow again");
+    assert_eq!(world.next_connection, dialled, "without another link");
     assert!(world.run_until(secs(30), |world| world.are_neighbours(a, b)).is_some());
 }
 

@@ -10,6 +10,7 @@ use rand::RngExt;
 use rnet::node::border::{DialId, Input, LinkId};
 use rnet::types::{Instant, Target};
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -93,7 +94,8 @@ impl World {
     }
 
     pub fn host_at(&self, ip: IpAddr) -> Option<H> {
-        let is = |host: &Host| host.ip == ip || host.nat.is_some_and(|nat| nat.ip() == ip);
+        let is =
+            |host: &Host| host.ip == ip || host.more_ips.contains(&ip) || host.nat.is_some_and(|nat| nat.ip() == ip);
         self.hosts.iter().position(is).map(H)
     }
 
@@ -289,19 +291,20 @@ impl World {
 
     /// From this UDP port of `h`.
     pub fn send_datagram(&mut self, h: H, port: u16, to: SocketAddr, bytes: Vec<u8>) {
-        let from = self.hosts[h.0].nat.unwrap_or_else(|| self.outside(h, port));
-        self.hosts[h.0].contacted.insert(to);
+        let from = self.mapped(h, to).unwrap_or_else(|| self.outside(h, port));
+        self.hosts[h.0].contacted.insert(to, self.now);
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
         let lines = [self.host_at(to.ip()), Some(h)].into_iter().flatten().map(|h| self.hosts[h.0].line_mtu);
         let widest = lines.min().unwrap_or(usize::MAX).min(self.weather.mtu);
-        if bytes.len() + 28 > widest || self.rng.random_bool(self.weather.lost) {
+        if bytes.len() + 28 > widest || self.rng.random_bool(self.weather.lost) || self.is_lost(h, to) {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.doubled));
         for _ in 0..copies {
             let late = self.weather.jitter.mul_f64(self.rng.random::<f64>());
-            let latency = self.latency(from.ip(), to.ip()) + late;
+            let slow = self.host_at(to.ip()).and_then(|there| self.slow.get(&pair(h, there)).copied());
+            let latency = self.latency(from.ip(), to.ip()) + late + slow.unwrap_or_default();
             self.after(latency, Event::Datagram { from, to, bytes: bytes.clone() });
         }
     }
@@ -310,14 +313,17 @@ impl World {
         let Some(h) = self.host_at(to.ip()) else { return };
         let host = &self.hosts[h.0];
         let by_vxlan = host.nat.is_none() && Some(to.port()) == host.vxlan;
-        let is_open = to.port() == PORT || by_vxlan;
-        let is_let_in = host.nat.map_or(is_open, |nat| nat == to && host.contacted.contains(&from));
+        let remembered = host.contacted.get(&from).is_some_and(|at| self.now - *at < host.nat_life);
+        let is_let_in = match self.mapped(h, from) {
+            None => to.port() == PORT || by_vxlan,
+            Some(nat) => nat == to && remembered,
+        };
         if by_vxlan && bytes.len() > self.vxlan_widest {
             return;
         }
         let filtered = if by_vxlan { &self.no_vxlan } else { &self.no_udp };
         let is_filtered = self.host_at(from.ip()).is_some_and(|from| filtered.contains(&pair(from, h)));
-        if !self.passes(from.ip(), to.ip()) || !is_let_in || is_filtered {
+        if !self.passes(from.ip(), to.ip()) || !is_let_in || is_filtered || self.dead_ips.contains(&to.ip()) {
             return;
         }
         if let Some(wiretap) = &mut self.wiretap {
@@ -331,6 +337,56 @@ impl World {
             plane.from_net(from, &mut bytes, self.now, &mut outcome);
         }
         self.carry_out(h, outcome);
+    }
+
+    /// What a translator makes of the address of `h` in datagrams to `to`.
+    fn mapped(&self, h: H, to: SocketAddr) -> Option<SocketAddr> {
+        let host = &self.hosts[h.0];
+        let nat = host.nat?;
+        let mut port = nat.port();
+        if host.nat_random {
+            let mut hash = DefaultHasher::new();
+            (to, port).hash(&mut hash);
+            port = 20_000 + u16::try_from(hash.finish() % 40_000).unwrap();
+        }
+        Some(SocketAddr::new(nat.ip(), port))
+    }
+
+    fn is_lost(&mut self, h: H, to: SocketAddr) -> bool {
+        let share = self.host_at(to.ip()).and_then(|there| self.lossy.get(&pair(h, there)).copied());
+        share.is_some_and(|share| self.rng.random_bool(share))
+    }
+
+    /// The translator of `h` forgets all it knew and takes another address: connections through it hang, and `reset`s them
+    /// inside when it says so.
+    pub fn rebind(&mut self, h: H, nat: SocketAddr, reset: bool) {
+        self.hosts[h.0].nat = Some(nat);
+        self.hosts[h.0].contacted.clear();
+        self.hang(h, reset);
+    }
+
+    /// `h` has another address: its connections hang.
+    pub fn move_to(&mut self, h: H, ip: IpAddr) {
+        self.hosts[h.0].ip = ip;
+        let all = self.hosts[h.0].addresses();
+        self.feed(h, Input::Addresses(all));
+        self.feed(h, Input::NetworkChanged);
+    }
+
+    fn hang(&mut self, h: H, reset: bool) {
+        let life = self.hosts[h.0].life;
+        let mut links = Vec::new();
+        for Connection(ends) in self.connections.values_mut() {
+            if let Some(end) = ends.iter().position(|end| end.h == h && end.life == life && end.open) {
+                // Packets of neither end arrive any more.
+                ends[end].ip = IpAddr::from([0, 0, 0, 0]);
+                links.push(ends[end].link);
+                ends[end].open &= !reset;
+            }
+        }
+        for link in links.into_iter().filter(|_| reset) {
+            self.feed(h, Input::LinkDown { link, why: "connection reset".into() });
+        }
     }
 
     /// Nothing passes between the two any more.

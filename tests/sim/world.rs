@@ -9,7 +9,7 @@ use rnet::crypto::keys::{generate_key, public_key};
 use rnet::node::border::{DialId, HostAnswer, HostId, Input, Level, Output, RequestId, State};
 use rnet::node::command::{Attach, Command, Place, Reply};
 use rnet::node::status::{ConnectionState, DatapathStatus, Status};
-use rnet::node::{AddressConfig, Node, NodeConfig, STATE_VERSION};
+use rnet::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use rnet::plane::fib::PortId;
 use rnet::plane::{Event as PlaneEvent, Limits, Plane};
 use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
@@ -111,6 +111,11 @@ pub struct World {
     pub walls: BTreeSet<(H, H)>,
     /// Between these a firewall lets TCP pass and UDP not.
     pub no_udp: BTreeSet<(H, H)>,
+    /// Addresses that nothing gets to any more.
+    pub dead_ips: BTreeSet<IpAddr>,
+    /// Shares of datagrams lost between two hosts, and what is added to their way.
+    pub lossy: BTreeMap<(H, H), f64>,
+    pub slow: BTreeMap<(H, H), Duration>,
     /// Between these it lets all pass but VXLAN.
     pub no_vxlan: BTreeSet<(H, H)>,
     /// Bytes of UDP payload that VXLAN may have at most.
@@ -145,6 +150,9 @@ impl World {
             weather: Weather::default(),
             walls: BTreeSet::new(),
             no_udp: BTreeSet::new(),
+            dead_ips: BTreeSet::new(),
+            lossy: BTreeMap::new(),
+            slow: BTreeMap::new(),
             no_vxlan: BTreeSet::new(),
             vxlan_widest: usize::MAX,
             connections: BTreeMap::new(),
@@ -177,7 +185,10 @@ impl World {
             ip,
             line_mtu: usize::MAX,
             nat: None,
-            contacted: BTreeSet::new(),
+            nat_random: false,
+            nat_life: Duration::MAX,
+            contacted: BTreeMap::new(),
+            more_ips: Vec::new(),
             key: generate_key(self.rng.random()),
             uid: Uid(self.rng.random()),
             options,
@@ -226,6 +237,7 @@ impl World {
             allow: options.allow,
             connection_limit: options.limit,
             mtu: options.mtu,
+            reach: ReachConfig::default(),
             framing: options.framing,
             trusted_subnets: options.trusted,
             datapath: DatapathStatus::default(),
@@ -239,7 +251,9 @@ impl World {
             state,
             version: "sim".into(),
         };
-        let node = Node::new(config, plane.clone(), now);
+        let mut node = Node::new(config, plane.clone(), now);
+        node.handle(Input::Addresses(self.hosts[h.0].addresses()), now);
+        let host = &mut self.hosts[h.0];
         host.process = Some(Process {
             node,
             plane,
@@ -387,6 +401,11 @@ impl World {
         let sent = asked.iter().filter(|(at, _)| (from..to).contains(at));
         let answered = sent.clone().filter(|(_, id)| self.hosts[h.0].answered.contains_key(id));
         (sent.count(), answered.count())
+    }
+
+    /// The same up to now, without what is still under way.
+    pub fn answered_since(&self, flow: usize, from: Instant) -> (usize, usize) {
+        self.answered(flow, from, Instant::from_nanos(self.now.nanos().saturating_sub(100_000_000)))
     }
 
     // ---- what a story asks

@@ -51,6 +51,7 @@ mod tests {
             why_not_better: why.into(),
             endpoint: "192.0.2.1:6783".parse().unwrap(),
             rtt_us: 0,
+            jitter_us: 31,
             loss_percent: 0.0,
             mtu: 0,
             epoch: 1,

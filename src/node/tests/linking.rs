@@ -209,7 +209,8 @@ fn a_link_that_fell_silent_is_dead_after_five_seconds() {
     world.seconds(4);
     assert_eq!(world.established(0), 1, "the path goes on");
     world.seconds(3);
-    assert_eq!(world.status(0).connections[0].state, ConnectionState::Retrying);
+    assert_eq!(world.connections(0, ConnectionState::Retrying).len(), 1);
+    assert_eq!(world.connections(0, ConnectionState::Direct)[0].info, "its link broke");
     world.no_tcp.clear();
     world.seconds(4);
     assert_eq!((world.established(0), world.established(1)), (1, 1));

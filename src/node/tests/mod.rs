@@ -18,7 +18,7 @@ mod vteps;
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
 use super::command::{Attach, Command, Place, Reply};
 use super::status::{Connection, ConnectionState, DatapathStatus, Status};
-use super::{AddressConfig, Node, NodeConfig};
+use super::{AddressConfig, Node, NodeConfig, ReachConfig};
 use crate::crypto::keys::generate_key;
 use crate::ipam::Init;
 use crate::plane::fib::PortId;
@@ -97,6 +97,7 @@ fn config(n: u8) -> NodeConfig {
         allow: None,
         connection_limit: 200,
         mtu: Mtu::Fixed(1400),
+        reach: ReachConfig::default(),
         framing: None,
         trusted_subnets: Vec::new(),
         datapath: DatapathStatus::default(),

@@ -89,7 +89,7 @@ fn unknown_kinds_and_variants_are_refused() {
     assert_eq!(Message::decode(&[10, 1]), Err(Malformed::Kind));
     assert_eq!(Message::decode(&[2, 16]), Err(Malformed::Field), "a refusal that does not exist");
     assert_eq!(Message::decode(&[5, 2, 0]), Err(Malformed::Field), "a channel that does not exist");
-    assert_eq!(Message::decode(&[9, 1, 0]), Err(Malformed::Field), "a service that does not exist");
+    assert_eq!(Message::decode(&[9, 2, 0]), Err(Malformed::Field), "a service that does not exist");
 }
 
 #[test]

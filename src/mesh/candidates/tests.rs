@@ -1,0 +1,126 @@
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn at(ms: u64) -> Instant {
+    Instant::from_nanos(ms * 1_000_000)
+}
+
+fn address(n: u8) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, n], 6783))
+}
+
+/// Sends what is due; those of `works` answer after their milliseconds.
+fn run(candidates: &mut Candidates, works: &BTreeMap<SocketAddr, u64>, from: u64, to: u64) -> Vec<(u64, SocketAddr)> {
+    let (mut sent, mut under_way) = (Vec::new(), Vec::new());
+    for ms in from..to {
+        under_way.retain(|(due, to, body): &(u64, SocketAddr, [u8; BODY_LEN])| {
+            if *due == ms {
+                candidates.handle(body, *to, at(ms)).unwrap();
+            }
+            *due != ms
+        });
+        while let Some((to, body)) = candidates.poll(at(ms)) {
+            sent.push((ms, to));
+            if let Some(rtt) = works.get(&to) {
+                let Checked::Asked(answer) = Candidates::default().handle(&body, address(99), at(ms)).unwrap() else {
+                    panic!()
+                };
+                under_way.push((ms + rtt, to, answer));
+            }
+        }
+    }
+    sent
+}
+
+#[test]
+fn the_nearest_that_answers_is_the_best() {
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1), address(2), address(3)], at(0));
+    assert_eq!(candidates.best(None, true, at(0)), None);
+    run(&mut candidates, &BTreeMap::from([(address(2), 80), (address(3), 20)]), 0, 4000);
+    assert_eq!(candidates.best(None, false, at(4000)), Some(address(3)));
+    assert_eq!(candidates.count(at(4000)), (3, 2));
+}
+
+#[test]
+fn a_little_nearer_is_no_reason_to_move() {
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1), address(2)], at(0));
+    run(&mut candidates, &BTreeMap::from([(address(1), 20), (address(2), 17)]), 0, 4000);
+    assert_eq!(candidates.best(Some(address(1)), false, at(4000)), Some(address(1)));
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1), address(2)], at(0));
+    run(&mut candidates, &BTreeMap::from([(address(1), 20), (address(2), 5)]), 0, 4000);
+    assert_eq!(candidates.best(Some(address(1)), false, at(4000)), Some(address(2)));
+}
+
+#[test]
+fn another_takes_over_when_the_one_in_use_falls_silent() {
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1), address(2)], at(0));
+    run(&mut candidates, &BTreeMap::from([(address(1), 5), (address(2), 90)]), 0, 10_000);
+    assert_eq!(candidates.best(Some(address(1)), false, at(10_000)), Some(address(1)));
+    candidates.trouble(at(10_000));
+    assert_eq!(candidates.best(Some(address(1)), true, at(10_000)), Some(address(1)), "nothing else answers yet");
+    run(&mut candidates, &BTreeMap::from([(address(2), 90)]), 10_000, 10_100);
+    assert_eq!(candidates.best(Some(address(1)), true, at(10_100)), Some(address(2)), "though the other was nearer");
+}
+
+#[test]
+fn who_never_answers_gets_six_checks_a_minute_at_most() {
+    let mut candidates = Candidates::default();
+    let mut sent = Vec::new();
+    for round in 0..60_u64 {
+        // Somebody tells of it again and again, and there is trouble all the time.
+        candidates.tell(&[address(1)], at(round * 1000));
+        candidates.trouble(at(round * 1000));
+        sent.extend(run(&mut candidates, &BTreeMap::new(), round * 1000, (round + 1) * 1000));
+    }
+    assert_eq!(sent.len(), 6, "{sent:?}");
+    assert!(candidates.is_exhausted(at(60_000)));
+    candidates.trouble(at(61_000));
+    assert_eq!(run(&mut candidates, &BTreeMap::new(), 61_000, 70_000).len(), 6);
+}
+
+#[test]
+fn one_that_answers_is_asked_every_half_minute() {
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1)], at(0));
+    let sent = run(&mut candidates, &BTreeMap::from([(address(1), 5)]), 0, 200_000);
+    assert!((6..=9).contains(&sent.len()), "{sent:?}");
+}
+
+#[test]
+fn where_a_check_came_from_is_checked_too_and_such_are_few() {
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1)], at(0));
+    for n in 10..30 {
+        assert_eq!(candidates.handle(&emit(ASK, 7), address(n), at(0)), Ok(Checked::Asked(emit(0, 7))));
+    }
+    assert_eq!(candidates.count(at(0)).0, 1 + SEEN_MAX);
+    run(&mut candidates, &BTreeMap::from([(address(29), 30)]), 0, 1000);
+    assert_eq!(candidates.best(None, true, at(1000)), Some(address(29)));
+    candidates.tell(&[], at(1000));
+    assert_eq!(candidates.count(at(1000)), (1, 1), "what answers is kept");
+}
+
+#[test]
+fn answers_to_nothing_change_nothing() {
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1)], at(0));
+    assert_eq!(candidates.handle(&emit(0, 77), address(1), at(0)), Ok(Checked::Late));
+    let (_, ask) = candidates.poll(at(0)).unwrap();
+    let Ok(Checked::Asked(answer)) = Candidates::default().handle(&ask, address(9), at(0)) else { panic!() };
+    assert_eq!(candidates.handle(&answer, address(9), at(5)), Ok(Checked::Answered(address(1))));
+    assert_eq!(candidates.handle(&answer, address(9), at(9)), Ok(Checked::Late), "twice");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_refused_or_are_a_check(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+        if let Ok((kind, token)) = parse(&bytes) {
+            prop_assert_eq!(&emit(kind, token)[..], &bytes[..BODY_LEN]);
+        }
+    }
+}
