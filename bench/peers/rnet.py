@@ -54,11 +54,17 @@ class Rnet(Peer):
         return room.containers()
 
     def check(self, room: Room) -> None:
-        for host in room.hosts:
-            for link in json.loads(self._ask(host, "status", "connections", "--json")):
-                seen = link["encrypted"], (link["path"] or {}).get("framing")
-                if link["state"] == "established" and seen != (self.password, self.framing):
-                    raise Failed(f"the path is {'encrypted' if seen[0] else 'unencrypted'} {seen[1]}, not what this row is")
+        """A better framing is used a moment after the path is up."""
+        wanted = {(self.password, self.framing)}
+        try:
+            until("the framing of this row is in use", 15, lambda: room.healthy() and self._paths(room) == wanted)
+        except Failed as why:
+            seen = " and ".join(f"{'encrypted' if sealed else 'unencrypted'} {framing}" for sealed, framing in self._paths(room))
+            raise Failed(f"the path is {seen}, not what this row is") from why
+
+    def _paths(self, room: Room) -> set[tuple[bool, str]]:
+        links = [link for host in room.hosts for link in json.loads(self._ask(host, "status", "connections", "--json"))]
+        return {(link["encrypted"], link["path"]["framing"]) for link in links if link["state"] == "established"}
 
     def _ready(self, room: Room, host: Host) -> bool:
         room.healthy()

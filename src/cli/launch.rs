@@ -15,7 +15,7 @@ use super::{Failure, print, sources};
 use crate::api::{self, report};
 use crate::config::{self, Config};
 use crate::crypto::psk;
-use crate::host::{Host, Keep};
+use crate::host::{self, Host, Keep};
 use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
 use crate::io::capture::{CaptureKind, Features, Options};
@@ -263,6 +263,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let vxlan = config.framing.is_none_or(|framing| framing == Framing::Kernel);
     let keep = Keep::of(&state.attachments, vxlan && (config.password.is_none() || !config.trusted_subnets.is_empty()));
     let swept = host.sweep(&keep).await.map_err(|why| fail(&why))?;
+    require_framing(&host, &config).await?;
     if !swept.is_empty() {
         tracing::info!("removed what a killed router had left: {}", swept.join(" "));
     }
@@ -334,6 +335,17 @@ fn require_capture(kind: CaptureKind) -> Result<(), Failure> {
         CaptureKind::Pcap => pcap::available().map_err(|why| Failure::new("launch", format!("--capture pcap: {why}"))),
         CaptureKind::Tap | CaptureKind::Packet => Ok(()),
     }
+}
+
+/// A framing that was asked for by its name is had, or the router does not start. After the sweep: a killed router may have the port.
+async fn require_framing(host: &Host, config: &Config) -> Result<(), Failure> {
+    let (Some(framing), Some(port)) = (config.framing, config.port.checked_add(1)) else { return Ok(()) };
+    let had = match framing {
+        Framing::Udp => Ok(()),
+        Framing::Vxlan => host::try_peers(port, config.host),
+        Framing::Kernel => host.try_kernel(port).await,
+    };
+    had.map_err(|why| Failure::new("launch", format!("--framing {framing}: {why}")))
 }
 
 fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<NodeConfig, Failure> {

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Instant, sleep};
 
+/// Sockets by which a queue sends to peers: so many may be slow without harm to others.
+const SENDERS: usize = 8;
 /// How often routes are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the data path may take to close a door that is opened again at once.
@@ -77,7 +79,7 @@ impl Doors {
         }
         let is_open = self.table().reached.values().any(|reached| reached.door == number);
         if !is_open {
-            self.bind_and_hand_over(number).await.map_err(|why| refused(number, &why, FOR_VTEP))?;
+            self.hand_over(number, 0).await.map_err(|why| refused(number, &why, FOR_VTEP))?;
         }
         self.table().reached.insert(port, Reached { to, door: number, mtu: 0 });
         self.look(port, route);
@@ -103,7 +105,7 @@ impl Doors {
                 "a VTEP is reached by UDP port {number} of this host: forget it, and give another --local-port"
             ));
         }
-        self.bind_and_hand_over(number).await.map_err(|why| refused(number, &why, FOR_PEERS))?;
+        self.hand_over(number, SENDERS).await.map_err(|why| refused(number, &why, FOR_PEERS))?;
         self.table().peers = Some(number);
         Ok(())
     }
@@ -116,9 +118,12 @@ impl Doors {
         let _ = self.events.send(HostEvent::DoorClosed { door });
     }
 
-    async fn bind_and_hand_over(&self, number: u16) -> io::Result<()> {
+    /// `senders`: for each queue.
+    async fn hand_over(&self, number: u16, senders: usize) -> io::Result<()> {
         let sockets = self.bind(number).await?;
-        let _ = self.events.send(HostEvent::DoorOpened { door: number, sockets });
+        // Where there are none the door sends too.
+        let senders = door::senders(self.at, senders * self.queues).unwrap_or_default();
+        let _ = self.events.send(HostEvent::DoorOpened { door: number, sockets, senders });
         Ok(())
     }
 
@@ -170,6 +175,11 @@ impl Doors {
 const FOR_VTEP: &str = "have the VTEP send to another port and give it with --local-port";
 /// What to do where the port is taken by which peers speak VXLAN.
 const FOR_PEERS: &str = "give the whole mesh another --port, of which it is the next one";
+
+/// Whether peers could speak VXLAN by this port now. The error is one line.
+pub fn try_peers(number: u16, at: Option<IpAddr>) -> Result<(), String> {
+    door::open(number, at, 1).map(drop).map_err(|why| refused(number, &why, FOR_PEERS))
+}
 
 /// Why a door cannot be opened, and what to do.
 fn refused(door: u16, why: &io::Error, instead: &str) -> String {

@@ -22,8 +22,9 @@ pub enum HostEvent {
     AttachmentGone { key: String },
     /// An address, a route or a device of this machine changed.
     NetworkChanged,
-    /// Datagrams of VTEPs come to this UDP port, one socket per queue: for the data path.
-    DoorOpened { door: u16, sockets: Vec<UdpSocket> },
+    /// Datagrams of VTEPs or of peers come to this UDP port, one socket per queue, and what goes to them leaves by others if there are
+    /// any: for the data path.
+    DoorOpened { door: u16, sockets: Vec<UdpSocket>, senders: Vec<UdpSocket> },
     /// Close the sockets of this UDP port.
     DoorClosed { door: u16 },
     /// What the captured interface of this port does.

@@ -24,6 +24,7 @@ use super::fence::Fences;
 use super::gate::Gate;
 use super::plan::{self, Under};
 use super::{guard, names};
+use crate::io::door;
 use crate::io::fdb::{self, Entry};
 use crate::io::holder;
 use crate::io::netlink::{Link, Netlink};
@@ -88,8 +89,8 @@ pub(super) struct Kernel {
     pub beats: Beats,
 }
 
-/// What one family's devices are made by.
 impl Kept {
+    /// What one family's devices are made by.
     fn under(&self, ipv6: bool) -> Option<Under> {
         let (port, at) = self.open?;
         Some(Under { port, ipv6, local: at.filter(|at| at.is_ipv6() == ipv6 && !at.is_unspecified()) })
@@ -238,7 +239,9 @@ impl Kept {
                 (wanted, false) => wanted.is_some(),
             };
         }
-        let Some((_, _)) = self.beats.values().find(|(index, _)| *index == entry.device) else { return false };
+        if self.beats.values().all(|(index, _)| *index != entry.device) {
+            return false;
+        }
         let wanted = self.peers.iter().find(|(peer, _)| peer.0 == entry.mac).map(|(_, to)| *to);
         if is_there { entry.to.is_some() && entry.to != wanted } else { wanted.is_some() }
     }
@@ -353,6 +356,18 @@ impl Host {
         let address = |to: SocketAddr| if to.port() == 0 { SocketAddr::new(to.ip(), port) } else { to };
         let peer = |entry: &Entry| Some(VxlanPeer { peer: PeerName(entry.mac), address: address(entry.to?) });
         entries.iter().filter_map(peer).collect()
+    }
+
+    /// Whether the engine could be opened now. The error is one line.
+    pub async fn try_kernel(&self, port: u16) -> Result<(), String> {
+        self.check_kernel().await?;
+        self.check_port(port).await?;
+        // What a killed router left for us holds the port rightly.
+        let kept = [false, true].map(|ipv6| names::vxlan(VNI_OF_PEERS, ipv6)).iter().any(|name| self.found.has(name));
+        if !kept && door::open(port, self.at, 1).is_err_and(|why| why.kind() == std::io::ErrorKind::AddrInUse) {
+            return Err(taken(port, "Address already in use".to_string()));
+        }
+        Ok(())
     }
 
     /// Nobody else has the port.

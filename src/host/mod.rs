@@ -55,6 +55,7 @@ mod uplinks;
 pub use adopt::Keep;
 pub use apply::Host;
 pub use beats::Beats;
+pub use doors::try_peers;
 pub use events::HostEvent;
 
 pub use plan::{Step, plan};

@@ -214,7 +214,7 @@ impl Node {
         if local_port == 0 {
             return Err("no VTEP can send to UDP port 0: give another one with --local-port".into());
         }
-        if local_port == self.config.port {
+        if local_port == self.config.port || Some(local_port) == self.framings.port() {
             let why = "is the mesh's own: have the VTEP send to another one and give it with --local-port";
             return Err(format!("UDP port {local_port} {why}"));
         }

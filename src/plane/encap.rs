@@ -120,7 +120,7 @@ impl<'a, S: Sink> Way<'a, S> {
                 let segments = narrowed.ok_or(Drop::TooBig)?;
                 for n in 0..segments.count() {
                     let len = segments.len_of(n);
-                    match self.encapsulate(way, len, Some(segments.partial()), |into| segments.write(n, into)) {
+                    match self.encapsulate(way, len, None, |into| segments.write_whole(n, into)) {
                         Ok(()) => sent.add(len),
                         Err(reason) => self.tally.drop(reason),
                     }

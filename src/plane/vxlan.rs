@@ -56,7 +56,7 @@ pub struct End {
 
 /// The neighbour that the last datagram was of: a look-up less for each.
 #[derive(Default)]
-pub(super) struct Recent<'f>(Option<(IpAddr, &'f Path)>);
+pub(super) struct Recent<'f>(Option<(IpAddr, &'f Path, ShortId)>);
 
 impl<'a, S: Sink> Way<'a, S> {
     /// Sends by VXLAN, if the path has that and it is for such a frame; false: nothing was sent.
@@ -77,9 +77,8 @@ impl<'a, S: Sink> Way<'a, S> {
             Load::Super(segments) if segments.longest() > end.room => return Ok(false),
             Load::Super(segments) => {
                 for n in 0..segments.count() {
-                    let (len, unfinished) = (segments.len_of(n), Some(segments.partial()));
-                    let way = (end.door, end.to, inner.network);
-                    match self.encapsulate(way, len, unfinished, |into| segments.write(n, into)) {
+                    let (len, way) = (segments.len_of(n), (end.door, end.to, inner.network));
+                    match self.encapsulate(way, len, None, |into| segments.write_whole(n, into)) {
                         Ok(()) => self.count_out(len),
                         Err(reason) => self.tally.drop(reason),
                     }
@@ -104,11 +103,14 @@ impl<'a, S: Sink> Way<'a, S> {
     ) -> Result<(), Drop> {
         let fib = self.fib;
         let Ok((network, _)) = vxlan::parse(datagram) else { return self.beat(from, datagram) };
-        let came = match recent.0 {
-            Some((ip, path)) if ip == from.ip() => path,
-            _ => &**fib.vxlan_sources.get(&from.ip().to_canonical()).ok_or(Drop::VxlanUnknown)?,
+        let (came, origin) = match recent.0 {
+            Some((ip, path, peer)) if ip == from.ip() => (path, peer),
+            _ => {
+                let path = &**fib.vxlan_sources.get(&from.ip().to_canonical()).ok_or(Drop::VxlanUnknown)?;
+                (path, path.peer())
+            }
         };
-        recent.0 = Some((from.ip(), came));
+        recent.0 = Some((from.ip(), came, origin));
         let bytes = datagram.get_mut(VXLAN_LEN..).filter(|bytes| bytes.len() >= HEADER_LEN);
         let bytes = bytes.ok_or(Drop::VxlanMalformed)?;
         if bytes.first().is_none_or(|first| first & 1 != 0) {
@@ -118,8 +120,7 @@ impl<'a, S: Sink> Way<'a, S> {
         let takes = entry.port.map(|bridge| self.out.takes(bridge)).unwrap_or_default();
         let mtu = entry.mtu.map_or(usize::from(u16::MAX), usize::from);
         let (partial, gso) = settle(bytes, mtu, takes)?;
-        let (origin, destination) = (came.peer(), fib.me);
-        let inner = Inner { origin, destination, network, hops: 0, partial, fragment: None };
+        let inner = Inner { origin, destination: fib.me, network, hops: 0, partial, fragment: None };
         carry::lower_mss(bytes, &inner, || came.writer().ok()?.limit());
         let Some(gso) = gso else {
             self.count_in(1, bytes.len());

@@ -70,7 +70,7 @@ pub struct Sockets {
 enum Order {
     Open(PortId, Capture),
     Close(PortId),
-    OpenDoor(u16, UdpSocket),
+    OpenDoor(u16, UdpSocket, Vec<UdpSocket>),
     CloseDoor(u16),
     Deliver(PortId, Vec<u8>),
     Beat(SocketAddr, Vec<u8>),
@@ -108,10 +108,13 @@ impl Hands {
         self.threads.iter().for_each(|hand| hand.order(Order::Close(port)));
     }
 
-    /// Datagrams of VTEPs come to UDP port `door` from now on: one socket for each thread.
-    pub fn open_door(&self, door: u16, sockets: Vec<UdpSocket>) {
+    /// Datagrams of VTEPs or of peers come to UDP port `door` from now on: one socket for each thread. What goes to them leaves by
+    /// `senders`, if there are any.
+    pub fn open_door(&self, door: u16, sockets: Vec<UdpSocket>, mut senders: Vec<UdpSocket>) {
+        let each = senders.len() / self.threads.len().max(1);
         for (hand, socket) in self.threads.iter().zip(sockets) {
-            hand.order(Order::OpenDoor(door, socket));
+            let own = senders.split_off(senders.len().saturating_sub(each));
+            hand.order(Order::OpenDoor(door, socket, own));
         }
     }
 
@@ -260,6 +263,14 @@ impl Outlet {
         for at in 0..self.doors.len() {
             let sent = self.doors[at].flush();
             self.account(&sent);
+        }
+    }
+
+    /// The same for probes, which try sizes that are too big on purpose.
+    fn flush_probes(&mut self) {
+        for at in 0..self.doors.len() {
+            let sent = self.doors[at].flush();
+            self.account(&Sent { too_big: 0, ..sent });
         }
     }
 
@@ -425,9 +436,9 @@ impl Worker {
                 Ok(Order::Beat(to, frame)) => {
                     let Worker { plane, clock, outlet, .. } = self;
                     plane.batch(clock.now()).beat(to, &frame, outlet);
-                    outlet.flush();
+                    outlet.flush_probes();
                 }
-                Ok(Order::OpenDoor(door, socket)) => self.open_door(door, socket),
+                Ok(Order::OpenDoor(door, socket, senders)) => self.open_door(door, socket, senders),
                 Ok(Order::CloseDoor(door)) => self.outlet.doors.retain(|open| open.port != door),
                 Ok(Order::Close(id)) => self.outlet.ports.retain(|port| port.id != id),
                 Err(mpsc::TryRecvError::Empty) => return true,
@@ -448,10 +459,10 @@ impl Worker {
         }
     }
 
-    fn open_door(&mut self, door: u16, socket: UdpSocket) {
+    fn open_door(&mut self, door: u16, socket: UdpSocket, senders: Vec<UdpSocket>) {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, DOORS + u64::from(door));
         match self.readable.add(&socket, event) {
-            Ok(()) => self.outlet.doors.push(Door::new(door, socket)),
+            Ok(()) => self.outlet.doors.push(Door::new(door, socket, senders)),
             Err(why) => tracing::error!("data path: UDP port {door}: {why}"),
         }
     }

@@ -20,10 +20,13 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub fn new(port: u16, socket: UdpSocket) -> Door {
+    /// What goes out leaves by `senders`; by the same socket if there are none.
+    pub fn new(port: u16, socket: UdpSocket, senders: Vec<UdpSocket>) -> Door {
         let drops = lost::of_socket(&socket).unwrap_or(0);
         let socket = Arc::new(socket);
-        Door { port, senders: Senders::new(Arc::clone(&socket), []), socket, egress: Egress::new(), drops }
+        let mut senders = senders.into_iter().map(Arc::new);
+        let senders = Senders::new(senders.next().unwrap_or_else(|| Arc::clone(&socket)), senders);
+        Door { port, senders, socket, egress: Egress::new(), drops }
     }
 
     /// Whether what was collected is to be sent before a datagram of `len` bytes for `to`.

@@ -39,8 +39,8 @@ pub async fn notice(
                 hands.close(port);
                 continue;
             }
-            HostEvent::DoorOpened { door, sockets } => {
-                hands.open_door(door, sockets);
+            HostEvent::DoorOpened { door, sockets, senders } => {
+                hands.open_door(door, sockets, senders);
                 continue;
             }
             HostEvent::DoorClosed { door } => {

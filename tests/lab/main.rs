@@ -29,6 +29,7 @@ mod datapath;
 mod demo;
 mod edge;
 mod fairness;
+mod framings;
 mod hostile;
 mod inside;
 mod integrity;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         demo::facts(),
         vteps::facts(),
         uplinks::facts(),
+        framings::facts(),
         fairness::facts(),
         limits::facts(),
     ]

@@ -380,8 +380,10 @@ impl Host {
     #[track_caller]
     pub fn is_clean(&self) {
         assert_eq!(self.interfaces(), Vec::<String>::new(), "interfaces left on {}", self.name);
-        let sockets = self.sh("ss -Hltun 2>/dev/null || cat /proc/net/tcp /proc/net/udp | grep -i :1a7f || true");
-        assert!(!sockets.contains("6783") && !sockets.contains("1A7F"), "sockets left on {}: {sockets}", self.name);
+        let sockets =
+            self.sh("ss -Hltun 2>/dev/null || cat /proc/net/tcp /proc/net/udp | grep -iE ':1a(7f|80)' || true");
+        let ports = ["6783", "6784", "1A7F", "1A80"];
+        assert!(ports.iter().all(|port| !sockets.contains(port)), "sockets left on {}: {sockets}", self.name);
         let socket = self.run_dir().join("rnet.sock");
         assert!(!socket.exists(), "{} is left", socket.display());
     }

@@ -61,7 +61,7 @@ fn join(a: &Host, address: &str) {
 }
 
 /// Somebody on the network: in a container, or behind the VTEP.
-enum Place<'h> {
+pub enum Place<'h> {
     Here(&'h Container<'h>),
     Far(&'h Host),
 }
@@ -104,7 +104,7 @@ c=socket.create_connection((sys.argv[1],7000),timeout=20);c.sendall(d);c.shutdow
 print('same' if c.recv(99).decode()==hashlib.sha256(d).hexdigest() else 'other')";
 
 /// Some megabytes of TCP arrive as they were sent.
-fn bulk(from: &Place<'_>, to: &Place<'_>, address: &str) {
+pub fn bulk(from: &Place<'_>, to: &Place<'_>, address: &str) {
     let server = to.start(&["python3", "-c", SERVE, address]);
     until(SOON, "the server listens", || server.stdout().contains("ready"));
     assert_eq!(from.run(&["python3", "-c", SEND, address, "4000000"]).ok().trim(), "same");
@@ -119,7 +119,7 @@ s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.setsockopt(socket.SOL_SOCKET
 for w in sys.argv[1:]: s.sendto(w.encode(),('10.2.1.255',9000));time.sleep(0.05)";
 
 /// What each says to all is heard by all others, once.
-fn broadcasts_are_heard_once(places: &[Place<'_>]) {
+pub fn broadcasts_are_heard_once(places: &[Place<'_>]) {
     for (at, shouter) in places.iter().enumerate() {
         let listeners: Vec<Process> = places
             .iter()
@@ -420,7 +420,7 @@ fn a_port_that_the_kernel_holds_is_told_and_taken_when_it_is_free() {
     until(SOON, "it is joined", || a.status().vteps[0].info.is_empty());
 }
 
-fn drops(host: &Host, why: &str) -> u64 {
+pub fn drops(host: &Host, why: &str) -> u64 {
     host.status().drops.iter().filter(|(label, _)| label == why).map(|(_, count)| count).sum()
 }
 

@@ -1,7 +1,7 @@
 //! Super-frames, cut.
 //!
 //! Owns [`Segments`]: a super-frame that was found sound, and how each of its segments looks. Nothing is copied before a segment
-//! is written, and that goes straight into the memory that is sent. Does not own where segments go, nor their completion.
+//! is written, and that goes straight into the memory that is sent. Does not own where segments go.
 //!
 //! ```text
 //! every segment   the headers of the super-frame, and `size` bytes of its payload, the last one what is left
@@ -13,7 +13,7 @@
 //!
 //! What the kernel says of the headers' length is a hint and not looked at (virtio 1.2, section 5.1.6.2).
 
-use super::checksum::{fold, length, network, pseudo};
+use super::checksum::{fold, length, network, pseudo, sum};
 use super::layout::{HEADERS_MAX, Layout, NETWORK, Protocol, TRANSPORT4, TRANSPORT6, Version, be16, be32, low16, put};
 use crate::wire::Malformed;
 use crate::wire::virtio::{Gso, Partial};
@@ -171,6 +171,30 @@ impl<'f> Segments<'f> {
                 put(into, NETWORK + 4, low16(headers + rest - TRANSPORT6));
                 self.write_transport::<TRANSPORT6>(n, rest, into);
             }
+        }
+    }
+
+    /// The same with a complete checksum. The payload is summed where it comes from, which brings it near for the copy; what
+    /// was stored a moment ago is slow to read (measured: half the price of the sum).
+    #[inline]
+    pub fn write_whole(&self, n: usize, into: &mut [u8]) {
+        if n >= self.count || into.len() != self.len_of(n) {
+            return;
+        }
+        let (headers, at) = (self.layout.payload, self.layout.transport);
+        let from = headers + n * self.size;
+        let payload = sum(self.frame.get(from..from + (into.len() - headers)).unwrap_or_default());
+        self.write(n, into);
+        // Transport headers have an even length, so that the two sums add up; the field holds the pseudo-header's.
+        let header = sum(into.get(at..headers).unwrap_or_default());
+        let checksum = match !fold(u32::from(header) + u32::from(payload)) {
+            0 if self.layout.protocol == Protocol::Udp => 0xffff,
+            checksum => checksum,
+        };
+        let Some(transport) = into.get_mut(at..) else { return };
+        let offset = usize::from(self.layout.partial().offset);
+        if let Some(field) = transport.get_mut(offset..offset + 2) {
+            field.copy_from_slice(&checksum.to_be_bytes());
         }
     }
 

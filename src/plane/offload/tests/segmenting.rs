@@ -40,6 +40,12 @@ fn assert_naive(segments: &Segments<'_>, frame: &[u8], size: usize) {
     let mut complete = partial.clone();
     complete.iter_mut().for_each(|segment| checksum::complete(segment, segments.partial()).unwrap());
     assert_eq!(complete, expected);
+    let whole = (0..segments.count()).map(|n| {
+        let mut into = vec![0xa5; segments.len_of(n)];
+        segments.write_whole(n, &mut into);
+        into
+    });
+    assert!(whole.eq(expected.iter().cloned()), "complete from the start");
     for (partial, complete) in partial.iter().zip(&expected) {
         assert_eq!(*partial, Packet::parse(complete).partial());
     }
