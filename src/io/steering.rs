@@ -4,9 +4,13 @@
 //! that one thread finds all flows of its own in one queue, and whoever sends a little waits behind whoever sends much.
 //!
 //! ```text
-//! TCP and UDP over IPv4 or IPv6   1 + hash of addresses and ports % (queues - 1)      both directions of a flow alike, on every host
-//! all the rest                    0                                                   ARP, ping, fragments, what has a VLAN tag
+//! TCP                 1 + hash of addresses and ports % (queues - 1)     both directions of a flow alike, on every host
+//! UDP, fragments      1 + hash of addresses % (queues - 1)               fragments have no ports, and must not be overtaken by what is
+//!                                                                        whole: network cards spread UDP so by default, too
+//! all the rest        0                                                  ARP, ping, what has a VLAN tag
 //! ```
+//!
+//! Over IPv4 and IPv6.
 
 use std::fs::File;
 use std::io;
@@ -64,9 +68,9 @@ pub fn steer(queue: &File, queues: u32) -> io::Result<()> {
 #[derive(Clone, Copy, PartialEq)]
 enum To {
     Next,
-    Ports4,
+    Addresses4,
     Ip6,
-    Ports6,
+    Addresses6,
     Mix,
     Rest,
 }
@@ -95,6 +99,8 @@ const EXIT: u8 = 0x95;
 
 const TCP: i32 = 6;
 const UDP: i32 = 17;
+/// IPv6's fragment header.
+const FRAGMENT: i32 = 44;
 /// 2^32 by the golden ratio: spreads neighbouring numbers (Knuth, The Art of Computer Programming, volume 3, 6.4).
 const SPREAD: i32 = 0x9e37_79b1_u32.cast_signed();
 
@@ -130,53 +136,58 @@ impl Assembly {
     }
 }
 
-/// Register 7 gathers what the flow has, register 8 holds the length of an IPv4 header.
+/// Register 7 gathers the addresses, register 9 the ports; register 8 holds the length of an IPv4 header.
 fn program(queues: u32) -> Vec<u64> {
     let mut asm = Assembly { code: Vec::new(), labels: Vec::new() };
     asm.add(MOVE, (6, 1), 0, To::Next);
+    asm.add(MOVE_K, (9, 0), 0, To::Next);
     asm.load(LOAD_HALF, 12);
     asm.add(IF_EQUAL, (0, 0), 0x86dd, To::Ip6);
     asm.add(IF_NOT, (0, 0), 0x0800, To::Rest);
     asm.load(LOAD_HALF, 20);
-    asm.add(IF_ANY_BIT, (0, 0), 0x3fff, To::Rest);
+    asm.add(IF_ANY_BIT, (0, 0), 0x3fff, To::Addresses4);
     asm.load(LOAD_BYTE, 23);
-    asm.add(IF_EQUAL, (0, 0), TCP, To::Ports4);
-    asm.add(IF_NOT, (0, 0), UDP, To::Rest);
-    asm.label(To::Ports4);
-    asm.load(LOAD_WORD, 26);
-    asm.add(MOVE, (7, 0), 0, To::Next);
-    asm.load(LOAD_WORD, 30);
-    asm.add(XOR, (7, 0), 0, To::Next);
+    asm.add(IF_EQUAL, (0, 0), UDP, To::Addresses4);
+    asm.add(IF_NOT, (0, 0), TCP, To::Rest);
     asm.load(LOAD_BYTE, 14);
     asm.add(AND_K, (0, 0), 0xf, To::Next);
     asm.add(SHIFT_LEFT_K, (0, 0), 2, To::Next);
     asm.add(MOVE, (8, 0), 0, To::Next);
     asm.add(LOAD_WORD_AT, (0, 8), 14, To::Next);
+    asm.add(MOVE, (9, 0), 0, To::Next);
+    asm.label(To::Addresses4);
+    asm.load(LOAD_WORD, 26);
+    asm.add(MOVE, (7, 0), 0, To::Next);
+    asm.load(LOAD_WORD, 30);
+    asm.add(XOR, (7, 0), 0, To::Next);
     asm.add(JUMP, (0, 0), 0, To::Mix);
 
     asm.label(To::Ip6);
     asm.load(LOAD_BYTE, 20);
-    asm.add(IF_EQUAL, (0, 0), TCP, To::Ports6);
-    asm.add(IF_NOT, (0, 0), UDP, To::Rest);
-    asm.label(To::Ports6);
+    asm.add(IF_EQUAL, (0, 0), UDP, To::Addresses6);
+    asm.add(IF_EQUAL, (0, 0), FRAGMENT, To::Addresses6);
+    asm.add(IF_NOT, (0, 0), TCP, To::Rest);
+    asm.load(LOAD_WORD, 54);
+    asm.add(MOVE, (9, 0), 0, To::Next);
+    asm.label(To::Addresses6);
     asm.add(MOVE_K, (7, 0), 0, To::Next);
     for at in (22..54).step_by(4) {
         asm.load(LOAD_WORD, at);
         asm.add(XOR, (7, 0), 0, To::Next);
     }
-    asm.load(LOAD_WORD, 54);
 
     // The ports of both directions give the same.
     asm.label(To::Mix);
-    asm.add(MOVE, (1, 0), 0, To::Next);
+    asm.add(MOVE, (1, 9), 0, To::Next);
     asm.add(SHIFT_RIGHT_K, (1, 0), 16, To::Next);
-    asm.add(XOR, (0, 1), 0, To::Next);
-    asm.add(AND_K, (0, 0), 0xffff, To::Next);
-    asm.add(XOR, (0, 7), 0, To::Next);
-    asm.add(MULTIPLY32_K, (0, 0), SPREAD, To::Next);
-    asm.add(SHIFT_RIGHT_K, (0, 0), 16, To::Next);
-    asm.add(REMAINDER32_K, (0, 0), queues.saturating_sub(1).max(1).cast_signed(), To::Next);
-    asm.add(ADD_K, (0, 0), 1, To::Next);
+    asm.add(XOR, (9, 1), 0, To::Next);
+    asm.add(AND_K, (9, 0), 0xffff, To::Next);
+    asm.add(XOR, (7, 9), 0, To::Next);
+    asm.add(MULTIPLY32_K, (7, 0), SPREAD, To::Next);
+    asm.add(SHIFT_RIGHT_K, (7, 0), 16, To::Next);
+    asm.add(REMAINDER32_K, (7, 0), queues.saturating_sub(1).max(1).cast_signed(), To::Next);
+    asm.add(ADD_K, (7, 0), 1, To::Next);
+    asm.add(MOVE, (0, 7), 0, To::Next);
     asm.add(EXIT, (0, 0), 0, To::Next);
 
     asm.label(To::Rest);
