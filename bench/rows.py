@@ -33,6 +33,8 @@ ROWS = (
     Row("kvxlan", "kernel VXLAN", KernelVxlan()),
     Row("rnet", "rnet, encrypted", Rnet(password=True)),
     Row("rnet-udp", "rnet, plain", Rnet(password=False)),
+    Row("rnet-packet", "rnet, AF_PACKET", Rnet(password=True, launch=("--capture", "packet"))),
+    Row("rnet-pcap", "rnet, libpcap", Rnet(password=True, launch=("--capture", "pcap"))),
     Row("rnet-vxlan", "rnet, VXLAN framing", Rnet(password=False, framing="vxlan")),
     Row("rnet-kernel", "rnet, kernel framing", Rnet(password=False, framing="kernel")),
     Row(

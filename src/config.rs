@@ -8,7 +8,8 @@
 
 use crate::ipam::Init;
 use crate::types::{
-    Framing, InterfaceFilter, Invalid, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target, objection,
+    Framing, InterfaceFilter, InterfaceName, Invalid, Mtu, Network, Nickname, Password, PeerName, PublicKey, Target,
+    objection,
 };
 use crate::wire::datagram::{INNER_LEN, OUTER_LEN, TAG_LEN};
 use ipnet::IpNet;
@@ -83,7 +84,7 @@ const fn spec(name: &'static str, env: &'static str, form: Form) -> Spec {
 }
 
 /// Every option of `launch`, for all three layers. `peers` stands on the command line without a name.
-pub const OPTIONS: [Spec; 30] = [
+pub const OPTIONS: [Spec; 31] = [
     spec("peers", "RNET_PEERS", Form::List),
     spec("port", "RNET_PORT", Form::Value),
     spec("host", "RNET_HOST", Form::Value),
@@ -106,6 +107,7 @@ pub const OPTIONS: [Spec; 30] = [
     spec("framing", "RNET_FRAMING", Form::Value),
     spec("trusted-subnets", "RNET_TRUSTED_SUBNETS", Form::List),
     spec("capture", "RNET_CAPTURE", Form::Value),
+    spec("interface", "RNET_INTERFACE", Form::List),
     spec("offload", "RNET_OFFLOAD", Form::Value),
     spec("threads", "RNET_THREADS", Form::Value),
     spec("pin-threads", "RNET_PIN_THREADS", Form::Flag),
@@ -181,6 +183,8 @@ pub struct Ambient<'a> {
 pub enum CaptureKind {
     /// A TAP device (needs /dev/net/tun).
     Tap,
+    /// AF_PACKET on a veth.
+    Packet,
     /// libpcap on a veth.
     Pcap,
 }
@@ -222,7 +226,7 @@ pub struct Config {
     /// Addresses that are told to others first; port 0: ours.
     pub advertise: Vec<SocketAddr>,
     /// Interfaces whose addresses are told.
-    pub interfaces: InterfaceFilter,
+    pub told_interfaces: InterfaceFilter,
     /// Who may join; none: whoever has the password.
     pub allow: Option<Vec<PublicKey>>,
     /// Where addresses are chosen from; empty: none are.
@@ -243,6 +247,8 @@ pub struct Config {
     pub trusted_subnets: Vec<IpNet>,
     /// How frames are captured.
     pub capture: CaptureKind,
+    /// Interfaces of this host that are captured, and the network that each leads to.
+    pub interfaces: Vec<(InterfaceName, Network)>,
     /// Whether the kernel is asked to leave checksums and the cutting of super-frames to us.
     pub offload: bool,
     /// Data path threads; nothing: as many as suit the machine.
@@ -281,7 +287,7 @@ impl Config {
         let mut reader = Reader { layers, faults: Vec::new() };
         reader.refuse_unknown();
         let password = reader.password(ambient);
-        let config = Config {
+        let mut config = Config {
             targets: reader.list("peers"),
             port: reader.number("port", 1..=u16::MAX.into()).and_then(|n| n.try_into().ok()).unwrap_or(DEFAULT_PORT),
             host: reader.value("host", |text| text.parse().map_err(|_| expected(text, "an IP address of this host"))),
@@ -295,7 +301,7 @@ impl Config {
                 .and_then(|n| n.try_into().ok())
                 .unwrap_or(DEFAULT_CONNECTION_LIMIT),
             advertise: reader.advertise(),
-            interfaces: reader
+            told_interfaces: reader
                 .value("interface-filter", |text| text.parse().map_err(|why: Invalid| why.to_string()))
                 .unwrap_or_default(),
             allow: reader.allow(ambient),
@@ -308,6 +314,7 @@ impl Config {
             framing: reader.choice("framing", FRAMINGS).unwrap_or(None),
             trusted_subnets: reader.subnets(),
             capture: reader.choice("capture", CAPTURES).unwrap_or(CaptureKind::Tap),
+            interfaces: Vec::new(),
             offload: reader.choice("offload", OFFLOADS).unwrap_or(true),
             threads: reader.value("threads", threads).unwrap_or(None),
             pin_threads: reader.flag("pin-threads"),
@@ -316,14 +323,16 @@ impl Config {
             foreground: reader.flag("foreground"),
             resume: reader.flag("resume"),
         };
+        config.interfaces = reader.interfaces(config.default_subnet.or(config.ranges.first().copied()));
         reader.check_whole(&config);
         if reader.faults.is_empty() { Ok(config) } else { Err(reader.faults) }
     }
 }
 
+const CAPTURES: &[(&str, CaptureKind)] =
+    &[("tap", CaptureKind::Tap), ("packet", CaptureKind::Packet), ("pcap", CaptureKind::Pcap)];
 const FRAMINGS: &[(&str, Option<Framing>)] =
     &[("auto", None), ("kernel", Some(Framing::Kernel)), ("vxlan", Some(Framing::Vxlan)), ("udp", Some(Framing::Udp))];
-const CAPTURES: &[(&str, CaptureKind)] = &[("tap", CaptureKind::Tap), ("pcap", CaptureKind::Pcap)];
 const OFFLOADS: &[(&str, bool)] = &[("auto", true), ("off", false)];
 const LEVELS: &[(&str, LogLevel)] = &[
     ("error", LogLevel::Error),
@@ -491,6 +500,28 @@ impl Reader<'_> {
             self.fault(label, format!("at most {MAX_RANGES} ranges can be given"));
         }
         ranges
+    }
+
+    /// `IF` or `IF=CIDR`; without a network the default one is meant.
+    fn interfaces(&mut self, default: Option<Network>) -> Vec<(InterfaceName, Network)> {
+        let Some((label, texts)) = self.texts("interface") else { return Vec::new() };
+        let mut found: Vec<(InterfaceName, Network)> = Vec::new();
+        for word in texts.iter().flat_map(|text| text.split_whitespace()) {
+            let (name, network) = word.rsplit_once('=').map_or((word, None), |(name, cidr)| (name, Some(cidr)));
+            let network = network.map(|cidr| cidr.parse().map_err(|why: crate::types::Invalid| why.to_string()));
+            let unknown = || "leads to no network: give it as IF=CIDR (there is no --ipalloc-range)".to_string();
+            let network = network.unwrap_or_else(|| default.ok_or_else(unknown));
+            let name: Result<InterfaceName, _> = name.parse().map_err(|why: crate::types::Invalid| why.to_string());
+            match (name, network) {
+                (Ok(name), Ok(_)) if found.iter().any(|(other, _)| *other == name) => {
+                    self.fault(label.clone(), format!("{name} is given twice"));
+                }
+                (Ok(name), Ok(network)) => found.push((name, network)),
+                (Err(why), _) => self.fault(label.clone(), why),
+                (Ok(name), Err(why)) => self.fault(label.clone(), format!("{name}: {why}")),
+            }
+        }
+        found
     }
 
     /// Subnets, separated by spaces or commas; host bits do not matter. An empty text means none.
@@ -722,7 +753,7 @@ mod tests {
         --conn-limit: "+5" is not a number from 1 to 65535
         --allow: "abc" is not a public key: 64 hexadecimal digits, as `rnet report` shows it
         mtu in /f: "12" is not auto, or a number from 1280 to 65453
-        capture in /f: "x" is not one of tap, pcap
+        capture in /f: "x" is not one of tap, packet, pcap
         RNET_LOG_LEVEL: "loud" is not one of error, warning, warn, info, debug
         "#);
     }

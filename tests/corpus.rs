@@ -16,6 +16,7 @@ use rnet::crypto::handshake::Hello;
 use rnet::crypto::keys::generate_key;
 use rnet::crypto::session::{Role, Session};
 use rnet::types::{Mac, NetId, Nickname, PeerName, Psk, Refusal, ShortId, Uid};
+use rnet::wire::beacon::Beacon;
 use rnet::wire::datagram::{Fragment, Inner, Kind, Outer};
 use rnet::wire::message::{Channel, Intro, Letter, Message, PathOffer, Service};
 use rnet::wire::vxlan;
@@ -77,6 +78,18 @@ fn writes_the_seeds_anew() {
     write(
         "vxlan",
         vec![[&header[..], &frames()[0]].concat(), header.to_vec(), vec![0x08; 7], vec![0; 8], vec![0xff; 9]],
+    );
+    let good = Beacon {
+        network: NetId::new(0x83_12a4).unwrap(),
+        peer: PeerName(Mac([2, 1, 2, 3, 4, 5])),
+        port: 7,
+        run: Uid(9),
+        number: 10,
+    };
+    let good = good.emit(|_| [0xcc; 16])[14..].to_vec();
+    write(
+        "beacon",
+        vec![good.clone(), good[..49].to_vec(), [&good[..], &[0; 10]].concat(), vec![0; 50], good[1..].to_vec()],
     );
     write("message", messages());
     write("session", streams());

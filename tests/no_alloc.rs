@@ -3,7 +3,7 @@
 #[path = "../benches/planes/mod.rs"]
 mod planes;
 
-use planes::{Memory, PORT, address, chain, chain_with_vtep, frame, mac, super_frame, vtep};
+use planes::{Memory, PORT, UPLINK, address, chain, chain_with_uplink, chain_with_vtep, frame, mac, super_frame, vtep};
 use rnet::plane::{Plane, Takes};
 use rnet::types::{Instant, Mac};
 use rnet::wire::virtio::Offload;
@@ -161,6 +161,39 @@ fn a_frame_to_or_from_a_vtep_costs_no_allocation() {
         assert!(count == 2 + segments && delivered < count, "{count} {delivered}");
     }
     assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(planes[0].counters().drops().collect::<Vec<_>>(), []);
+}
+
+#[test]
+fn a_frame_to_or_from_a_captured_interface_costs_no_allocation() {
+    let planes = chain_with_uplink();
+    let (mut memory, mut far) = (Memory::new(), Memory::new());
+    // Somebody on the segment has MAC 9; here is 1, behind the relay 3.
+    let mut frames =
+        [(PORT, frame(1, mac(9), 1400)), (UPLINK, frame(9, mac(1), 1400)), (UPLINK, frame(9, mac(3), 900))];
+    let (mut big, offload) = super_frame(1, mac(9), 60_000);
+    let (mut all, mut back) = (frame(9, Mac::BROADCAST, 300), frame(3, mac(9), 700));
+    let mut pass = |round: u64, takes: Takes| {
+        let now = Instant::from_nanos(round * 1_000_000_000);
+        memory.clear();
+        far.clear();
+        memory.takes = takes;
+        let mut batch = planes[0].batch(now);
+        batch.from_bridge(UPLINK, &mut all, &Offload::NONE, &mut memory);
+        frames.iter_mut().for_each(|(port, frame)| batch.from_bridge(*port, frame, &Offload::NONE, &mut memory));
+        batch.from_bridge(PORT, &mut big, &offload, &mut memory);
+        drop(batch);
+        // From host 3, by the relay.
+        planes[2].batch(now).from_bridge(PORT, &mut back, &Offload::NONE, &mut far);
+        memory.delivered
+    };
+    for (first, takes) in [(0, Takes { checksum: true, tcp: true, udp: true }), (100, Takes::default())] {
+        pass(first, takes);
+        let before = ALLOCATIONS.get();
+        let delivered = pass(first + 1, takes);
+        assert!((2..50).all(|round| pass(first + round, takes) == delivered) && delivered > 3);
+        assert_eq!(ALLOCATIONS.get() - before, 0);
+    }
     assert_eq!(planes[0].counters().drops().collect::<Vec<_>>(), []);
 }
 

@@ -8,6 +8,7 @@ use rnet::plane::fib::{Fib, Floods, NetworkEntry, PathId, Permit, PortId};
 use rnet::plane::neighbours::Known;
 use rnet::plane::path::{Epoch, Path};
 use rnet::plane::tunnel::{Ends, Tunnel};
+use rnet::plane::uplink::Uplink;
 use rnet::plane::{Event, Limits, Place, Plane, Sink, Takes};
 use rnet::types::{Mac, NetId, ShortId};
 use rnet::wire::virtio::{Gso, GsoKind, Offload, Partial};
@@ -123,7 +124,19 @@ pub fn vtep() -> Arc<Tunnel> {
 /// As [`chain`], with a VTEP at host 1.
 #[allow(dead_code)]
 pub fn chain_with_vtep() -> [Plane; 3] {
-    chain_of(&[vtep()])
+    chain_of(&[vtep()], &[])
+}
+
+/// The captured interface at host 1 of [`chain_with_uplink`].
+#[allow(dead_code)]
+pub const UPLINK: PortId = PortId(3);
+
+/// As [`chain`], with a captured interface at host 1, whose capture tells nothing.
+#[allow(dead_code)]
+pub fn chain_with_uplink() -> [Plane; 3] {
+    let uplink = Uplink::new(UPLINK, NetId::new(7).expect("not zero"), true);
+    uplink.set_carries(true);
+    chain_of(&[], &[Arc::new(uplink)])
 }
 
 /// The tree of every origin in a chain: to the other side of where it came from.
@@ -167,11 +180,11 @@ fn known(network: NetId) -> impl Iterator<Item = Known> {
 
 /// The planes of hosts 1, 2 and 3. Ports are guarded.
 pub fn chain() -> [Plane; 3] {
-    chain_of(&[])
+    chain_of(&[], &[])
 }
 
 /// The same, with VTEPs at host 1.
-fn chain_of(tunnels: &[Arc<Tunnel>]) -> [Plane; 3] {
+fn chain_of(tunnels: &[Arc<Tunnel>], uplinks: &[Arc<Uplink>]) -> [Plane; 3] {
     let net = NetId::new(7).expect("not zero");
     let (left, right) = (join(1, 2), join(2, 3));
     let paths = [vec![left.0], vec![left.1, right.0], vec![right.1]];
@@ -191,6 +204,10 @@ fn chain_of(tunnels: &[Arc<Tunnel>]) -> [Plane; 3] {
         for tunnel in tunnels.iter().filter(|_| host == 1) {
             entry.tunnels.push(tunnel.clone());
             fib.tunnels.insert(tunnel.clone());
+        }
+        for uplink in uplinks.iter().filter(|_| host == 1) {
+            entry.uplinks.push(uplink.clone());
+            fib.ports.insert(uplink.port, net);
         }
         fib.ports.insert(PORT, net);
         fib.networks.insert(net, entry);

@@ -11,6 +11,7 @@ pub use offload::{coalesce, segment};
 use rnet::crypto::keys::{generate_key, public_key};
 use rnet::crypto::session::{Role, Session, SessionEvent};
 use rnet::types::{Psk, ShortId};
+use rnet::wire::beacon::{BODY_LEN, Beacon, TAG_LEN, is_beacon};
 use rnet::wire::datagram::{INNER_LEN, Inner, OUTER_LEN, Outer};
 use rnet::wire::frame::{FRAME_MAX, Frame, HEADER_LEN, Source, source};
 use rnet::wire::message::Message;
@@ -20,10 +21,11 @@ use rnet::wire::vxlan;
 pub type Property = fn(&[u8]);
 
 /// Every property by its name, which is that of its target and its corpus.
-pub const ALL: [(&str, Property); 7] = [
+pub const ALL: [(&str, Property); 8] = [
     ("frame", frame),
     ("datagram", datagram),
     ("vxlan", vxlan),
+    ("beacon", beacon),
     ("message", message),
     ("session", session),
     ("segment", segment),
@@ -64,6 +66,17 @@ pub fn vxlan(data: &[u8]) {
     let mut again = [0; vxlan::VXLAN_LEN];
     vxlan::emit(network, &mut again);
     assert_eq!(vxlan::parse(&[&again, frame].concat()), Ok((network, frame)));
+}
+
+/// A beacon is refused, or what is signed in it is written back as it was.
+pub fn beacon(data: &[u8]) {
+    let Ok((beacon, signed, tag)) = Beacon::parse(data) else { return };
+    assert_eq!(signed.len() + TAG_LEN, BODY_LEN);
+    let again = beacon.emit(|bytes| {
+        assert_eq!(bytes, signed);
+        *tag
+    });
+    assert!(is_beacon(&again) && data.starts_with(&again[14..]));
 }
 
 /// A message is refused, or means the same when written and read again.

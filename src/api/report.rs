@@ -7,6 +7,7 @@
 
 mod addresses;
 mod framings;
+mod uplinks;
 mod vteps;
 
 use crate::node::command::Attachment;
@@ -40,7 +41,7 @@ pub fn text(status: &Status, view: View) -> String {
         View::Peers => peers(&status.peers),
         View::Targets => {
             let dialled: String = status.targets.iter().map(|target| format!("{target}\n")).collect();
-            dialled + &vteps::targets(&status.vteps)
+            dialled + &vteps::targets(&status.vteps) + &uplinks::targets(&status.uplinks)
         }
         View::Networks => networks(status),
         View::Ipam => addresses::text(status),
@@ -56,6 +57,7 @@ pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
         View::Targets => {
             let dialled = status.targets.iter().map(Target::to_string);
             let all = dialled.chain(status.vteps.iter().map(|vtep| vtep.address.to_string()));
+            let all = all.chain(status.uplinks.iter().map(|uplink| uplink.interface.to_string()));
             serde_json::to_string_pretty(&all.collect::<Vec<_>>())
         }
         View::Networks => serde_json::to_string_pretty(&status.networks),
@@ -137,6 +139,7 @@ fn summary(status: &Status) -> String {
     row("Targets", status.targets.len().to_string());
     row("Connections", states(&status.connections));
     vteps::summary(status).into_iter().for_each(|vteps| row("VTEPs", vteps));
+    uplinks::summary(status).into_iter().for_each(|uplinks| row("Bridged", uplinks));
     row("Peers", format!("{} (with {})", status.peers.len(), links(established, pending)));
     let open = status.networks.iter().filter(|network| network.open).count();
     row("Networks", format!("{} ({open} open here)", status.networks.len()));
@@ -239,7 +242,8 @@ fn connections(status: &Status) -> String {
             story(connection),
         ]
     };
-    columns(&status.connections.iter().map(row).chain(vteps::connections(&status.vteps)).collect::<Vec<_>>())
+    let others = vteps::connections(&status.vteps).chain(uplinks::connections(&status.uplinks));
+    columns(&status.connections.iter().map(row).chain(others).collect::<Vec<_>>())
 }
 
 fn mtu(status: &Status) -> String {
@@ -326,7 +330,10 @@ fn networks(status: &Status) -> String {
             if network.open { "open" } else { "elsewhere" }.to_string(),
             counted(network.attachments, "attachment"),
             if network.addresses == 1 { "1 address".to_string() } else { format!("{} addresses", network.addresses) },
-            network.peers.iter().map(peer).chain(vteps::of_network(network)).collect::<Vec<_>>().join(" "),
+            {
+                let others = vteps::of_network(network).chain(uplinks::of_network(network));
+                network.peers.iter().map(peer).chain(others).collect::<Vec<_>>().join(" ")
+            },
         ]
     };
     columns(&status.networks.iter().map(row).collect::<Vec<_>>())
@@ -489,6 +496,7 @@ mod tests {
                 attachments: 1,
                 addresses: 2,
                 vteps: vec![],
+                uplinks: vec![],
                 peers: vec![name(0x44), name(0x99)],
             }],
             ipam: None,
@@ -500,6 +508,7 @@ mod tests {
                 attachment("netns:blue", None, vec![]),
             ],
             vteps: vec![],
+            uplinks: vec![],
             macs: vec![],
             drops: vec![("replay".into(), 3), ("guard-mac".into(), 1)],
             traffic: Traffic { from_bridge: Count { frames: 12, bytes: 1400 }, ..Traffic::default() },

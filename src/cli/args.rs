@@ -3,6 +3,7 @@
 //! Values of `launch` stay texts here: `config` parses them together with environment and file, so that every fault is
 //! reported at once and in one voice. Examples stand in `after_help`, a few for each command.
 
+use super::bridge::{BRIDGE, Bridge};
 use crate::types::PortMap;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -55,7 +56,7 @@ pub enum Command {
     Launch(Box<Launch>),
     /// Stop the router and remove its interfaces
     #[command(
-        after_help = "Identity, targets, VTEPs and attachments are kept for the next launch; `rnet reset` forgets them."
+        after_help = "Identity, targets, VTEPs, captured interfaces and attachments are kept for the next launch; `rnet reset` forgets them."
     )]
     Stop,
     /// Stop the router and forget everything: interfaces, identity, state
@@ -67,6 +68,9 @@ pub enum Command {
     /// Stop dialling peers (connections that stand are kept), or take a VXLAN tunnel end off a network
     #[command(after_help = FORGET)]
     Forget(Forget),
+    /// Bring an interface of this host, and the segment behind it, onto a network of the mesh
+    #[command(after_help = BRIDGE)]
+    Bridge(Bridge),
     /// Run a command in a network namespace of its own, on the mesh
     #[command(after_help = RUN)]
     Run(Run),
@@ -284,9 +288,15 @@ pub struct Launch {
     /// [env: RNET_TRUSTED_SUBNETS]
     #[arg(long, value_name = "CIDR")]
     pub trusted_subnets: Vec<String>,
-    /// How frames are captured: tap, or pcap where /dev/net/tun is missing [default: tap] [env: RNET_CAPTURE]
+    /// How frames are captured: tap; packet (AF_PACKET), as fast where /dev/net/tun is missing; pcap (libpcap), slower
+    /// [default: tap] [env: RNET_CAPTURE]
     #[arg(long, value_name = "HOW")]
     pub capture: Option<String>,
+    /// Interface of this host (a network card, a bridge) whose segment is on a network of the mesh, as `rnet bridge add`: its
+    /// name, with =CIDR if it is not the default network; captured by pcap with --capture pcap, else by packet; may be repeated
+    /// [env: RNET_INTERFACE]
+    #[arg(long, value_name = "IF[=CIDR]")]
+    pub interface: Vec<String>,
     /// Super-frames and unfinished checksums between the kernel and rnet: auto takes what the kernel has, off does
     /// without (slower; to find a fault) [default: auto] [env: RNET_OFFLOAD]
     #[arg(long, value_name = "HOW")]

@@ -18,15 +18,16 @@ use crate::crypto::psk;
 use crate::host::{self, Host, Keep};
 use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
-use crate::io::capture::{CaptureKind, Options};
+use crate::io::capture::{CaptureKind, Features, Options};
 use crate::io::clock::Clock;
 use crate::io::lock::Lock;
 use crate::io::store::{Loaded, Store};
 use crate::io::tap::Tap;
 use crate::io::udp::{Group, UdpSocket};
-use crate::io::{entropy, routes, tcp};
+use crate::io::{entropy, pcap, raw, routes, tcp};
 use crate::ipam::Init;
 use crate::node::border::State;
+use crate::node::command::{Uplink, UplinkCapture};
 use crate::node::status::DatapathStatus;
 use crate::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
@@ -202,7 +203,9 @@ impl Sockets {
 /// Data path threads: each needs a queue of its own at every capture port, and pcap has one.
 fn threads(config: &Config) -> usize {
     match config.capture {
-        config::CaptureKind::Tap => config.threads.unwrap_or_else(datapath::default_threads),
+        config::CaptureKind::Tap | config::CaptureKind::Packet => {
+            config.threads.unwrap_or_else(datapath::default_threads)
+        }
         config::CaptureKind::Pcap => 1,
     }
 }
@@ -210,15 +213,19 @@ fn threads(config: &Config) -> usize {
 /// What there is to work with. Offloads are agreed with a device, so one is made for a moment; where that fails, opening the
 /// first network tells why.
 fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathStatus {
-    let probed = match capture.kind {
-        CaptureKind::Tap => Tap::create(PROBED_TAP, 1, capture.offload).ok(),
-        CaptureKind::Pcap => None,
+    let features = match capture.kind {
+        CaptureKind::Tap => {
+            let probed = Tap::create(PROBED_TAP, 1, capture.offload).ok();
+            probed.and_then(|queues| queues.first().map(Tap::features)).unwrap_or_default()
+        }
+        CaptureKind::Packet => raw::features(capture.offload),
+        CaptureKind::Pcap => Features::default(),
     };
-    let features = probed.and_then(|queues| queues.first().map(Tap::features)).unwrap_or_default();
     let (udp_gso, udp_gro) = udp.sockets.first().map(UdpSocket::offloads).unwrap_or_default();
     DatapathStatus {
         capture: match capture.kind {
             CaptureKind::Tap => "tap".to_string(),
+            CaptureKind::Packet => "packet".to_string(),
             CaptureKind::Pcap => "pcap".to_string(),
         },
         threads: udp.sockets.len(),
@@ -238,6 +245,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let fail = |why: &dyn std::fmt::Display| Failure::new("launch", why);
     let kind = match config.capture {
         config::CaptureKind::Tap => CaptureKind::Tap,
+        config::CaptureKind::Packet => CaptureKind::Packet,
         config::CaptureKind::Pcap => CaptureKind::Pcap,
     };
     require_capture(kind)?;
@@ -245,6 +253,10 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (host_events, machine_events) = mpsc::unbounded_channel();
     let mut host =
         Host::start_in(Some(&config.run_dir), config.host, capture, host_events).await.map_err(|why| fail(&why))?;
+    for (interface, _) in &config.interfaces {
+        let fits = host.check_uplink(interface.as_str()).await;
+        fits.map_err(|why| fail(&format!("--interface {interface}: {why}")))?;
+    }
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
     let key = identity(&store)?;
     let state = state(&store, &config)?;
@@ -319,13 +331,11 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
 fn require_capture(kind: CaptureKind) -> Result<(), Failure> {
     match kind {
         CaptureKind::Tap if !Path::new("/dev/net/tun").exists() => {
-            let why = "/dev/net/tun is missing: load the kernel module tun (modprobe tun), or use --capture pcap";
+            let why = "/dev/net/tun is missing: load the kernel module tun (modprobe tun), or use --capture packet";
             Err(Failure::new("launch", why))
         }
-        CaptureKind::Pcap if !cfg!(feature = "pcap") => {
-            Err(Failure::new("launch", "--capture pcap: this rnet is built without pcap"))
-        }
-        _ => Ok(()),
+        CaptureKind::Pcap => pcap::available().map_err(|why| Failure::new("launch", format!("--capture pcap: {why}"))),
+        CaptureKind::Tap | CaptureKind::Packet => Ok(()),
     }
 }
 
@@ -357,7 +367,7 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         connection_limit: config.connection_limit,
         reach: ReachConfig {
             advertise: std::mem::take(&mut config.advertise),
-            interfaces: std::mem::take(&mut config.interfaces),
+            interfaces: std::mem::take(&mut config.told_interfaces),
         },
         mtu: config.mtu,
         framing: config.framing,
@@ -370,9 +380,20 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
             init: config.init.clone().unwrap_or(Init::Consensus(state.targets.len().saturating_add(1))),
             reclaim: config.reclaim,
         },
+        uplinks: uplinks(config),
         state,
         version: env!("CARGO_PKG_VERSION").to_string(),
     })
+}
+
+/// What `--interface` asks for. Where networks of our own are captured by libpcap, so are these; else by what is fastest.
+fn uplinks(config: &Config) -> Vec<Uplink> {
+    let capture = match config.capture {
+        config::CaptureKind::Pcap => UplinkCapture::Pcap,
+        config::CaptureKind::Tap | config::CaptureKind::Packet => UplinkCapture::Packet,
+    };
+    let interfaces = config.interfaces.iter().cloned();
+    interfaces.map(|(interface, network)| Uplink { interface, network, capture }).collect()
 }
 
 /// Whether this processor has instructions for AES: without them ChaCha20 is faster.

@@ -5,7 +5,7 @@
 //! sources    arguments, environment and file as layers of options; passwords from files and terminals
 //! launch     the composition root: puts the router together and runs it, here or in the background
 //! ask        commands that ask a running router: attach, detach, ps, status, report
-//! targets    what it connects to: connect, forget
+//! targets    what it connects to: connect, forget          bridge     interfaces of this host: bridge add, bridge del
 //! edge       the way in and out: expose, hide, publish, unpublish
 //! demo       three hosts on one machine, shown and removed
 //! end        stop and reset                 run    a command in a namespace of its own
@@ -19,6 +19,7 @@
 
 pub mod args;
 mod ask;
+mod bridge;
 mod demo;
 mod edge;
 mod end;
@@ -91,6 +92,7 @@ fn dispatch(cli: Cli, password: Option<secret::Text>) -> Result<u8, Failure> {
         Command::Reset(reset) => end::reset(&router, reset.force)?,
         Command::Connect(connect) => targets::connect(&router, &connect)?,
         Command::Forget(forget) => targets::forget(&router, &forget)?,
+        Command::Bridge(options) => bridge::bridge(&router, &options)?,
         Command::Run(options) if options.docker => {
             return Err(later("run --docker", "running containers through Docker"));
         }

@@ -101,6 +101,7 @@ fn arguments(router: &Router, launch: Option<&Launch>) -> Layer {
         ("allow", &launch.allow),
         ("advertise", &launch.advertise),
         ("ipalloc-range", &launch.ipalloc_range),
+        ("interface", &launch.interface),
         ("trusted-subnets", &launch.trusted_subnets),
     ];
     for (name, texts) in lists {

@@ -12,6 +12,7 @@
 //! keys       per epoch of a path: fresh X25519, HKDF, one key for each direction
 //! seal       one datagram: AES-256-GCM or ChaCha20-Poly1305
 //! replay     which counters were seen
+//! tag        members of the mesh said this, on a segment where others may talk too
 //! ```
 //!
 //! Secrets are wiped on drop and never printed.
@@ -23,3 +24,4 @@ pub mod psk;
 pub mod replay;
 pub mod seal;
 pub mod session;
+pub mod tag;

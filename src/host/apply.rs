@@ -22,8 +22,9 @@ use super::firewall::Firewall;
 use super::guard;
 use super::inside::{Inside, settings_of_host, silence, unless_gone};
 use super::kernel::Kernel;
-use super::names;
 use super::plan::{Step, plan};
+use super::uplinks::{self, Means, Uplinks};
+use super::{names, pairs};
 use crate::io::capture::{Capture, Options};
 use crate::io::netlink::{Netlink, Veth};
 use crate::io::netns::Netns;
@@ -72,8 +73,8 @@ pub(super) struct Shared {
     pub netlink: Netlink,
     pub events: UnboundedSender<HostEvent>,
     plugged: Mutex<HashMap<String, Plugged>>,
-    /// Devices that frames are captured on, and the port of each.
-    captured: Mutex<HashMap<String, PortId>>,
+    /// Devices that frames are captured on, and the port of each; bytes of the longest frame there.
+    captured: Mutex<HashMap<String, (PortId, usize)>>,
 }
 
 /// See the head of this file.
@@ -86,6 +87,7 @@ pub struct Host {
     pub(super) firewall: Firewall,
     pub(super) fences: Fences,
     doors: Doors,
+    uplinks: Uplinks,
     pub(super) kernel: Kernel,
     /// What a killed router left that may be taken over.
     pub(super) found: Found,
@@ -114,10 +116,12 @@ impl Host {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
         let doors = Doors::new(at, capture.queues, events.clone());
+        let means = Means { queues: capture.queues, offload: capture.offload };
+        let uplinks = Uplinks::new(means, events.clone());
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
         let watch = Watch::open().map_err(|e| format!("watching the network: {e}"))?;
         let kernel = Kernel::default();
-        let watch = Task(tokio::spawn(watch_changes(shared.clone(), kernel.clone(), watch)));
+        let watch = Task(tokio::spawn(watch_changes(shared.clone(), (kernel.clone(), uplinks.clone()), watch)));
         let firewall = Firewall::new(run_dir.map(Path::to_path_buf));
         let fences = Fences::default();
         let keep = [
@@ -134,6 +138,7 @@ impl Host {
             firewall,
             fences,
             doors,
+            uplinks,
             kernel,
             found: Found::default(),
             _watch: watch,
@@ -166,10 +171,28 @@ impl Host {
             }
             HostOp::Recapture { .. } => self.run(steps, None).await?,
             HostOp::Filter(edge) => self.firewall.set(edge).await?,
-            HostOp::OpenTunnel { port, vtep, .. } => self.doors.open(port, &vtep).await?,
-            HostOp::CloseTunnel { port, .. } => self.doors.close(port),
-            HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.doors.open_peers(port).await?,
-            HostOp::OpenVxlan { port, engine: Engine::Kernel } => return self.open_vxlan(port).await,
+            HostOp::OpenTunnel { port, vtep, .. } => {
+                self.doors.open(port, &vtep).await?;
+                self.uplinks.doors_are(self.doors.numbers());
+            }
+            HostOp::CloseTunnel { port, .. } => {
+                self.doors.close(port);
+                self.uplinks.doors_are(self.doors.numbers());
+            }
+            HostOp::OpenUplink { port, uplink, mesh, must, .. } => {
+                let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
+                self.uplinks.open(port, &uplink, (mesh, must), &links)?;
+            }
+            HostOp::CloseUplink { port, .. } => self.uplinks.close(port),
+            HostOp::OpenVxlan { port, engine: Engine::Userspace } => {
+                self.doors.open_peers(port).await?;
+                self.uplinks.doors_are(self.doors.numbers());
+            }
+            HostOp::OpenVxlan { port, engine: Engine::Kernel } => {
+                let done = self.open_vxlan(port).await;
+                self.uplinks.doors_are([self.doors.numbers(), vec![port]].concat());
+                return done;
+            }
             HostOp::CloseVxlan => {
                 self.doors.close_peers();
                 self.close_vxlan().await?;
@@ -209,6 +232,13 @@ impl Host {
             }
         }
         Ok(HostAnswer::Done)
+    }
+
+    /// Whether this interface can be captured. The error is one line, with what to do.
+    pub async fn check_uplink(&self, name: &str) -> Result<(), String> {
+        let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
+        let link = links.iter().find(|link| link.name == name);
+        uplinks::fitness(name, link, &links).map(drop)
     }
 
     /// An address in a network that the host has an interface on already would take that interface's traffic away.
@@ -313,15 +343,24 @@ impl Host {
             Step::Silence { name } => {
                 return silence(name).map_err(|e| e.to_string());
             }
-            Step::OpenPcap { name } => {
-                captures.push(open_pcap(name)?);
+            Step::OpenPair { name, mtu } => {
+                captures.extend(pairs::open(self.capture, name, *mtu)?);
                 Ok(())
+            }
+            Step::WidenPair { name, mtu } => {
+                let Some((port, has)) = self.shared.captured().get(name).copied() else { return Ok(()) };
+                if pairs::is_enough(has, *mtu) {
+                    return Ok(());
+                }
+                let wider = pairs::open(self.capture, name, *mtu)?;
+                self.shared.captured().insert(name.clone(), (port, pairs::room(&wider)));
+                return self.shared.tell(HostEvent::Opened { port, captures: wider });
             }
             Step::HandOver { port, name } => {
                 if captures.is_empty() {
                     return Err("no capture to hand over".to_string());
                 }
-                self.shared.captured().insert(name.clone(), *port);
+                self.shared.captured().insert(name.clone(), (*port, pairs::room(captures)));
                 return self.shared.tell(HostEvent::Opened { port: *port, captures: std::mem::take(captures) });
             }
             Step::Shut { name } => return self.fences.set(name, guard::bridge(name)).await,
@@ -341,7 +380,7 @@ impl Host {
             }
             Step::TakeBack { port } => {
                 // Forgotten first, so that the device's end is not taken for somebody else's doing.
-                self.shared.captured().retain(|_, captured| captured != port);
+                self.shared.captured().retain(|_, (captured, _)| captured != port);
                 return self.shared.tell(HostEvent::Closed { port: *port });
             }
             Step::AddVeth { .. }
@@ -399,7 +438,7 @@ impl Shared {
         self.plugged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn captured(&self) -> MutexGuard<'_, HashMap<String, PortId>> {
+    fn captured(&self) -> MutexGuard<'_, HashMap<String, (PortId, usize)>> {
         self.captured.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -453,7 +492,7 @@ impl Shared {
 }
 
 /// Tells what matters of the changes that the kernel tells.
-async fn watch_changes(shared: Arc<Shared>, kernel: Kernel, mut watch: Watch) {
+async fn watch_changes(shared: Arc<Shared>, (kernel, uplinks): (Kernel, Uplinks), mut watch: Watch) {
     let mut devices = Devices::new(&shared.netlink.links().await.unwrap_or_default());
     let mut due: Option<Instant> = None;
     loop {
@@ -471,6 +510,10 @@ async fn watch_changes(shared: Arc<Shared>, kernel: Kernel, mut watch: Watch) {
         let Some(change) = change else { return };
         match &change {
             Change::Link(link) | Change::LinkGone(link) => {
+                match &change {
+                    Change::Link(_) => uplinks.changed(link),
+                    _ => uplinks.gone(link),
+                }
                 if let Some(id) = kernel.lost(&shared.netlink, link).await {
                     let _ = shared.tell(HostEvent::OffloadLost { id });
                 }
@@ -483,7 +526,7 @@ async fn watch_changes(shared: Arc<Shared>, kernel: Kernel, mut watch: Watch) {
             Verdict::Network => due = due.or(Some(Instant::now() + QUIET)),
             Verdict::Gone(name) => {
                 let port = shared.captured().remove(&name);
-                if let Some(port) = port {
+                if let Some((port, _)) = port {
                     let _ = shared.tell(HostEvent::CaptureGone { port });
                 }
                 if let Some(key) = shared.key_of(&name) {
@@ -514,16 +557,6 @@ fn tap_error(name: &str, error: &io::Error) -> String {
         (_, Some(libc::EBUSY)) => format!("making the TAP {name}: another router in this network namespace has it"),
         _ => format!("making the TAP {name}: {error}"),
     }
-}
-
-#[cfg(feature = "pcap")]
-fn open_pcap(name: &str) -> Result<Capture, String> {
-    crate::io::pcap::Pcap::open(name).map(Capture::Pcap).map_err(|e| e.to_string())
-}
-
-#[cfg(not(feature = "pcap"))]
-fn open_pcap(name: &str) -> Result<Capture, String> {
-    Err(format!("capturing on {name}: this rnet is built without pcap"))
 }
 
 #[cfg(test)]

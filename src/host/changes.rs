@@ -79,6 +79,7 @@ mod tests {
             index,
             name: name.into(),
             kind: kind.into(),
+            ethernet: true,
             up,
             promiscuity: 0,
             master: None,

@@ -86,6 +86,15 @@ impl Doors {
         Ok(())
     }
 
+    /// The UDP ports that are open.
+    pub fn numbers(&self) -> Vec<u16> {
+        let mut numbers: Vec<u16> = self.table().reached.values().map(|reached| reached.door).collect();
+        numbers.extend(self.table().peers);
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    }
+
     /// Peers speak VXLAN by this port from now on. The error is one line.
     pub async fn open_peers(&self, number: u16) -> Result<(), String> {
         if self.table().peers == Some(number) {

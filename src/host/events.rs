@@ -2,6 +2,7 @@
 
 use crate::io::capture::Capture;
 use crate::io::udp::UdpSocket;
+use crate::node::border::UplinkState;
 use crate::plane::fib::PortId;
 use crate::types::NetId;
 use std::net::SocketAddr;
@@ -10,7 +11,8 @@ use tokio::sync::OwnedSemaphorePermit;
 /// What happens on this machine. At most one per network or door opened or closed and per attachment that is gone, one per VTEP in
 /// five seconds, and five changes a second.
 pub enum HostEvent {
-    /// Frames of `port` are captured here from now on, one capture per queue: for the data path.
+    /// Frames of `port` are captured here from now on, one capture per queue, instead of what captured them before: for the data
+    /// path.
     Opened { port: PortId, captures: Vec<Capture> },
     /// Close the captures of `port`; its device is about to be deleted.
     Closed { port: PortId },
@@ -25,6 +27,8 @@ pub enum HostEvent {
     DoorOpened { door: u16, sockets: Vec<UdpSocket>, senders: Vec<UdpSocket> },
     /// Close the sockets of this UDP port.
     DoorClosed { door: u16 },
+    /// What the captured interface of this port does.
+    Uplink { port: PortId, state: UplinkState },
     /// A heartbeat came by the kernel's VXLAN from a peer: `size` is that of the whole UDP payload. The next one waits for `turn`.
     Beat { from: SocketAddr, datagram: Vec<u8>, size: u16, turn: OwnedSemaphorePermit },
     /// The VXLAN device of a network, or (none) that of heartbeats, was taken away or changed by others.

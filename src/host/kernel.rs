@@ -89,8 +89,8 @@ pub(super) struct Kernel {
     pub beats: Beats,
 }
 
-/// What one family's devices are made by.
 impl Kept {
+    /// What one family's devices are made by.
     fn under(&self, ipv6: bool) -> Option<Under> {
         let (port, at) = self.open?;
         Some(Under { port, ipv6, local: at.filter(|at| at.is_ipv6() == ipv6 && !at.is_unspecified()) })
@@ -239,7 +239,9 @@ impl Kept {
                 (wanted, false) => wanted.is_some(),
             };
         }
-        let Some((_, _)) = self.beats.values().find(|(index, _)| *index == entry.device) else { return false };
+        if self.beats.values().all(|(index, _)| *index != entry.device) {
+            return false;
+        }
         let wanted = self.peers.iter().find(|(peer, _)| peer.0 == entry.mac).map(|(_, to)| *to);
         if is_there { entry.to.is_some() && entry.to != wanted } else { wanted.is_some() }
     }

@@ -13,6 +13,7 @@
 //!
 //! - `names`    what these are called, and which names are ours
 //! - `plan`     a change as a list of steps; pure
+//! - `pairs`    the captured end of a veth pair, where there is no TAP
 //! - `apply`    runs the steps, undoes them in reverse
 //! - `inside`   the namespace of an attachment
 //! - `adopt`    what a dead router left: taken over, or swept
@@ -22,6 +23,7 @@
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
 //! - `doors`    UDP ports by which VTEPs are reached
+//! - `uplinks`  interfaces that are not ours, captured while they are there
 //! - `events`   what is told of all this
 //! - `rules`    the packet filter as text; pure
 //! - `firewall` sets it, and puts it back when others flush it
@@ -44,9 +46,11 @@ mod guard;
 mod inside;
 mod kernel;
 mod names;
+mod pairs;
 mod plan;
 mod rules;
 pub mod sandbox;
+mod uplinks;
 
 pub use adopt::Keep;
 pub use apply::Host;

@@ -24,7 +24,7 @@ pub fn tap(id: NetId) -> String {
 }
 
 /// The veth pair that stands in for the TAP: the captured end, and the end on the bridge.
-pub fn pcap_pair(id: NetId) -> (String, String) {
+pub fn pair(id: NetId) -> (String, String) {
     (format!("rnp{:06x}", id.value()), format!("rnq{:06x}", id.value()))
 }
 
@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn fit_the_kernel_and_are_recognised() {
         for id in [NetId::new(1).unwrap(), NetId::new(0xff_fffe).unwrap()] {
-            let (captured, bridged) = pcap_pair(id);
+            let (captured, bridged) = pair(id);
             let all = [
                 (bridge(id), "bridge"),
                 (tap(id), "tun"),

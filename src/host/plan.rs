@@ -42,8 +42,10 @@ pub enum Step {
     SetUp { name: String },
     /// Wait until a bridge passes the frames of its port: the kernel notices a veth's other end a moment after it comes up.
     AwaitForwarding { port: String },
-    /// Open libpcap on a device that is up.
-    OpenPcap { name: String },
+    /// Open AF_PACKET, or libpcap, on a device that is up and has this MTU.
+    OpenPair { name: String, mtu: u16 },
+    /// The device is about to have this MTU: where its capture has no room for such frames, another one takes its place.
+    WidenPair { name: String, mtu: u16 },
     /// Give the open capture on a device to the data path.
     HandOver { port: PortId, name: String },
     /// Have the data path close its capture.
@@ -149,16 +151,17 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
             ]
         }
         HostOp::ResizeNetwork { network, id, mtu } => {
-            let (captured, bridged) = names::pcap_pair(*id);
+            let ((captured, bridged), mtu) = (names::pair(*id), network.usable_mtu(*mtu));
             let ports = match kind {
                 CaptureKind::Tap => vec![names::tap(*id)],
-                CaptureKind::Pcap => vec![captured, bridged],
+                CaptureKind::Packet | CaptureKind::Pcap => vec![captured.clone(), bridged],
             };
+            let widen = (kind == CaptureKind::Pcap).then_some(Step::WidenPair { name: captured, mtu });
             let vxlans = [false, true].map(|ipv6| names::vxlan(id.value(), ipv6));
             let ports = ports.into_iter().chain(vxlans);
             // The bridge last: it takes the least of its ports until it is told otherwise.
             let devices = ports.chain([names::bridge(*id)]);
-            devices.map(|name| Step::SetMtu { name, mtu: network.usable_mtu(*mtu) }).collect()
+            widen.into_iter().chain(devices.map(|name| Step::SetMtu { name, mtu })).collect()
         }
         HostOp::Resize { key, interfaces, mtu, .. } => {
             let resize = |interface: &Interface| {
@@ -180,8 +183,12 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
             // The guard goes last, so that nothing passes unguarded.
             veths.flat_map(|name| [Step::Delete { name: name.clone() }, Step::Unguard { name }]).collect()
         }
-        // No devices: `firewall` does it, and `doors`.
-        HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => Vec::new(),
+        // No devices of ours: `firewall` does it, `doors`, and `uplinks`.
+        HostOp::Filter(_)
+        | HostOp::OpenTunnel { .. }
+        | HostOp::CloseTunnel { .. }
+        | HostOp::OpenUplink { .. }
+        | HostOp::CloseUplink { .. } => Vec::new(),
         // `kernel` knows for which families; see `offload`.
         HostOp::OpenVxlan { .. } | HostOp::CloseVxlan | HostOp::VxlanPeers(_) | HostOp::SweepRest => Vec::new(),
         HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => Vec::new(),
@@ -248,7 +255,7 @@ pub(super) fn close_vxlan(vni: u32, ipv6: bool) -> Vec<Step> {
 fn captured(id: NetId, kind: CaptureKind) -> String {
     match kind {
         CaptureKind::Tap => names::tap(id),
-        CaptureKind::Pcap => names::pcap_pair(id).0,
+        CaptureKind::Packet | CaptureKind::Pcap => names::pair(id).0,
     }
 }
 
@@ -256,7 +263,7 @@ fn captured(id: NetId, kind: CaptureKind) -> String {
 pub(super) fn on_bridge(id: NetId, kind: CaptureKind) -> String {
     match kind {
         CaptureKind::Tap => names::tap(id),
-        CaptureKind::Pcap => names::pcap_pair(id).1,
+        CaptureKind::Packet | CaptureKind::Pcap => names::pair(id).1,
     }
 }
 
@@ -272,7 +279,7 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
             Step::SetPort { port: captured.clone(), rules: CAPTURE_RULES },
             Step::SetUp { name: captured },
         ],
-        CaptureKind::Pcap => vec![
+        CaptureKind::Packet | CaptureKind::Pcap => vec![
             Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu },
             Step::Silence { name: captured.clone() },
             Step::Silence { name: bridged.clone() },
@@ -280,7 +287,7 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
             Step::SetPort { port: bridged.clone(), rules: CAPTURE_RULES },
             Step::SetUp { name: bridged },
             Step::SetUp { name: captured.clone() },
-            Step::OpenPcap { name: captured },
+            Step::OpenPair { name: captured, mtu },
         ],
     }
 }
@@ -375,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_network_is_silenced_before_it_is_up_and_handed_over_last() {
-        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+        for kind in [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap] {
             let steps = plan(&open(), kind);
             for (at, step) in steps.iter().enumerate() {
                 if let Step::SetUp { name } = step {
@@ -390,7 +397,7 @@ mod tests {
     #[test]
     fn a_port_made_anew_is_made_as_the_first_one_and_nothing_else_is_touched() {
         let id = NetId::new(0x8312a4).unwrap();
-        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+        for kind in [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap] {
             let anew = plan(&HostOp::Recapture { id, gone: PortId(2), port: PortId(3), mtu: 1410 }, kind);
             let opening = plan(&open(), kind);
             let added: Vec<&Step> = anew.iter().filter(|step| !opening.contains(step)).collect();
@@ -424,7 +431,7 @@ mod tests {
     #[test]
     fn closing_removes_every_device_that_opening_makes() {
         let close = HostOp::CloseNetwork { id: NetId::new(0x8312a4).unwrap(), port: PortId(3) };
-        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+        for kind in [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap] {
             let mut undone: Vec<Step> = plan(&open(), kind).iter().rev().filter_map(Step::undo).collect();
             undone.sort_by_key(|step| format!("{step:?}"));
             let mut closing = plan(&close, kind);
@@ -463,7 +470,7 @@ mod tests {
         let interfaces = vec![interface("rnb000001", &["10.2.1.1/24", "10.2.1.2/24"])];
         let unplug = HostOp::Unplug { key: key.clone(), place: Place::Host, interfaces: interfaces.clone() };
         let plug = HostOp::Plug { key, place: Place::Host, interfaces, mtu, guarded: true };
-        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+        for kind in [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap] {
             let undone: Vec<Step> = plan(&plug, kind).iter().rev().filter_map(Step::undo).collect();
             assert_eq!(plan(&unplug, kind), undone);
             assert!(undone.iter().all(|step| !matches!(step, Step::Delete { .. })));
@@ -487,7 +494,7 @@ mod tests {
     fn an_attachment_is_guarded_before_its_device_is_up_unless_it_is_exempt() {
         let HostOp::Plug { key, place, interfaces, mtu, .. } = plug_two() else { unreachable!() };
         let free = HostOp::Plug { key, place, interfaces, mtu, guarded: false };
-        for (kind, prefix) in [(CaptureKind::Tap, "rnt"), (CaptureKind::Pcap, "rnq")] {
+        for (kind, prefix) in [(CaptureKind::Tap, "rnt"), (CaptureKind::Packet, "rnq"), (CaptureKind::Pcap, "rnq")] {
             let steps = plan(&plug_two(), kind);
             for (at, step) in steps.iter().enumerate() {
                 let Step::SetUp { name: port } = step else { continue };
@@ -525,7 +532,7 @@ mod tests {
         };
         let HostOp::OpenNetwork { network, id, .. } = open() else { unreachable!() };
         let HostOp::Plug { key, place, interfaces, .. } = plug_two() else { unreachable!() };
-        for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
+        for kind in [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap] {
             let resized = mtus(&plan(&HostOp::ResizeNetwork { network, id, mtu: 1410 }, kind));
             let vxlan = |ipv6| offload(id, 1410, &Under { port: 6784, ipv6, local: None }, Vec::new());
             assert_eq!(resized, mtus(&[plan(&open(), kind), vxlan(false), vxlan(true)].concat()));
@@ -540,6 +547,6 @@ mod tests {
     #[test]
     fn checksums_are_completed_inside_only_for_libpcap() {
         let has = |kind| plan(&plug_two(), kind).iter().filter(|s| matches!(s, Step::InsideChecksums { .. })).count();
-        assert_eq!((has(CaptureKind::Tap), has(CaptureKind::Pcap)), (0, 2));
+        assert_eq!([CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap].map(has), [0, 0, 2]);
     }
 }

@@ -1,10 +1,10 @@
 //! A network's capture port: where frames leave the bridge for rnet and come back.
 //!
-//! Owns the choice between the two back ends; each is a file of its own. Frames are whole Ethernet frames of 14 to
-//! 65,549 bytes without FCS. Beside each goes what is left to do on it: a TAP's kernel may leave checksums and the cutting of
-//! super-frames to us, and takes frames back so; with pcap every frame is complete, both ways (`host` switches the offload
-//! off). What is done about it is `plane::offload`'s. Neither call ever blocks; readiness comes from poll(2) on the
-//! descriptor. Dropping a capture closes it; a TAP's device goes with its last queue.
+//! Owns the choice between the back ends; each is a file of its own. Frames are whole Ethernet frames of 14 to
+//! 65,549 bytes without FCS. Beside each goes what is left to do on it: the kernel may leave checksums and the cutting of
+//! super-frames to us, and takes frames back so; libpcap says nothing of it and takes complete frames only (on our own pairs
+//! `host` has senders complete theirs). What is done about it is `plane::offload`'s. Neither call ever blocks; readiness comes
+//! from poll(2) on the descriptor. Dropping a capture closes it; a TAP's device goes with its last queue.
 
 pub use super::tap::Features;
 
@@ -14,8 +14,8 @@ use crate::wire::virtio::{Offload, VIRTIO_LEN};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-/// Bytes that a read's buffer must hold: the largest super-frame and the header before it.
-pub const CAPTURE_MAX: usize = VIRTIO_LEN + SUPER_FRAME_MAX;
+/// Bytes that a read's buffer must hold: the largest super-frame, the header before it, and room for a tag.
+pub const CAPTURE_MAX: usize = super::raw::TAG_LEN + VIRTIO_LEN + SUPER_FRAME_MAX;
 
 /// Parts that a written frame may be in: headers and 64 segments, and one to spare.
 pub const PARTS_MAX: usize = 66;
@@ -26,21 +26,10 @@ pub enum CaptureKind {
     /// A TAP device: needs /dev/net/tun.
     #[default]
     Tap,
+    /// AF_PACKET on one end of a veth pair: as fast, needs no /dev/net/tun.
+    Packet,
     /// libpcap on one end of a veth pair: slower, needs no /dev/net/tun.
     Pcap,
-}
-
-impl CaptureKind {
-    /// TAP where /dev/net/tun exists, else pcap. Errors: neither is there; the line says what to do.
-    pub fn available() -> Result<CaptureKind, String> {
-        if std::path::Path::new("/dev/net/tun").exists() {
-            Ok(CaptureKind::Tap)
-        } else if cfg!(feature = "pcap") {
-            Ok(CaptureKind::Pcap)
-        } else {
-            Err("/dev/net/tun is missing and this rnet is built without pcap: load the kernel module tun (modprobe tun)".into())
-        }
-    }
 }
 
 /// How a network's capture port is to be opened.
@@ -48,9 +37,9 @@ impl CaptureKind {
 pub struct Options {
     /// By what.
     pub kind: CaptureKind,
-    /// Queues of a TAP, at least 1. pcap has one.
+    /// Queues, at least 1. With pcap one of them hears and all can send.
     pub queues: usize,
-    /// Whether a TAP's kernel may leave checksums and super-frames to us. False: every frame comes complete.
+    /// Whether the kernel may leave checksums and super-frames to us. False: every frame comes complete.
     pub offload: bool,
 }
 
@@ -74,8 +63,9 @@ pub struct Captured<'b> {
 pub enum Capture {
     /// See [`super::tap`].
     Tap(super::tap::Tap),
+    /// See [`super::raw`].
+    Raw(super::raw::Raw),
     /// See [`super::pcap`].
-    #[cfg(feature = "pcap")]
     Pcap(super::pcap::Pcap),
 }
 
@@ -84,17 +74,25 @@ impl Capture {
     pub fn features(&self) -> Features {
         match self {
             Capture::Tap(tap) => tap.features(),
-            #[cfg(feature = "pcap")]
+            Capture::Raw(raw) => raw.features(),
             Capture::Pcap(_) => Features::default(),
         }
     }
 
-    /// The device whose queue frames wait in, where one can be told: with pcap libpcap's own counts it.
+    /// The device whose queue frames wait in, if that counts those that it had no room for; else [`Capture::dropped`] tells.
     pub fn device(&self) -> Option<&str> {
         match self {
             Capture::Tap(tap) => Some(tap.name()),
-            #[cfg(feature = "pcap")]
-            Capture::Pcap(_) => None,
+            Capture::Raw(_) | Capture::Pcap(_) => None,
+        }
+    }
+
+    /// Frames that this queue had no room for since this was last asked, where no device counts them.
+    pub fn dropped(&mut self) -> u64 {
+        match self {
+            Capture::Tap(_) => 0,
+            Capture::Raw(raw) => raw.dropped(),
+            Capture::Pcap(pcap) => pcap.dropped(),
         }
     }
 
@@ -104,23 +102,24 @@ impl Capture {
     pub fn read<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<Option<Result<Captured<'b>, Malformed>>> {
         match self {
             Capture::Tap(tap) => tap.read(buffer),
-            #[cfg(feature = "pcap")]
+            Capture::Raw(raw) => raw.read(buffer),
             Capture::Pcap(pcap) => {
                 let Some(length) = pcap.read(buffer)? else { return Ok(None) };
-                let frame = buffer.get_mut(..length).unwrap_or_default();
-                Ok(Some(Ok(Captured { frame, offload: Offload::NONE })))
+                Ok(Some(length.map(|length| {
+                    let frame = buffer.get_mut(..length).unwrap_or_default();
+                    Captured { frame, offload: Offload::NONE }
+                })))
             }
         }
     }
 
     /// Gives one frame, in at most [`PARTS_MAX`] parts, to the bridge. An error concerns this frame only: it is to be counted as
-    /// lost. `Unsupported`: with pcap nothing may be left to do. EINVAL: to a TAP's kernel `offload` does not fit the frame.
+    /// lost. `Unsupported`: with pcap nothing may be left to do. EINVAL: to the kernel `offload` does not fit the frame.
     pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
         match self {
             Capture::Tap(tap) => tap.write(offload, parts),
-            #[cfg(feature = "pcap")]
+            Capture::Raw(raw) => raw.write(offload, parts),
             Capture::Pcap(_) if *offload != Offload::NONE => Err(io::Error::from(io::ErrorKind::Unsupported)),
-            #[cfg(feature = "pcap")]
             Capture::Pcap(pcap) => pcap.write(parts),
         }
     }
@@ -137,7 +136,7 @@ impl AsRawFd for Capture {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Capture::Tap(tap) => tap.as_raw_fd(),
-            #[cfg(feature = "pcap")]
+            Capture::Raw(raw) => raw.as_raw_fd(),
             Capture::Pcap(pcap) => pcap.as_raw_fd(),
         }
     }

@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! clock alarm entropy  time and random numbers, as the pure layers want them
-//! capture tap pcap     a network's capture port: a frame and what is left to do on it, in or out, never blocking
+//! capture tap raw pcap a network's capture port: a frame and what is left to do on it, in or out, never blocking
+//! sieve                what the kernel keeps from a captured interface
 //! steering             which queue of a TAP a frame waits in
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! door                 UDP ports by which VTEPs are reached, and what the way to them takes
@@ -38,11 +39,12 @@ pub mod netlink;
 pub mod netns;
 pub mod own;
 pub mod packet;
-#[cfg(feature = "pcap")]
 pub mod pcap;
 pub mod pidfd;
 pub mod process;
+pub mod raw;
 pub mod routes;
+pub mod sieve;
 pub mod steering;
 pub mod store;
 pub mod tap;

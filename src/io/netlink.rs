@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
 use netlink_packet_route::link::{
     BridgePortState, BridgeStpState, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute,
-    LinkFlags, LinkInfo, LinkMessage,
+    LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use netlink_packet_route::route::RouteScope;
 use rtnetlink::{Error, Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -78,6 +78,8 @@ pub struct Link {
     pub name: String,
     /// `bridge`, `veth`, `tun`, ...; empty for devices of no kind.
     pub kind: String,
+    /// Whether frames on it are Ethernet's; a loopback's only look so.
+    pub ethernet: bool,
     /// Whether it is up.
     pub up: bool,
     /// How many times promiscuous mode was asked for: more than 0 while somebody captures on it.
@@ -183,6 +185,14 @@ impl Netlink {
     pub async fn set_mtu(&self, name: &str, mtu: u16) -> Result<(), NetlinkError> {
         let what = || format!("setting the MTU of {name} to {mtu}");
         let message = LinkUnspec::new_with_index(self.index(name, what).await?).mtu(mtu.into()).build();
+        done(self.handle.link().set(message).execute().await, what)
+    }
+
+    /// Takes the device down.
+    #[cfg(test)]
+    pub async fn set_down(&self, name: &str) -> Result<(), NetlinkError> {
+        let what = || format!("taking {name} down");
+        let message = LinkUnspec::new_with_index(self.index(name, what).await?).down().build();
         done(self.handle.link().set(message).execute().await, what)
     }
 
@@ -324,6 +334,7 @@ pub(super) fn describe(message: &LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         kind: String::new(),
+        ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         up,
         promiscuity: 0,
         master: None,

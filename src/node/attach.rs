@@ -18,6 +18,7 @@ use super::Node;
 use super::border::HostOp;
 use super::command::{Attach, Attachment, Interface, Place};
 use super::expose::Gateways;
+use super::uplinks::Uplinks;
 use super::vteps::Vteps;
 use crate::mesh::claims::{Claim, MAX_CLAIMS};
 use crate::plane::fib::{Fib, NetworkEntry, Permit, PortId};
@@ -47,11 +48,12 @@ pub(super) struct Attachments {
     ports: u32,
     /// Further ports of them.
     pub vteps: Vteps,
+    pub uplinks: Uplinks,
 }
 
 impl Attachments {
     pub fn is_empty(&self) -> bool {
-        self.by_key.is_empty() && self.networks.is_empty() && self.vteps.is_empty()
+        self.by_key.is_empty() && self.networks.is_empty() && self.vteps.is_empty() && self.uplinks.is_empty()
     }
 
     pub fn get(&self, key: &str) -> Option<&Attachment> {
@@ -135,6 +137,7 @@ impl Attachments {
             fib.ports.insert(port.port, *id);
         }
         self.vteps.fill(fib);
+        self.uplinks.fill(fib);
     }
 
     /// An operation begins: the tables go first where frames or others must know before.
@@ -159,6 +162,7 @@ impl Attachments {
                 }
             }
             HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => self.vteps.begin(op),
+            HostOp::OpenUplink { .. } | HostOp::CloseUplink { .. } => self.uplinks.begin(op),
             // Of `framings`, or of no table.
             _ => {}
         }
@@ -167,6 +171,7 @@ impl Attachments {
     /// It was made.
     pub fn succeeded(&mut self, op: &HostOp) {
         self.vteps.succeeded(op);
+        self.uplinks.succeeded(op);
         if let HostOp::OpenNetwork { id, .. } = op
             && let Some(port) = self.networks.get_mut(id)
         {
@@ -189,6 +194,7 @@ impl Attachments {
             }
             HostOp::Plug { key, interfaces, .. } => self.remove(key, interfaces),
             HostOp::OpenTunnel { .. } => self.vteps.failed(op),
+            HostOp::OpenUplink { .. } => self.uplinks.failed(op),
             // Its attachments still reach each other.
             HostOp::Recapture { .. } => {}
             _ => {}
@@ -228,8 +234,7 @@ impl Attachments {
                 steps.push(plug(attachment, vec![Interface { addresses: kept, ..interface.clone() }], mtu));
             }
         }
-        let is_unused = |id: NetId, count: usize| self.users(id) <= count && !self.vteps.are_on(id);
-        let unused = emptied.into_iter().filter(|(id, count)| is_unused(*id, *count)).map(|(id, _)| id);
+        let unused = emptied.into_iter().filter(|(id, count)| !self.is_used(*id, *count, &[])).map(|(id, _)| id);
         steps.extend(unused.filter_map(|id| self.close(id)));
         (steps, gone)
     }
@@ -254,7 +259,11 @@ impl Attachments {
     /// Takes everything off the machine.
     pub fn clear(&self) -> Vec<HostOp> {
         let unplugs = self.by_key.values().map(|a| unplug(&a.key, &a.place, a.interfaces.clone()));
-        unplugs.chain(self.vteps.clear()).chain(self.networks.keys().filter_map(|id| self.close(*id))).collect()
+        unplugs
+            .chain(self.vteps.clear())
+            .chain(self.uplinks.clear())
+            .chain(self.networks.keys().filter_map(|id| self.close(*id)))
+            .collect()
     }
 }
 
@@ -271,6 +280,7 @@ pub(super) fn undo(op: &HostOp, mtu: u16, guarded: bool) -> Option<HostOp> {
     match op {
         HostOp::OpenNetwork { id, port, .. } => Some(HostOp::CloseNetwork { id: *id, port: *port }),
         HostOp::OpenTunnel { port, vtep, .. } => Some(HostOp::CloseTunnel { port: *port, vtep: *vtep }),
+        HostOp::OpenUplink { port, uplink, .. } => Some(HostOp::CloseUplink { port: *port, uplink: uplink.clone() }),
         HostOp::Plug { key, place, interfaces, .. } => Some(unplug(key, place, interfaces.clone())),
         HostOp::Unplug { key, place, interfaces } => {
             let (key, place, interfaces) = (key.clone(), place.clone(), interfaces.clone());

@@ -5,7 +5,7 @@
 //! part of this border: the node holds the same `Arc<Plane>` as the data path threads, publishes snapshots into it
 //! and reads its tables, all of it pure.
 
-use super::command::{Attachment, Command, Interface, Place, Reply, Vtep};
+use super::command::{Attachment, Command, Interface, Place, Reply, Uplink, Vtep};
 use crate::ipam::IpamState;
 use crate::plane::Event;
 use crate::plane::fib::PortId;
@@ -63,6 +63,8 @@ pub enum Input<'a> {
     Addresses(Vec<(String, IpAddr)>),
     /// What the route to the VTEP behind `port` takes now, bytes of IP packet.
     RouteMtu { port: PortId, mtu: u16 },
+    /// What the captured interface that is `port` does now.
+    Uplink { port: PortId, state: UplinkState },
     /// The kernel's VXLAN device of a network, or (none) the one that heartbeats pass, is gone or was changed by others: nothing that
     /// was installed there counts any more.
     OffloadLost { id: Option<NetId> },
@@ -137,6 +139,11 @@ pub enum HostOp {
     OpenTunnel { port: PortId, id: NetId, vtep: Vtep },
     /// No longer.
     CloseTunnel { port: PortId, vtep: Vtep },
+    /// Capture this interface: it is `port` of its network. Datagrams and connections of the mesh's port are not captured. If it `must`,
+    /// an interface that cannot be captured just now is an error; else it is when it can. `Input::Uplink` tells, then and whenever that changes.
+    OpenUplink { port: PortId, id: NetId, uplink: Uplink, mesh: u16, must: bool },
+    /// No longer.
+    CloseUplink { port: PortId, uplink: Uplink },
     /// Route and translate between networks and the outside as this says, instead of whatever was said before.
     Filter(Edge),
     /// Take in and send VXLAN of peers by this UDP port: by sockets that are handed to the data path, or by the kernel. Refused if that
@@ -163,6 +170,15 @@ pub struct VxlanPeer {
     pub peer: PeerName,
     /// Where its VXLAN port is.
     pub address: SocketAddr,
+}
+
+/// What a captured interface does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UplinkState {
+    /// It is there and up, and has this MTU, bytes.
+    Up(u16),
+    /// It is not: one line why.
+    Away(String),
 }
 
 /// What this host does between its networks and the outside; nothing at all by default.
@@ -225,6 +241,9 @@ pub struct State {
     /// The VTEPs that were joined: joined again at the next start.
     #[serde(default)]
     pub vteps: Vec<Vtep>,
+    /// Interfaces that were captured: captured again at the next start.
+    #[serde(default)]
+    pub uplinks: Vec<Uplink>,
     /// MTU of attachments, if it was measured: what begins with it loses no frame to a narrower start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<u16>,

@@ -1,6 +1,8 @@
 //! All that an edge (command line, HTTP, Docker, CNI) may ask of the router, and its answers.
 
-use crate::types::{AddressRequest, HostAddress, Mac, NetId, Network, PeerName, PortMap, Target, VtepAddress};
+use crate::types::{
+    AddressRequest, HostAddress, InterfaceName, Mac, NetId, Network, PeerName, PortMap, Target, VtepAddress,
+};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 
@@ -50,6 +52,10 @@ pub enum Command {
     Join(Vtep),
     /// Takes a VTEP off a network, or off the only one that it is on. Idempotent.
     Part { address: VtepAddress, network: Option<Network> },
+    /// Captures an interface of this host for a network of the mesh. Idempotent.
+    Bridge(Uplink),
+    /// No longer. Idempotent.
+    Unbridge { interface: InterfaceName },
     /// Puts a namespace on the mesh. Idempotent per `key` and address; further addresses add interfaces.
     Attach(Attach),
     /// Takes addresses (all if none are given) of an attachment off the mesh. Idempotent.
@@ -88,6 +94,38 @@ pub struct Vtep {
     pub vni: NetId,
     /// The UDP port of this host that it sends to.
     pub local_port: u16,
+}
+
+/// See [`Command::Bridge`].
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Which, in the router's network namespace.
+    pub interface: InterfaceName,
+    /// The network of the mesh that its segment is on; opened here if it is not.
+    pub network: Network,
+    /// How.
+    pub capture: UplinkCapture,
+}
+
+/// How an interface is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkCapture {
+    /// By AF_PACKET.
+    #[default]
+    Packet,
+    /// By libpcap.
+    Pcap,
+}
+
+impl UplinkCapture {
+    /// As options and status have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            UplinkCapture::Packet => "packet",
+            UplinkCapture::Pcap => "pcap",
+        }
+    }
 }
 
 /// See [`Command::Attach`].

@@ -10,10 +10,10 @@
 use super::Node;
 use super::attach::{self, Plan};
 use super::border::{HostAnswer, HostId, HostOp, Level, Output, RequestId};
-use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Vtep};
+use super::command::{Attach, Attachment, HOST_KEY, Place, Reply, Uplink, Vtep};
 use super::framings;
 use crate::plane::fib::PortId;
-use crate::types::{AddressRequest, Network, PortMap, VtepAddress};
+use crate::types::{AddressRequest, InterfaceName, Network, PortMap, VtepAddress};
 use std::collections::VecDeque;
 
 /// Requests that may wait.
@@ -48,6 +48,15 @@ pub(super) enum Job {
         address: VtepAddress,
         network: Option<Network>,
     },
+    /// Of an edge, or again after it failed.
+    Bridge {
+        request: Option<RequestId>,
+        uplink: Uplink,
+    },
+    Unbridge {
+        request: RequestId,
+        interface: InterfaceName,
+    },
     Gone {
         key: String,
     },
@@ -72,7 +81,8 @@ impl Job {
             Job::Attach { attach, .. } => attach.key == key,
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
-            Job::Join { .. } | Job::Part { .. } | Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop => false,
+            Job::Join { .. } | Job::Part { .. } | Job::Bridge { .. } | Job::Unbridge { .. } => false,
+            Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop => false,
         }
     }
 }
@@ -93,7 +103,9 @@ enum Then {
     /// The attachment with its ports; it had these before.
     Ports(RequestId, Vec<PortMap>),
     Joined(Option<RequestId>, Vtep),
-    Parted(RequestId),
+    Bridged(Option<RequestId>, Uplink),
+    /// Answered with nothing to tell.
+    Done(RequestId),
     Nobody,
     Left(RequestId),
     Stopped,
@@ -103,10 +115,10 @@ impl Then {
     /// Whether the job is undone when this operation of it fails, and the edge refused.
     fn is_strict(&self, op: &HostOp) -> bool {
         match self {
-            Then::Attached(_) | Then::Ports(..) | Then::Joined(..) => true,
+            Then::Attached(_) | Then::Ports(..) | Then::Joined(..) | Then::Bridged(..) => true,
             // What was on the mesh stays on it, whatever the packet filter says.
             Then::Restored => !matches!(op, HostOp::Filter(_)),
-            Then::Detached(..) | Then::Parted(_) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
+            Then::Detached(..) | Then::Done(_) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
         }
     }
 }
@@ -153,6 +165,14 @@ impl Jobs {
         let same = |job: &Job| matches!(job, Job::Join { request: None, vtep: other } if *other == vtep);
         if !self.waiting.iter().any(same) {
             self.waiting.push_back(Job::Join { request: None, vtep });
+        }
+    }
+
+    /// The same for an interface.
+    pub fn bridge_later(&mut self, uplink: Uplink) {
+        let same = |job: &Job| matches!(job, Job::Bridge { request: None, uplink: other } if *other == uplink);
+        if !self.waiting.iter().any(same) {
+            self.waiting.push_back(Job::Bridge { request: None, uplink });
         }
     }
 
@@ -226,6 +246,8 @@ impl Node {
             | Job::Detach { request, .. }
             | Job::Ports { request, .. }
             | Job::Join { request: Some(request), .. }
+            | Job::Bridge { request: Some(request), .. }
+            | Job::Unbridge { request, .. }
             | Job::Part { request, .. } = job
             {
                 self.refuse_request(request, "the router is stopping".to_string());
@@ -240,13 +262,16 @@ impl Node {
     pub(super) fn leave(&mut self, request: RequestId) {
         self.leaving = true;
         self.attachments.vteps.forget_wanted();
+        self.attachments.uplinks.forget_wanted();
         self.give_up_waiting(None, "the router is leaving the mesh");
         for job in std::mem::take(&mut self.jobs.waiting) {
             match job {
-                Job::Attach { request, .. } | Job::Join { request: Some(request), .. } => {
+                Job::Attach { request, .. }
+                | Job::Join { request: Some(request), .. }
+                | Job::Bridge { request: Some(request), .. } => {
                     self.refuse_request(request, "the router is leaving the mesh".to_string())
                 }
-                Job::Restore { .. } | Job::Join { request: None, .. } => {}
+                Job::Restore { .. } | Job::Join { request: None, .. } | Job::Bridge { request: None, .. } => {}
                 other => self.jobs.waiting.push_back(other),
             }
         }
@@ -282,9 +307,17 @@ impl Node {
             Job::Join { request: None, vtep } if !self.attachments.vteps.is_wanted(&vtep) => return,
             Job::Join { request, vtep } => (String::new(), self.plan_join(&vtep), Then::Joined(request, vtep)),
             Job::Part { request, address, network } => match self.plan_part(address, network) {
-                Ok(plan) => (String::new(), Ok(plan), Then::Parted(request)),
+                Ok(plan) => (String::new(), Ok(plan), Then::Done(request)),
                 Err(why) => return self.refuse_request(request, format!("forget {address}: {why}")),
             },
+            Job::Bridge { request: None, uplink } if !self.attachments.uplinks.is_wanted(&uplink) => return,
+            Job::Bridge { request, uplink } => {
+                let plan = self.plan_bridge(&uplink, request.is_some());
+                (String::new(), plan, Then::Bridged(request, uplink))
+            }
+            Job::Unbridge { request, interface } => {
+                (String::new(), Ok(self.plan_unbridge(&interface)), Then::Done(request))
+            }
             Job::Gone { key } => {
                 let plan = self.plan_detach(&key, &[]).0;
                 (key, Ok(plan), Then::Nobody)
@@ -328,7 +361,8 @@ impl Node {
             self.plane.forget_network(id);
         }
         let closed = match op {
-            HostOp::CloseTunnel { port, .. } | HostOp::Recapture { gone: port, .. } => Some(port),
+            HostOp::CloseTunnel { port, .. } | HostOp::CloseUplink { port, .. } => Some(port),
+            HostOp::Recapture { gone: port, .. } => Some(port),
             _ => None,
         };
         self.tables_changed();
@@ -336,6 +370,7 @@ impl Node {
         self.publish();
         if let Some(port) = closed {
             self.plane.forget_port(port);
+            self.loops.close(port.0);
         }
         let host = self.jobs.number();
         self.out.push_back(Output::Host { host, op: op.clone() });
@@ -399,7 +434,8 @@ impl Node {
                 self.out.push_back(Output::Reply { request, reply: Reply::Attached(taken) });
             }
             (Then::Joined(request, vtep), failure) => self.joined(request, &vtep, failure),
-            (Then::Parted(request), _) => self.reply_when_stored(request, Reply::Done),
+            (Then::Bridged(request, uplink), failure) => self.bridged(request, &uplink, failure),
+            (Then::Done(request), _) => self.reply_when_stored(request, Reply::Done),
             (Then::Left(request), _) => {
                 self.unsaved = true;
                 self.retire(request);
@@ -430,6 +466,8 @@ fn what(op: &HostOp) -> String {
         HostOp::Unplug { key, .. } => format!("{key} could not be taken off this machine"),
         HostOp::OpenTunnel { vtep, .. } => format!("{} could not be joined", vtep.address),
         HostOp::CloseTunnel { vtep, .. } => format!("{} could not be taken off", vtep.address),
+        HostOp::OpenUplink { uplink, .. } => format!("{} could not be captured", uplink.interface),
+        HostOp::CloseUplink { uplink, .. } => format!("{} could not be given up", uplink.interface),
         HostOp::ResizeNetwork { network, mtu, .. } => format!("network {network} does not get an MTU of {mtu}"),
         HostOp::Resize { key, mtu, .. } => format!("{key} does not get an MTU of {mtu}"),
         HostOp::Filter(_) => "the packet filter could not be set".to_string(),

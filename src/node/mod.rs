@@ -15,6 +15,7 @@
 //! vteps    tunnel ends that are not rnet, on networks here       carriers   what carries the frames of each path
 //! holding  neighbours whose router is away while the kernel goes on
 //! width    the MTU of attachments                             framings   VXLAN between peers: who has it, and what the kernel carries
+//! uplinks  interfaces of this host that lead to networks
 //! whereabouts   which addresses are told, and tried
 //! direct   paths to peers without links, and their keys (knocks)   places   who gets a link where not all can
 //! checks   at which addresses peers answer                      kept     paths whose links broke
@@ -52,6 +53,7 @@ mod storing;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod uplinks;
 mod view;
 mod vteps;
 mod whereabouts;
@@ -62,6 +64,7 @@ use crate::ipam::IpamConfig;
 use crate::mesh::claims::{ClaimSet, Claims};
 use crate::mesh::dialer::Dialer;
 use crate::mesh::gossip::Gossip;
+use crate::mesh::loops::Loops;
 use crate::mesh::peers::{Peers, Record};
 use crate::mesh::short;
 use crate::plane::Plane;
@@ -72,7 +75,7 @@ pub use storing::STATE_VERSION;
 use addresses::Addresses;
 use attach::Attachments;
 use border::{Edge, Input, Level, Output, State};
-use command::HOST_KEY;
+use command::{HOST_KEY, Uplink};
 use direct::Directs;
 use framings::Framings;
 use holding::Holding;
@@ -129,6 +132,8 @@ pub struct NodeConfig {
     pub datapath: DatapathStatus,
     /// How addresses are handed out.
     pub addresses: AddressConfig,
+    /// Interfaces that are captured in this run, whatever the state says.
+    pub uplinks: Vec<Uplink>,
     /// What survived the last run.
     pub state: State,
     /// Version of rnet, for `Status`.
@@ -163,6 +168,7 @@ pub struct Node {
     published: Published,
     neighbourhood: Neighbourhood,
     attachments: Attachments,
+    loops: Loops,
     width: Width,
     framings: Framings,
     holding: Holding,
@@ -222,6 +228,7 @@ impl Node {
             published: Published::default(),
             neighbourhood: Neighbourhood::default(),
             attachments: Attachments::default(),
+            loops: Loops::new(me, config.uid, config.psk.as_ref()),
             width: Width::new(config.mtu, state.width),
             framings: Framings::new(
                 config.framing,
@@ -251,6 +258,7 @@ impl Node {
         node.restore_addresses(&state.attachments);
         node.restore(state.attachments);
         node.restore_vteps(state.vteps);
+        node.restore_uplinks(state.uplinks);
         node
     }
 
@@ -278,6 +286,7 @@ impl Node {
             Input::Withdrawn { request } => self.withdrawn(request),
             Input::Persisted { number } => self.persisted(number),
             Input::RouteMtu { port, mtu } => self.route_mtu(port, mtu),
+            Input::Uplink { port, state } => self.uplink_is(port, &state),
             Input::NetworkChanged => {
                 self.dialer.network_changed(self.now);
                 self.routes_changed();
@@ -320,6 +329,7 @@ impl Node {
         self.publish();
         self.tend_addresses();
         self.tend_width();
+        self.tend_loops();
         self.next_job();
         self.publish();
         self.obey_allocator();
@@ -339,6 +349,7 @@ impl Node {
             self.tell.claims.deadline(),
             self.publish_at(),
             self.width_deadline(),
+            self.loops.deadline(self.now),
             self.framings_deadline(),
             if self.stopping { None } else { self.addresses.deadline() },
             self.neighbourhood.due(self.now),
@@ -355,6 +366,7 @@ impl Node {
         self.collect();
         self.hear_of_others();
         self.retry_vteps();
+        self.retry_uplinks();
         self.tend_holding();
         self.review_offloads();
         self.plane.expire(self.now);

@@ -268,6 +268,7 @@ impl Node {
             Event::Beat { from, datagram, size, at } => self.beat(from, datagram, size, at),
             Event::Offload { network, mac, peer } => self.offload_offered(network, mac, peer),
             Event::Moved { network, mac } => self.offload_moved(network, mac),
+            Event::Beacon { port, network, body, .. } => self.beacon(port, network, &body),
         }
     }
 

@@ -27,11 +27,13 @@ impl Node {
                 Reply::Refused(format!("attach {}: that is the host itself: use `rnet expose`", attach.key))
             }
             Command::Leave => return self.leave(request),
-            Command::Attach(_) | Command::Expose { .. } | Command::Join(_) if self.leaving => {
+            Command::Attach(_) | Command::Expose { .. } | Command::Join(_) | Command::Bridge(_) if self.leaving => {
                 Reply::Refused("the router is leaving the mesh".to_string())
             }
             Command::Join(vtep) => return self.join(request, vtep),
             Command::Part { address, network } => return self.part(request, address, network),
+            Command::Bridge(uplink) => return self.ask(request, Job::Bridge { request: Some(request), uplink }),
+            Command::Unbridge { interface } => return self.ask(request, Job::Unbridge { request, interface }),
             Command::Attach(attach) => return self.attach(request, attach),
             Command::Expose { addresses, masquerade } => {
                 return self.attach(request, exposure(addresses, masquerade));

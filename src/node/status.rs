@@ -2,7 +2,7 @@
 
 use super::command::Attachment;
 use crate::ipam::IpamStatus;
-use crate::types::{Framing, Mac, NetId, Network, Nickname, PeerName, PublicKey, Target, VtepAddress};
+use crate::types::{Framing, InterfaceName, Mac, NetId, Network, Nickname, PeerName, PublicKey, Target, VtepAddress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -64,6 +64,9 @@ pub struct Status {
     /// Tunnel ends that are not rnet.
     #[serde(default)]
     pub vteps: Vec<VtepStatus>,
+    /// Interfaces of this host that lead to networks.
+    #[serde(default)]
+    pub uplinks: Vec<UplinkStatus>,
     /// Learned MACs.
     pub macs: Vec<LearnedMac>,
     /// Frames dropped, by reason (metric label), only reasons that happened.
@@ -101,7 +104,7 @@ pub struct FramingStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DatapathStatus {
-    /// `tap` or `pcap`.
+    /// `tap`, `packet` or `pcap`.
     pub capture: String,
     /// Threads that move frames, each with a queue of every capture port and a socket of its own.
     pub threads: usize,
@@ -270,8 +273,48 @@ pub struct NetworkStatus {
     /// VTEPs that are joined to it here.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vteps: Vec<VtepAddress>,
+    /// Interfaces of this host that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uplinks: Vec<InterfaceName>,
     /// Peers with a port on it, ourselves included.
     pub peers: Vec<PeerName>,
+}
+
+/// What a captured interface does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UplinkCondition {
+    /// It carries frames.
+    Carrying,
+    /// It listens whether its segment is reached by others, and will carry in a moment.
+    Listening,
+    /// Its segment is reached by others, who keep it: it carries nothing, or there would be a loop.
+    Blocked,
+    /// It is not there, or down, or cannot be captured.
+    Away,
+}
+
+/// An interface of this host that leads to a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Which.
+    pub interface: InterfaceName,
+    /// The network.
+    pub network: Network,
+    /// `packet` or `pcap`.
+    pub capture: String,
+    /// The number by which others name it where a segment is reached twice.
+    pub port: u32,
+    /// What it does.
+    pub condition: UplinkCondition,
+    /// The interface's MTU, bytes; 0: not known.
+    pub mtu: u16,
+    /// Frames that came in by it.
+    pub from_uplink: Count,
+    /// Frames that went out by it.
+    pub to_uplink: Count,
+    /// A loop, and who keeps it or keeps off; or why it is away. Empty if all is well.
+    pub info: String,
 }
 
 /// A tunnel end that is not rnet, on a network.
@@ -304,11 +347,14 @@ pub struct LearnedMac {
     pub network: NetId,
     /// Which.
     pub mac: Mac,
-    /// Behind which peer; none: on our own bridge, or behind a VTEP.
+    /// Behind which peer; none: on our own bridge, or behind a VTEP or a captured interface.
     pub peer: Option<PeerName>,
     /// Behind which VTEP of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vtep: Option<VtepAddress>,
+    /// Behind which captured interface of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<InterfaceName>,
     /// Seconds since it was last seen.
     pub age: u64,
 }

@@ -57,8 +57,9 @@ impl Node {
         let nicknames = self.addresses.nicknames.clone();
         let targets = self.dialer.given().cloned().collect();
         let vteps = self.attachments.vteps.list();
+        let uplinks = self.uplinks_to_keep();
         let width = self.width.remembered();
-        State { version: STATE_VERSION, targets, attachments, vteps, width, nicknames, ipam: None }
+        State { version: STATE_VERSION, targets, attachments, vteps, uplinks, width, nicknames, ipam: None }
     }
 
     /// Gives the state to the driver if it changed.

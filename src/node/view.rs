@@ -50,6 +50,7 @@ impl Node {
             nicknames: self.addresses.nicknames.clone(),
             attachments: self.attachments.list(),
             vteps: self.attachments.vteps.status(self.now),
+            uplinks: self.uplink_status(),
             macs: self.learned(),
             drops: tally.drops().map(|(reason, times)| (reason.label().to_string(), times)).collect(),
             traffic: Traffic {
@@ -249,18 +250,22 @@ impl Node {
             let attachments = if open { self.attachments.users(id) } else { 0 };
             let addresses = in_use.get(&id).copied().unwrap_or(0);
             let vteps = if open { self.attachments.vteps.on(id) } else { Vec::new() };
-            NetworkStatus { network, id, open, attachments, addresses, vteps, peers: peers.into_iter().collect() }
+            let uplinks = if open { self.attachments.uplinks.on(id) } else { Vec::new() };
+            let peers = peers.into_iter().collect();
+            NetworkStatus { network, id, open, attachments, addresses, vteps, uplinks, peers }
         };
         known.into_iter().map(network).collect()
     }
 
     fn learned(&self) -> Vec<LearnedMac> {
         let learned = |seen: crate::plane::macs::Seen| {
-            let (peer, vtep) = match seen.place {
-                Place::Port(port) => (None, self.attachments.vteps.address(port)),
+            let (peer, port) = match seen.place {
+                Place::Port(port) => (None, Some(port)),
                 Place::Peer(short) => (self.published.routes.owner(short), None),
             };
-            LearnedMac { network: seen.network, mac: seen.mac, peer, vtep, age: seen.age.as_secs() }
+            let vtep = port.and_then(|port| self.attachments.vteps.address(port));
+            let uplink = port.and_then(|port| self.attachments.uplinks.name(port));
+            LearnedMac { network: seen.network, mac: seen.mac, peer, vtep, uplink, age: seen.age.as_secs() }
         };
         self.plane.macs(self.now).into_iter().map(learned).collect()
     }

@@ -12,7 +12,7 @@
 //! What cannot be joined then (its UDP port is taken) stays wanted and is tried again. Bound: `MAX_VTEPS`.
 
 use super::Node;
-use super::attach::{Attachments, Plan};
+use super::attach::Plan;
 use super::border::{HostOp, Level, RequestId};
 use super::command::{Reply, Vtep};
 use super::jobs::{Job, nobody};
@@ -71,9 +71,10 @@ impl Vteps {
         self.wanted.get(&(vtep.address, vtep.network)).is_some_and(|wanted| wanted.vtep == *vtep)
     }
 
-    /// Whether one is joined to this network.
-    pub fn are_on(&self, id: NetId) -> bool {
-        self.by_port.values().any(|joined| joined.tunnel.ends.network == id)
+    /// Whether one is joined to this network that is none of these.
+    pub fn are_on(&self, id: NetId, gone: &[PortId]) -> bool {
+        let mut on = self.by_port.iter().filter(|(_, joined)| joined.tunnel.ends.network == id);
+        on.any(|(port, _)| !gone.contains(port))
     }
 
     /// The ports of a network that are VTEPs.
@@ -175,15 +176,6 @@ impl Vteps {
     }
 }
 
-impl Attachments {
-    /// Closes a network that nothing uses once these ports of it are gone.
-    fn close_without(&self, id: NetId, gone: &[PortId]) -> Option<HostOp> {
-        let stays = |joined: &Joined| joined.tunnel.ends.network == id && !gone.contains(&joined.tunnel.ends.port);
-        let used = self.users(id) > 0 || self.vteps.by_port.values().any(stays);
-        if used { None } else { self.close(id) }
-    }
-}
-
 impl Node {
     /// `rnet connect vxlan://...`.
     pub(super) fn join(&mut self, request: RequestId, vtep: Vtep) {
@@ -252,7 +244,7 @@ impl Node {
     }
 
     /// The id of a network as it is known here or in the mesh; else the one made of its CIDR.
-    fn id_of(&self, network: Network) -> NetId {
+    pub(super) fn id_of(&self, network: Network) -> NetId {
         let here = self.attachments.open_networks();
         let reachable = self.peers.iter().filter(|(peer, _)| self.published.linked.contains(*peer));
         let mut known = here.iter().chain(reachable.flat_map(|(_, record)| &record.networks));

@@ -3,8 +3,10 @@
 //! Each step counts what it did; what it could not do it returns as the reason, which `Batch` counts. Where a frame goes was
 //! decided by `switch`; the order of the steps is in `Plane`.
 
+use super::counters::Count;
 use super::encap::Back;
 use super::fib::{PathId, PortId};
+use super::local::Sending;
 use super::macs::{Learned, Place};
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::path::{Path, Writer};
@@ -179,9 +181,8 @@ impl<S: Sink> Way<'_, S> {
         held: &mut Coalescer<'d>,
     ) -> Result<(), Drop> {
         let ports = self.among(ports, inner.network, bytes)?;
-        let port = match ports.bridge {
-            Some(port) if ports.tunnels.is_empty() => port,
-            _ => return self.accept_for_tunnels(ports, inner, bytes, held),
+        let Some((port, uplink)) = ports.single() else {
+            return self.accept_for_ports(ports, inner, bytes, held);
         };
         let takes = self.out.takes(port);
         let partial = inner.partial && takes.checksum;
@@ -193,6 +194,9 @@ impl<S: Sink> Way<'_, S> {
         let arrival = Arrival { way: offload::Way { port, origin: Place::Peer(inner.origin) }, frame: bytes, partial };
         if held.join(arrival) {
             self.tally.to_bridge.add(bytes.len());
+            if let Some(uplink) = uplink {
+                uplink.sent(Count { frames: 1, bytes: bytes.len() as u64 });
+            }
             return Ok(());
         }
         if partial && Layout::of(bytes).is_none() {
@@ -204,10 +208,19 @@ impl<S: Sink> Way<'_, S> {
             return Err(Drop::LinkLocal);
         }
         guard::check_arrival(entry, &frame)?;
+        if !entry.uplinks.is_empty() {
+            self.hears_beacon(None, inner.network, bytes)?;
+        }
         // From an origin that the topology does not know (yet) nothing is learned: no answer could go there, and the
         // table stays bounded by the peers that there are.
         if self.fib.next_hops.contains_key(&inner.origin) {
             self.learn(inner.network, frame.src(), Place::Peer(inner.origin));
+        }
+        if let Some(uplink) = uplink {
+            let back = Back::Peer(inner.network, inner.origin);
+            let sending = Sending { back, frame: &frame, load: &Load::Frame(bytes), partial };
+            self.check_room(Some(uplink.mtu()), &sending)?;
+            uplink.sent(Count { frames: 1, bytes: bytes.len() as u64 });
         }
         self.tally.to_bridge.add(bytes.len());
         let merge = Merge { tcp: takes.tcp, udp: takes.udp };
@@ -254,10 +267,7 @@ impl Load<'_> {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Load::Frame(frame) => frame.len(),
-            Load::Super(segments) => match segments.count() {
-                0 => 0,
-                count => (count - 1) * segments.longest() + segments.len_of(count - 1),
-            },
+            Load::Super(segments) => segments.bytes(),
         }
     }
 }

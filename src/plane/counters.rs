@@ -126,6 +126,16 @@ reasons! {
     VxlanGroup = "vxlan-group",
     /// Too big for the way to or from a VTEP, where nothing is cut, and of a kind whose sender is not told.
     VtepTooBig = "vtep-too-big",
+    /// By an uplink that is cut off: its segment is reached twice, it is being looked at, or the interface is away.
+    UplinkBlocked = "uplink-blocked",
+    /// From an uplink with the MAC of an attachment of the mesh as its source: what was sent there came back, or it was forged.
+    UplinkLooped = "uplink-looped",
+    /// Floods from an uplink beyond what one may bring.
+    FloodRate = "flood-rate",
+    /// Beacons beyond what one segment can have.
+    BeaconRate = "beacon-rate",
+    /// Too big for a port of this host, where nothing is cut, and of a kind whose sender is not told.
+    PortTooBig = "port-too-big",
     /// Probes that control was too busy to look at.
     EventLost = "event-lost",
 }

@@ -16,6 +16,7 @@
 use super::counters::Count;
 use super::encap::Back;
 use super::fib::PortId;
+use super::local::Sending;
 use super::macs::Place;
 use super::offload::layout::Protocol;
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
@@ -25,7 +26,7 @@ use super::{Drop, Load, Sink, Takes, Way, guard, mss};
 use crate::types::{Instant, NetId, ShortId};
 use crate::wire::Malformed;
 use crate::wire::datagram::{HOPS_MAX, Inner};
-use crate::wire::frame::{Frame, HEADER_LEN, SUPER_FRAME_MAX};
+use crate::wire::frame::{Frame, HEADER_LEN};
 use crate::wire::virtio::{Gso, Offload};
 use crate::wire::vxlan::{self, VXLAN_LEN};
 use std::net::IpAddr;
@@ -103,7 +104,8 @@ impl<'a, S: Sink> Way<'a, S> {
             return Ok(());
         }
         let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
-        guard::check_tunnelled(fib, network, entry, &frame)?;
+        guard::check_stranger(fib, network, entry, &frame)?;
+        self.hears_beacon(Some(port), network, bytes)?;
         self.learn(network, frame.src(), Place::Port(port));
         self.ask(port, network, &frame, Ok(()))?;
         if gso.is_none() && entry.mtu.is_some() {
@@ -124,16 +126,24 @@ impl<'a, S: Sink> Way<'a, S> {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
-            Verdict::Deliver(Ports { bridge, .. }) => {
+            Verdict::Deliver(ports) => {
                 let merge = Merge { tcp: takes.tcp, udp: takes.udp };
-                self.hand_over(arrival(bridge.ok_or(Drop::NotOpen)?), &load, (gso, merge), held);
+                match ports.bridge {
+                    Some(bridge) => self.hand_over(arrival(bridge), &load, (gso, merge), held),
+                    None => {
+                        let sending = Sending { back: Back::Port(port), frame: &frame, load: &load, partial };
+                        self.hand_out(ports, network, &sending);
+                    }
+                }
                 Ok(())
             }
-            Verdict::DeliverAndFlood(Ports { bridge, .. }) => {
-                if let Some(bridge) = bridge {
+            Verdict::DeliverAndFlood(ports) => {
+                if let Some(bridge) = ports.bridge {
                     // Not as a run: what would join it has to be flooded too.
                     self.hand_over(arrival(bridge), &load, (gso, Merge::default()), held);
                 }
+                let sending = Sending { back: Back::Port(port), frame: &frame, load: &load, partial };
+                self.hand_out(Ports { bridge: None, ..ports }, network, &sending);
                 self.flood(&inner(ShortId::FLOOD), &load, None);
                 Ok(())
             }
@@ -184,17 +194,6 @@ impl<'a, S: Sink> Way<'a, S> {
         let offload = Offload { checksum: Some(segments.partial()), gso: Some(gso) };
         let (headers, payload) = arrival.frame.split_at_checked(gso.headers.into()).unwrap_or((arrival.frame, &[]));
         self.out.deliver(port, &offload, &[headers, payload]);
-    }
-
-    /// For a kernel that takes whole frames only.
-    #[cold]
-    fn deliver_each(&mut self, port: PortId, segments: &Segments<'_>) {
-        let mut memory = [0; SUPER_FRAME_MAX];
-        for n in 0..segments.count() {
-            let Some(frame) = memory.get_mut(..segments.len_of(n)) else { return };
-            segments.write_whole(n, frame);
-            self.out.deliver(port, &Offload::NONE, &[frame]);
-        }
     }
 
     /// Delivers a frame, or holds it for those that continue it.

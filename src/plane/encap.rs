@@ -6,6 +6,7 @@
 
 use super::counters::Count;
 use super::fib::PortId;
+use super::local::Sending;
 use super::macs::Place;
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, checksum};
 use super::switch::{self, Ports};
@@ -35,15 +36,15 @@ impl<'a, S: Sink> Way<'a, S> {
     where
         'a: 'p,
     {
-        if ports.tunnels.is_empty() {
+        if ports.tunnels.is_empty() && ports.uplinks.is_empty() {
             return Ok(ports);
         }
         let dst = Mac(*bytes.first_chunk().ok_or(Drop::Malformed)?);
         Ok(switch::among(self.fib, &self.plane.macs, ports, (network, dst), self.now))
     }
 
-    /// A whole frame of a peer for VTEPs, and perhaps for the bridge too.
-    pub(super) fn accept_for_tunnels<'d>(
+    /// A whole frame of a peer for VTEPs, or for several ports.
+    pub(super) fn accept_for_ports<'d>(
         &mut self,
         ports: Ports<'_>,
         inner: &Inner,
@@ -70,8 +71,10 @@ impl<'a, S: Sink> Way<'a, S> {
             let way = offload::Way { port, origin };
             self.hold(Arrival { way, frame: bytes, partial: false }, Merge::default(), held);
         }
+        self.hears_beacon(None, inner.network, bytes)?;
         let back = Back::Peer(inner.network, inner.origin);
-        self.send_to_tunnels(ports.tunnels, (back, &frame), &Load::Frame(bytes), false);
+        let sending = Sending { back, frame: &frame, load: &Load::Frame(bytes), partial: false };
+        self.hand_out(Ports { bridge: None, ..ports }, inner.network, &sending);
         Ok(())
     }
 

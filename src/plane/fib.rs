@@ -9,13 +9,14 @@ use super::neighbours::Neighbours;
 use super::path::Path;
 use super::switch::Ports;
 use super::tunnel::{Tunnel, Tunnels};
+use super::uplink::Uplink;
 use crate::types::{Mac, NetId, Network, ShortId};
 use smallvec::SmallVec;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// A port of a network on this host: the capture port (one TAP or veth per network), or a VTEP. Chosen by control, never reused
+/// A port of a network on this host: the capture port (one TAP or veth per network), an uplink, or a VTEP. Chosen by control, never reused
 /// within a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PortId(pub u32);
@@ -63,6 +64,8 @@ pub struct Permit {
 pub struct NetworkEntry {
     /// The capture port, if the network is open here.
     pub port: Option<PortId>,
+    /// The captured interfaces that lead to it here: further ports.
+    pub uplinks: Vec<Arc<Uplink>>,
     /// The VTEPs that are joined to it here: further ports.
     pub tunnels: Vec<Arc<Tunnel>>,
     /// The largest packet that attachments take, bytes; none: not known.
@@ -74,9 +77,15 @@ pub struct NetworkEntry {
 }
 
 impl NetworkEntry {
+    /// The uplink that this port is.
+    #[inline]
+    pub fn uplink(&self, port: PortId) -> Option<&Arc<Uplink>> {
+        self.uplinks.iter().find(|uplink| uplink.port == port)
+    }
+
     /// All of its ports.
     pub fn all(&self) -> Ports<'_> {
-        Ports { bridge: self.port, tunnels: &self.tunnels }
+        Ports { bridge: self.port, uplinks: &self.uplinks, except: None, tunnels: &self.tunnels }
     }
 }
 
@@ -94,7 +103,7 @@ pub struct Fib {
     pub paths: HashMap<PathId, Arc<Path>, foldhash::fast::RandomState>,
     /// Networks that have a port here.
     pub networks: HashMap<NetId, NetworkEntry, foldhash::fast::RandomState>,
-    /// The network that a capture port captures for.
+    /// The network that a capture port or an uplink captures for.
     pub ports: HashMap<PortId, NetId, foldhash::fast::RandomState>,
     /// The ports that are VTEPs.
     pub tunnels: Tunnels,

@@ -61,10 +61,10 @@ pub fn check_arrival(entry: &NetworkEntry, frame: &Frame<'_>) -> Result<(), Drop
     }
 }
 
-/// Whether `frame`, which a VTEP sent, may come in: not in the name of an attachment, here or elsewhere in the mesh. With its
-/// MAC it is one of our own that came back, or forged; with its address in ARP or neighbour discovery it would take that over.
-/// What else is behind a VTEP nobody knows, so it may say what it likes.
-pub fn check_tunnelled(fib: &Fib, network: NetId, entry: &NetworkEntry, frame: &Frame<'_>) -> Result<(), Drop> {
+/// Whether `frame`, which a VTEP or an uplink brought, may come in: not in the name of an attachment, here or elsewhere in the
+/// mesh. With its MAC it is one of our own that came back, or forged; with its address in ARP or neighbour discovery it would
+/// take that over. What else is behind it nobody knows, so it may say what it likes.
+pub fn check_stranger(fib: &Fib, network: NetId, entry: &NetworkEntry, frame: &Frame<'_>) -> Result<(), Drop> {
     let mac = frame.src();
     if mac.is_group() {
         return Err(Drop::GroupSource);

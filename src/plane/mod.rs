@@ -12,6 +12,7 @@
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
 //! from_vteps    datagram > vxlan: of which peer > as from_net
 //!                        > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
+//! uplinks       as from_bridge, by strangers: guard, bounds, beacons (`uplink`, `local`)
 //! ```
 //!
 //! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
@@ -20,6 +21,7 @@
 //! locks are a shard of the MAC table and a path's replay window (pieces of frames take one more). Every early
 //! return is a `Drop` and is counted.
 
+mod bucket;
 mod carry;
 pub mod counters;
 mod decap;
@@ -28,6 +30,7 @@ mod encap;
 pub mod fib;
 pub mod fragment;
 pub mod guard;
+mod local;
 pub mod macs;
 pub mod mss;
 pub mod neighbours;
@@ -40,6 +43,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;
+pub mod uplink;
 pub mod vxlan;
 
 pub use counters::{Count, Drop, Tally};
@@ -56,6 +60,7 @@ use decap::Recent;
 use demand::Demand;
 use encap::Back;
 use fib::{Fib, PathId, PortId};
+use local::Sending;
 use macs::MacTable;
 use offers::Offers;
 use offload::{Coalescer, Odd, Segments};
@@ -118,6 +123,8 @@ pub enum Event {
         /// Whom they are for.
         to: ShortId,
     },
+    /// A beacon came on this port of `network`, or from a peer: what is behind its Ethernet header. Nobody knows yet who made it.
+    Beacon { port: Option<PortId>, network: NetId, body: SmallVec<[u8; 64]>, at: Instant },
     /// A datagram of a path came by VXLAN under the VNI of peers from `from`, and nobody has opened it yet: see `wire::beat`. `size`:
     /// of the whole UDP payload that it came in, bytes, the headers of VXLAN and Ethernet included. Both engines raise it.
     Beat { from: SocketAddr, datagram: Vec<u8>, size: u16, at: Instant },
@@ -276,7 +283,7 @@ impl Batch<'_> {
     /// completed in place.
     pub fn from_bridge(&mut self, from: PortId, frame: &mut [u8], offload: &Offload, out: &mut impl Sink) {
         let mut way = self.way(out);
-        let passed = match &offload.gso {
+        let passed = way.found(from, frame, offload).and_then(|offload| match &offload.gso {
             None => match offload::settle(frame, offload.checksum) {
                 Ok(partial) => way.captured(from, frame, partial, &Load::Frame(frame)),
                 Err(_) => Err(Drop::Malformed),
@@ -285,7 +292,7 @@ impl Batch<'_> {
                 Ok(segments) => way.captured(from, frame, true, &Load::Super(&segments)),
                 Err(_) => way.captured_odd(from, frame, gso, offload.checksum),
             },
-        };
+        });
         if let Err(reason) = passed {
             self.tally.drop(reason);
         }
@@ -372,8 +379,15 @@ impl<S: Sink> Way<'_, S> {
         let frame = Frame::parse(bytes).map_err(|_| Drop::Malformed)?;
         let network = *fib.ports.get(&from).ok_or(Drop::UnknownPort)?;
         let entry = fib.networks.get(&network).ok_or(Drop::UnknownPort)?;
+        if !entry.uplinks.is_empty() && self.hears_beacon(Some(from), network, bytes)? {
+            return Ok(());
+        }
+        let uplink = entry.uplink(from);
         self.tally.from_bridge.add_all(load.frames(), load.bytes());
-        let checked = guard::check(entry, &frame);
+        let checked = match uplink {
+            None => guard::check(entry, &frame),
+            Some(uplink) => self.admit(uplink, entry, &frame, load),
+        };
         if checked.is_ok() {
             self.learn(network, frame.src(), Place::Port(from));
         }
@@ -381,7 +395,12 @@ impl<S: Sink> Way<'_, S> {
         let inner =
             |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
         let came = Came { network, entry, port: from };
-        match switch::from_port(fib, &self.plane.macs, came, frame.dst(), self.now) {
+        let verdict = switch::from_port(fib, &self.plane.macs, came, frame.dst(), self.now);
+        let sending = Sending { back: Back::Port(from), frame: &frame, load, partial };
+        if let Some(uplink) = uplink {
+            self.bound(uplink, entry, &sending, &verdict)?;
+        }
+        match verdict {
             Verdict::Drop(reason) => Err(reason),
             Verdict::Forward { to, path } => {
                 if path.peer() != to && self.plane.demand.is_due(to, self.now) {
@@ -402,11 +421,11 @@ impl<S: Sink> Way<'_, S> {
                 _ => Ok(()),
             },
             Verdict::Deliver(ports) => {
-                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                self.hand_out(ports, network, &sending);
                 Ok(())
             }
             Verdict::DeliverAndFlood(ports) => {
-                self.send_to_tunnels(ports.tunnels, (Back::Port(from), &frame), load, partial);
+                self.hand_out(ports, network, &sending);
                 self.flood(&inner(ShortId::FLOOD), load, None);
                 Ok(())
             }

@@ -11,9 +11,9 @@
 //!                   open, and hand on along the origin's tree
 //! ```
 //!
-//! The ports of a network on this host are its bridge and its VTEPs. What comes from a VTEP goes to the bridge and into the mesh,
-//! never to another VTEP (split horizon): VTEPs of one network reach each other by themselves, and a second way would be
-//! a loop, for which VXLAN has neither a hop limit nor a tree.
+//! The ports of a network on this host are its bridge, its uplinks and its VTEPs. What comes from a VTEP goes to the others and
+//! into the mesh, never to another VTEP (split horizon): VTEPs of one network reach each other by themselves, and a second way
+//! would be a loop, for which VXLAN has neither a hop limit nor a tree. An uplink that is cut off is no port.
 //!
 //! Two rules keep a mesh whole while its peers disagree about the topology. A flood is taken only from the
 //! neighbour that is above us in the origin's tree, so a frame is never multiplied by two trees that differ. And
@@ -24,6 +24,7 @@ use super::fib::{Fib, NetworkEntry, PathId, PortId};
 use super::macs::{MacTable, Place};
 use super::path::Path;
 use super::tunnel::Tunnel;
+use super::uplink::Uplink;
 use crate::types::{Instant, Mac, NetId, ShortId};
 use crate::wire::datagram::Inner;
 use std::sync::Arc;
@@ -49,18 +50,54 @@ pub enum Verdict<'f> {
 }
 
 /// Ports of a network on this host.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Ports<'f> {
     /// The one to its bridge.
     pub bridge: Option<PortId>,
+    /// Captured interfaces, those included that carry nothing just now: see [`Ports::uplinks`].
+    pub uplinks: &'f [Arc<Uplink>],
+    /// None of which is this one.
+    pub except: Option<PortId>,
     /// Those to VTEPs.
     pub tunnels: &'f [Arc<Tunnel>],
 }
 
-impl Ports<'_> {
+impl<'f> Ports<'f> {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.bridge.is_none() && self.tunnels.is_empty()
+        self.bridge.is_none() && self.tunnels.is_empty() && self.uplinks().next().is_none()
+    }
+
+    /// The uplinks that carry frames.
+    pub fn uplinks(&self) -> impl Iterator<Item = &'f Uplink> {
+        let except = self.except;
+        self.uplinks.iter().map(|uplink| &**uplink).filter(move |up| Some(up.port) != except && up.carries())
+    }
+
+    /// The one port that takes runs of frames, if there is no other: the bridge, or an uplink.
+    #[inline]
+    pub fn single(&self) -> Option<(PortId, Option<&'f Uplink>)> {
+        if !self.tunnels.is_empty() {
+            return None;
+        }
+        let mut uplinks = self.uplinks();
+        match (self.bridge, uplinks.next(), uplinks.next()) {
+            (Some(bridge), None, _) => Some((bridge, None)),
+            (None, Some(uplink), None) => Some((uplink.port, Some(uplink))),
+            _ => None,
+        }
+    }
+
+    fn bridge(port: PortId) -> Ports<'f> {
+        Ports { bridge: Some(port), ..Ports::default() }
+    }
+
+    fn tunnel(tunnel: &'f Arc<Tunnel>) -> Ports<'f> {
+        Ports { tunnels: std::slice::from_ref(tunnel), ..Ports::default() }
+    }
+
+    fn uplink(uplink: &'f Arc<Uplink>) -> Ports<'f> {
+        Ports { uplinks: std::slice::from_ref(uplink), ..Ports::default() }
     }
 }
 
@@ -78,10 +115,11 @@ pub struct Came<'f> {
 impl<'f> Came<'f> {
     /// The ports that its flood goes to.
     fn others(self) -> Ports<'f> {
-        match self.entry.port {
-            Some(bridge) if bridge == self.port => Ports { bridge: None, tunnels: &self.entry.tunnels },
-            bridge => Ports { bridge, tunnels: &[] },
-        }
+        let entry = self.entry;
+        let bridge = entry.port.filter(|bridge| *bridge != self.port);
+        let is_tunnel = entry.tunnels.iter().any(|tunnel| tunnel.ends.port == self.port);
+        let tunnels = if is_tunnel { &[][..] } else { &entry.tunnels };
+        Ports { bridge, uplinks: &entry.uplinks, except: Some(self.port), tunnels }
     }
 }
 
@@ -103,10 +141,13 @@ pub fn from_port<'f>(fib: &'f Fib, macs: &MacTable, came: Came<'f>, dst: Mac, no
         Some(Place::Port(port)) if port == came.port => Verdict::Drop(Drop::Local),
         Some(Place::Port(port)) => match fib.tunnels.get(port) {
             Some(_) if came.others().tunnels.is_empty() => Verdict::Drop(Drop::SplitHorizon),
-            Some(tunnel) => Verdict::Deliver(Ports { bridge: None, tunnels: std::slice::from_ref(tunnel) }),
-            None if came.entry.port == Some(port) => Verdict::Deliver(Ports { bridge: Some(port), tunnels: &[] }),
-            // A port that was closed a moment ago.
-            None => flood(),
+            Some(tunnel) => Verdict::Deliver(Ports::tunnel(tunnel)),
+            None if came.entry.port == Some(port) => Verdict::Deliver(Ports::bridge(port)),
+            // A port that was closed or cut off a moment ago.
+            None => match came.entry.uplink(port).filter(|uplink| uplink.carries()) {
+                Some(uplink) => Verdict::Deliver(Ports::uplink(uplink)),
+                None => flood(),
+            },
         },
         Some(Place::Peer(to)) => match fib.next_hops.get(&to) {
             Some(path) => Verdict::Forward { to, path },
@@ -154,15 +195,19 @@ pub fn among<'f>(
     (network, dst): (NetId, Mac),
     now: Instant,
 ) -> Ports<'f> {
-    if ports.tunnels.is_empty() || dst.is_group() {
+    if (ports.tunnels.is_empty() && ports.uplinks.is_empty()) || dst.is_group() {
         return ports;
     }
-    let bridge = Ports { tunnels: &[], ..ports };
+    let bridge = ports.bridge.map_or(Ports::default(), Ports::bridge);
     match macs.lookup(network, dst, now).or_else(|| fib.neighbours.place(network, dst)) {
         None => ports,
         Some(Place::Port(port)) => match fib.tunnels.get(port) {
-            Some(tunnel) => Ports { bridge: None, tunnels: std::slice::from_ref(tunnel) },
-            None => bridge,
+            Some(tunnel) => Ports::tunnel(tunnel),
+            None => match ports.uplinks.iter().find(|uplink| uplink.port == port) {
+                Some(uplink) if uplink.carries() => Ports::uplink(uplink),
+                Some(_) => ports,
+                None => bridge,
+            },
         },
         Some(Place::Peer(_)) => bridge,
     }
@@ -232,7 +277,7 @@ mod tests {
         let fib = fib();
         let path = &*fib.next_hops[&FAR];
         let all = ShortId::FLOOD;
-        let bridge = Ports { bridge: Some(PORT), tunnels: &[] };
+        let bridge = Ports::bridge(PORT);
         let facts = [
             ("for us", FAR, ME, 1, ABOVE, 5, Verdict::Deliver(bridge)),
             ("for us, by a way that we would not take", FAR, ME, 1, ASIDE, 5, Verdict::Deliver(bridge)),
@@ -293,21 +338,23 @@ mod tests {
         macs.learn(net(1), mac(5), Place::Port(PortId(77)), now);
         let path = &*fib.next_hops[&FAR];
         let both = [one.clone(), two.clone()];
-        let (bridge, vteps) = (Ports { bridge: Some(PORT), tunnels: &[] }, Ports { bridge: None, tunnels: &both });
-        let first = Ports { bridge: None, tunnels: &both[..1] };
+        let except = |port, ports| Ports { except: Some(port), ..ports };
+        let (bridge, first) = (Ports::bridge(PORT), Ports::tunnel(&both[0]));
+        let flooded = except(one.ends.port, bridge);
+        let vteps = except(PORT, Ports { tunnels: &both, ..Ports::default() });
         let (here, there) = (PORT, one.ends.port);
         let facts = [
             ("a group, from the bridge", here, Mac::BROADCAST, Verdict::DeliverAndFlood(vteps)),
-            ("a group, from a VTEP", there, Mac::BROADCAST, Verdict::DeliverAndFlood(bridge)),
+            ("a group, from a VTEP", there, Mac::BROADCAST, Verdict::DeliverAndFlood(flooded)),
             ("unknown, from the bridge", here, mac(9), Verdict::DeliverAndFlood(vteps)),
-            ("unknown, from a VTEP", there, mac(9), Verdict::DeliverAndFlood(bridge)),
+            ("unknown, from a VTEP", there, mac(9), Verdict::DeliverAndFlood(flooded)),
             ("behind a VTEP, from the bridge", here, mac(2), Verdict::Deliver(first)),
             ("on the bridge, from a VTEP", there, mac(1), Verdict::Deliver(bridge)),
             ("on the bridge, from the bridge", here, mac(1), Verdict::Drop(Drop::Local)),
             ("behind a VTEP, from there", there, mac(2), Verdict::Drop(Drop::Local)),
             ("behind a VTEP, from another", there, mac(3), Verdict::Drop(Drop::SplitHorizon)),
             ("behind a peer, from a VTEP", there, mac(4), Verdict::Forward { to: FAR, path }),
-            ("at a port that is gone", there, mac(5), Verdict::DeliverAndFlood(bridge)),
+            ("at a port that is gone", there, mac(5), Verdict::DeliverAndFlood(flooded)),
             ("to a neighbouring bridge", there, Mac([1, 0x80, 0xc2, 0, 0, 0]), Verdict::Drop(Drop::LinkLocal)),
         ];
         for (fact, port, dst, verdict) in facts {

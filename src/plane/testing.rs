@@ -260,6 +260,13 @@ impl Mesh {
         here.plane.batch(now).from_bridge(PORT, &mut frame.to_vec(), offload, &mut here.out);
     }
 
+    /// The same on another port than the bridge's.
+    pub fn capture_on(&mut self, host: usize, port: PortId, frame: &[u8], offload: &Offload) {
+        let now = self.now;
+        let here = self.host(host);
+        here.plane.batch(now).from_bridge(port, &mut frame.to_vec(), offload, &mut here.out);
+    }
+
     /// Datagrams arrive at `host` in one batch.
     pub fn receive_all(&mut self, host: usize, from: SocketAddr, datagrams: &mut [Vec<u8>]) {
         let now = self.now;

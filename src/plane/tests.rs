@@ -3,6 +3,7 @@
 mod narrow;
 mod super_frames;
 mod tunnels;
+mod uplinks;
 mod vxlan;
 
 use super::testing::*;

@@ -18,9 +18,11 @@
 
 use super::decap::settle;
 use super::encap::Back;
+use super::local::Sending;
 use super::macs::Place;
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments};
 use super::path::{Path, Writer};
+use super::switch::Ports;
 use super::{Drop, Event, Load, Sink, Way, carry, guard};
 use crate::types::{Mac, NetId, ShortId};
 use crate::wire::beat;
@@ -134,7 +136,8 @@ impl<'a, S: Sink> Way<'a, S> {
             self.learn(network, frame.src(), Place::Peer(origin));
         }
         let ports = self.among(entry.all(), network, bytes)?;
-        self.send_to_tunnels(ports.tunnels, (Back::Peer(network, origin), &frame), &load, true);
+        let sending = Sending { back: Back::Peer(network, origin), frame: &frame, load: &load, partial: true };
+        self.hand_out(Ports { bridge: None, ..ports }, network, &sending);
         if let Some(port) = ports.bridge {
             let way = offload::Way { port, origin: Place::Peer(origin) };
             self.hand_over(Arrival { way, frame: bytes, partial: true }, &load, (Some(gso), Merge::default()), held);
@@ -165,7 +168,13 @@ impl<'a, S: Sink> Way<'a, S> {
     /// Tells control of a MAC that frames from the bridge go to by `path`, if the kernel could carry them.
     #[inline]
     pub(super) fn offer(&mut self, path: &Path, (network, peer): (NetId, ShortId), mac: Mac) {
-        if path.is_for_kernel() && path.peer() == peer && self.plane.offers.raise(network, mac, self.now) {
+        // What is behind an uplink or a VTEP of the peer is not on its bridge, which is all that its kernel knows.
+        let is_attached = || self.fib.neighbours.place(network, mac).is_some();
+        if path.is_for_kernel()
+            && path.peer() == peer
+            && is_attached()
+            && self.plane.offers.raise(network, mac, self.now)
+        {
             self.out.event(Event::Offload { network, mac, peer });
         }
     }

@@ -151,6 +151,7 @@ impl Control {
             Happening::CaptureGone(port) => self.handle(Input::CaptureGone { port }),
             Happening::NetworkChanged => self.handle(Input::NetworkChanged),
             Happening::Addresses(all) => self.handle(Input::Addresses(all)),
+            Happening::Uplink(port, state) => self.handle(Input::Uplink { port, state }),
             Happening::Event(event) => self.handle(Input::Plane(event)),
             Happening::OffloadLost(id) => self.handle(Input::OffloadLost { id }),
             Happening::RouteMtu(port, mtu) => self.handle(Input::RouteMtu { port, mtu }),

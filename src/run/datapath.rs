@@ -95,7 +95,8 @@ struct Hand {
 }
 
 impl Hands {
-    /// Frames captured here come in on `port` from now on: one queue for each thread.
+    /// Frames captured here come in on `port` from now on, and those that were captured before no longer: one queue for each
+    /// thread.
     pub fn open(&self, port: PortId, queues: Vec<Capture>) {
         for (hand, queue) in self.threads.iter().zip(queues) {
             hand.order(Order::Open(port, queue));
@@ -403,6 +404,9 @@ impl Worker {
         lost.drops_of(Reason::NetQueue, drops.wrapping_sub(self.drops).into());
         self.drops = drops;
         doors.iter_mut().for_each(|door| lost.drops_of(Reason::NetQueue, door.dropped()));
+        for port in ports.iter_mut() {
+            lost.drops_of(Reason::BridgeQueue, port.capture.dropped());
+        }
         // A device counts for all its queues.
         if *lane == 0 && std::mem::take(&mut self.captured) {
             let devices = lost::of_devices();
@@ -447,6 +451,8 @@ impl Worker {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, PORTS + u64::from(id.0));
         let features = capture.features();
         let takes = Takes { checksum: features.checksum, tcp: features.tso, udp: features.uso };
+        // Another one in its place: what that captured is in its successor too, or is lost.
+        self.outlet.ports.retain(|port| port.id != id);
         match self.readable.add(&capture, event) {
             Ok(()) => self.outlet.ports.push(Port { id, takes, capture, drops: 0 }),
             Err(why) => tracing::error!("data path: port {}: {why}", id.0),

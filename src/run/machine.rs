@@ -53,6 +53,7 @@ pub async fn notice(
                 hands.close_door(door);
                 continue;
             }
+            HostEvent::Uplink { port, state } => Happening::Uplink(port, state),
             HostEvent::Beat { from, datagram, size, turn } => {
                 let at = clock.now();
                 let told = happenings.send(Happening::Event(Event::Beat { from, datagram, size, at })).await;

@@ -22,7 +22,7 @@ pub mod machine;
 
 pub use desk::{Desk, Question};
 
-use crate::node::border::{DialId, HostAnswer, HostId, LinkId};
+use crate::node::border::{DialId, HostAnswer, HostId, LinkId, UplinkState};
 use crate::plane::Event;
 use crate::plane::fib::PortId;
 use crate::types::NetId;
@@ -67,6 +67,8 @@ pub enum Happening {
     OffloadLost(Option<NetId>),
     /// What the route to the VTEP behind a port takes.
     RouteMtu(PortId, u16),
+    /// What the captured interface of this port does.
+    Uplink(PortId, UplinkState),
     /// The state of this number is on the disk.
     Stored(u64),
     /// SIGTERM or SIGINT.

@@ -9,6 +9,7 @@
 //! neighbour  questions of ARP and neighbour discovery, and their answers
 //! datagram   the headers of rnet's own UDP framing
 //! vxlan      the header of RFC 7348
+//! beacon     by which captured interfaces find a segment that is reached twice
 //! beat       probes of the VXLAN path between peers
 //! virtio     what a kernel leaves to do on a frame: checksums, super-frames
 //! message    control messages of a link, and the bodies of gossip
@@ -17,6 +18,7 @@
 //! Every layout carries a version or a kind, and what is not known is refused, never skipped. Integers are big-endian,
 //! except inside bincode (`message`) and what the kernel writes (`virtio`).
 
+pub mod beacon;
 pub mod beat;
 pub mod datagram;
 pub mod frame;

@@ -11,6 +11,7 @@ use std::time::Duration;
 crate::facts![
     offloads_that_are_told_are_those_of_the_device,
     offloads_that_are_off_are_told_and_are_off,
+    packet_has_threads_and_super_frames_without_a_tap,
     pcap_has_one_thread_and_no_offloads_of_its_own,
     both_of_two_threads_carry_traffic,
     pinned_threads_stay_on_a_core_each,
@@ -80,6 +81,16 @@ fn offloads_that_are_off_are_told_and_are_off() {
     assert_eq!(device(&a), [false; 3]);
     assert!(!status.checksum && !status.tcp_super_frames && !status.udp_super_frames, "{status:?}");
     assert!(row.contains("without: checksum tso uso"), "{row}");
+}
+
+fn packet_has_threads_and_super_frames_without_a_tap() {
+    let room = Room::new();
+    let a = room.host("a");
+    let _one = router(&room, &a, &["--capture", "packet", "--threads", "2"]);
+    let (status, row) = told(&a);
+    assert_eq!((status.capture.as_str(), status.threads), ("packet", 2));
+    assert!(status.checksum && status.tcp_super_frames, "{status:?}");
+    assert!(row.starts_with("packet, 2 threads,") && row.contains("offloads: checksum tso"), "{row}");
 }
 
 fn pcap_has_one_thread_and_no_offloads_of_its_own() {

@@ -45,6 +45,7 @@ mod refusals;
 mod room;
 mod scenario;
 mod trouble;
+mod uplinks;
 mod vteps;
 mod wait;
 mod widths;
@@ -108,6 +109,7 @@ fn main() -> ExitCode {
         demo::facts(),
         vteps::facts(),
         framings::facts(),
+        uplinks::facts(),
         fairness::facts(),
         limits::facts(),
     ]

@@ -248,6 +248,11 @@ impl Host {
         found.expect("a line between the two")
     }
 
+    /// A process in its network namespace, as the room sees it.
+    pub fn pid_inside(&self) -> u32 {
+        self.inside
+    }
+
     /// Whether there is a line between the two.
     pub fn is_joined(&self, other: &Host) -> bool {
         self.addresses.borrow().iter().any(|(name, _)| *name == other.name)

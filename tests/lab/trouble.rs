@@ -10,6 +10,7 @@ crate::facts![
     stream_survives_a_line_that_becomes_narrow_and_wide_again,
     stream_survives_a_line_that_becomes_narrow_beyond_a_router,
     tap_that_somebody_deletes_is_made_again,
+    packet_device_that_somebody_deletes_is_made_again,
     pcap_device_that_somebody_deletes_is_made_again,
     capture_devices_that_go_down_and_up_work_on,
 ];
@@ -170,6 +171,10 @@ fn tap_that_somebody_deletes_is_made_again() {
     for threads in ["1", "2"] {
         deleted_device_is_made_again(&["--threads", threads], "rnt");
     }
+}
+
+fn packet_device_that_somebody_deletes_is_made_again() {
+    deleted_device_is_made_again(&["--capture", "packet"], "rnp");
 }
 
 fn pcap_device_that_somebody_deletes_is_made_again() {

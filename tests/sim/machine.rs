@@ -104,6 +104,8 @@ pub struct Host {
     pub process: Option<Process>,
     pub ports: BTreeMap<PortId, NetId>,
     pub nics: Vec<Nic>,
+    /// Captured interfaces: name, network, and whether the router knows that they are up.
+    pub uplinks: BTreeMap<PortId, (String, NetId, bool)>,
     pub log: Vec<(Instant, Level, String)>,
     /// The next so many changes to this machine fail.
     pub failing_changes: usize,
@@ -168,6 +170,11 @@ impl Host {
                 self.mtus.insert(id, mtu);
             }
             HostOp::Resize { .. } | HostOp::Filter(_) | HostOp::OpenTunnel { .. } | HostOp::CloseTunnel { .. } => {}
+            HostOp::OpenUplink { port, id, uplink, .. } => {
+                let uplink = (uplink.interface.to_string(), id, false);
+                assert!(self.uplinks.insert(port, uplink).is_none(), "{}: {port:?} is used again", self.name);
+            }
+            HostOp::CloseUplink { port, .. } => drop(self.uplinks.remove(&port)),
             HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.vxlan = Some(port),
             HostOp::OpenVxlan { engine: Engine::Kernel, .. } => return Err("a simulated kernel has no VXLAN".into()),
             HostOp::CloseVxlan => self.vxlan = None,
@@ -262,6 +269,12 @@ impl World {
         }
         for (port, frame) in outcome.delivered {
             let host = &self.hosts[h.0];
+            if let Some((name, ..)) = host.uplinks.get(&port) {
+                if let Some(segment) = self.cables.get(&(h, name.clone())).copied() {
+                    self.on_segment(segment, Some((h, port)), &frame);
+                }
+                continue;
+            }
             let net = *host
                 .ports
                 .get(&port)

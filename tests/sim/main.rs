@@ -7,7 +7,7 @@
 //! ```text
 //! world     time, the queue of events, what a story can do and ask      wires   TCP connections and datagrams underneath
 //! machine   a host: its process, its bridges, its attachments           frames  what attachments say to each other
-//! stories   mesh, failures, refusals, isolation, chaos, addresses, widths, framings, reach, quality
+//! stories   mesh, failures, refusals, isolation, chaos, addresses, widths, framings, loops, reach, quality
 //! ```
 //!
 //! Checked on every frame of every story: it comes out unchanged, on the network that it was sent on, and at no host twice
@@ -21,6 +21,7 @@ mod failures;
 mod frames;
 mod framings;
 mod isolation;
+mod loops;
 mod machine;
 mod mesh;
 mod quality;

@@ -10,6 +10,7 @@ use rnet::node::border::{DialId, HostAnswer, HostId, Input, Level, Output, Reque
 use rnet::node::command::{Attach, Command, Place, Reply};
 use rnet::node::status::{ConnectionState, DatapathStatus, Status};
 use rnet::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
+use rnet::plane::fib::PortId;
 use rnet::plane::{Event as PlaneEvent, Limits, Plane};
 use rnet::types::{Instant, Mac, NetId, Network, Nickname, PeerName, Psk, StaticKey, Target, Uid};
 use rnet::wire::beat;
@@ -44,6 +45,7 @@ pub enum Event {
     Changed { h: H, life: u64, host: HostId, why_not: Option<String> },
     Transmit { h: H, life: u64, net: NetId, frame: Vec<u8> },
     Flow { number: usize },
+    Captured { h: H, life: u64, port: PortId, frame: Vec<u8> },
 }
 
 /// Follows from what is in the history already.
@@ -129,6 +131,9 @@ pub struct World {
     /// Every datagram that arrived, while somebody listens.
     pub wiretap: Option<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
     pub flows: Vec<Flow>,
+    /// The segment that each interface is plugged into, and frames on each.
+    pub cables: BTreeMap<(H, String), u32>,
+    pub segment_frames: BTreeMap<u32, u64>,
     queue: BinaryHeap<Due>,
     order: u64,
     next_request: u64,
@@ -158,6 +163,8 @@ impl World {
             bytes: 0,
             wiretap: None,
             flows: Vec::new(),
+            cables: BTreeMap::new(),
+            segment_frames: BTreeMap::new(),
             queue: BinaryHeap::new(),
             order: 0,
             next_request: 0,
@@ -191,6 +198,7 @@ impl World {
             process: None,
             ports: BTreeMap::new(),
             nics: Vec::new(),
+            uplinks: BTreeMap::new(),
             log: Vec::new(),
             failing_changes: 0,
             answered: BTreeMap::new(),
@@ -239,6 +247,7 @@ impl World {
                 init: options.init,
                 reclaim: options.reclaim,
             },
+            uplinks: Vec::new(),
             state,
             version: "sim".into(),
         };
@@ -276,6 +285,7 @@ impl World {
         host.ports.clear();
         host.vxlan = None;
         host.nics.clear();
+        host.uplinks.clear();
     }
 
     pub fn restart(&mut self, h: H, keep: Keep) {
@@ -504,7 +514,9 @@ impl World {
                 let result = why_not.map_or(Ok(HostAnswer::Done), Err);
                 self.feed(h, Input::HostDone { host, result });
                 self.announce(h);
+                self.tell_uplinks(h);
             }
+            Event::Captured { h, life, port, frame } if self.is_alive(h, life) => self.captured(h, port, &frame),
             Event::Stored { h, life, number, state } if self.is_alive(h, life) => {
                 self.hosts[h.0].disk = Some(state.0);
                 self.feed(h, Input::Persisted { number });

@@ -324,11 +324,9 @@ fn unplugging_is_idempotent_and_takes_only_what_it_names() {
 
 #[test]
 fn whatever_step_fails_nothing_is_left() {
-    for options in [Options::plain(CaptureKind::Tap), ALL, Options::plain(CaptureKind::Pcap)] {
+    let kinds = [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap];
+    for options in [Options::plain(kinds[0]), ALL, Options::plain(kinds[1]), Options::plain(kinds[2])] {
         let kind = options.kind;
-        if kind == CaptureKind::Pcap && !cfg!(feature = "pcap") {
-            continue;
-        }
         in_fresh_namespace(async || {
             let mut bench = Bench::with(options).await;
             for step in 0..plan(&open(), kind).len() {
@@ -531,7 +529,6 @@ fn a_device_that_somebody_deletes_is_told_and_made_anew_and_our_own_doing_is_not
     });
 }
 
-#[cfg(feature = "pcap")]
 #[test]
 fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {
     use crate::io::capture::Features;
@@ -593,10 +590,7 @@ fn contains(frame: &[u8], body: &[u8]) -> bool {
 
 #[test]
 fn what_is_forged_comes_to_the_capture_port_and_to_no_neighbour() {
-    for kind in [CaptureKind::Tap, CaptureKind::Pcap] {
-        if kind == CaptureKind::Pcap && !cfg!(feature = "pcap") {
-            continue;
-        }
+    for kind in [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap] {
         in_fresh_namespace(async || {
             let mut bench = Bench::new(kind).await;
             let mut capture = bench.open().await;

@@ -278,7 +278,7 @@ fn the_longest_frames_go_in_and_come_out() {
         left.write(&hinted(SUPER, 54), &[&frame]).unwrap();
         arrives(&mut right, &frame, SUPER, is_tcp);
         let frame = tcp(65_535 - 40);
-        assert_eq!(VIRTIO_LEN + frame.len(), CAPTURE_MAX);
+        assert!(VIRTIO_LEN + frame.len() <= CAPTURE_MAX);
         left.write(&hinted(SUPER, 54), &[&frame]).unwrap();
         let mut whole = Vec::new();
         while whole.len() < 65_535 - 40 {

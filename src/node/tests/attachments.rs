@@ -30,6 +30,8 @@ pub(super) fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
             HostOp::Filter(_) => "filter",
             HostOp::OpenTunnel { .. } => "tunnel",
             HostOp::CloseTunnel { .. } => "untunnel",
+            HostOp::OpenUplink { .. } => "uplink",
+            HostOp::CloseUplink { .. } => "unlink",
             HostOp::ResizeNetwork { .. } => "resize network",
             HostOp::Resize { .. } => "resize",
             HostOp::OpenVxlan { .. } => "vxlan",

@@ -12,6 +12,7 @@ mod neighbours;
 mod offloads;
 mod rekeying;
 mod traffic;
+mod uplinks;
 mod vteps;
 
 use super::border::{DialId, HostAnswer, HostId, HostOp, Input, Level, LinkId, Output, RequestId, State};
@@ -101,6 +102,7 @@ fn config(n: u8) -> NodeConfig {
         trusted_subnets: Vec::new(),
         datapath: DatapathStatus::default(),
         addresses: space("10.32.0.0/12"),
+        uplinks: Vec::new(),
         state: State::default(),
         version: "test".to_string(),
     }

@@ -114,6 +114,32 @@ impl<'f> Segments<'f> {
         self.layout.partial()
     }
 
+    /// How a kernel is told to cut it.
+    pub fn gso(&self) -> Gso {
+        let (size, headers) = (u16::try_from(self.size), u16::try_from(self.layout.payload));
+        let (size, headers) = (size.unwrap_or(u16::MAX), headers.unwrap_or(u16::MAX));
+        let ecn = self.is_tcp() && self.flags & CWR != 0;
+        Gso { kind: self.layout.gso_kind(), ecn, size, headers }
+    }
+
+    /// Whether it carries TCP; else UDP.
+    pub fn is_tcp(&self) -> bool {
+        self.layout.protocol == Protocol::Tcp
+    }
+
+    /// The super-frame itself: headers, and the payload of all.
+    pub fn whole(&self) -> (&'f [u8], &'f [u8]) {
+        self.frame.split_at_checked(self.layout.payload).unwrap_or((self.frame, &[]))
+    }
+
+    /// Bytes of all segments as frames.
+    pub fn bytes(&self) -> usize {
+        match self.count {
+            0 => 0,
+            count => (count - 1) * self.longest() + self.len_of(count - 1),
+        }
+    }
+
     fn payload(&self) -> usize {
         self.frame.len() - self.layout.payload
     }

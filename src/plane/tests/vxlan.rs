@@ -311,14 +311,25 @@ fn what_the_kernel_could_carry_is_told_once_and_goes_the_slow_way_until_it_does(
     for (host, there) in [(1, 2), (2, 1), (2, 3)] {
         mesh.host(host).paths[&there].set_carrier(Carrier::Kernel);
     }
+    // Attachments have these; what is behind an uplink or a VTEP of a peer is not on its bridge.
+    speak(&mut mesh, 1, CHAIN, |fib| {
+        let known = |n: u8| {
+            let (address, place) = ([10, 0, 0, n].into(), Place::Peer(short(n.into())));
+            crate::plane::neighbours::Known { network: net(7), address, mac: mac(n), place }
+        };
+        fib.neighbours = Arc::new([2, 3].map(known).into_iter().collect());
+    });
     for host in [1, 2, 3] {
         send(&mut mesh, host, &hello(Mac::BROADCAST, mac(u8::try_from(host).unwrap())));
     }
+    send(&mut mesh, 2, &hello(Mac::BROADCAST, mac(9)));
     assert!(mesh.hosts.values().all(|host| host.out.events.is_empty()), "floods are nothing for the kernel");
     let offers = |mesh: &mut Mesh| -> Vec<Event> {
         let events = mesh.host(1).out.events.iter().cloned();
         events.filter(|event| !matches!(event, Event::Relayed { .. })).collect()
     };
+    assert_eq!(send(&mut mesh, 1, &hello(mac(9), mac(1))).0, (1, 0));
+    assert_eq!(offers(&mut mesh), []);
     for _ in 0..3 {
         assert_eq!(send(&mut mesh, 1, &hello(mac(2), mac(1))).0, (1, 0));
         assert_eq!(send(&mut mesh, 1, &hello(mac(3), mac(1))).0, (2, 0), "behind a relay");

@@ -1,0 +1,493 @@
+//! Interfaces that rnet did not make, brought onto a network: cards, others' bridges; what they may do wrong, and loops.
+//!
+//! ```text
+//!   a ---- mesh ---- b                    s: a host whose bridge br0 is the segment; `cable` draws a line from a host to a port of it
+//!   | seg0           | seg0               far: a namespace on br0 with 10.2.1.50 and fd00:1::50
+//!   '------ s (br0) -'
+//! ```
+
+use crate::room::{Container, Host, Outcome, Process, RNET, Room, SOON};
+use crate::wait::{throughout, until, within};
+use rnet::node::status::{UplinkCondition, UplinkStatus};
+use std::time::Duration;
+
+crate::facts![
+    a_segment_is_on_the_network_by_packet,
+    a_segment_is_on_the_network_by_pcap,
+    somebody_elses_bridge_is_on_the_network,
+    launch_captures_what_it_is_told_to,
+    an_interface_goes_down_up_away_and_comes_back,
+    a_bridged_interface_survives_a_stop_and_a_kill_and_ends_with_del,
+    wrong_interfaces_are_refused_with_what_to_do,
+    two_hosts_on_one_segment_are_noticed_and_healed,
+    a_cable_between_two_interfaces_of_one_host_is_noticed_and_healed,
+    a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed,
+    the_mesh_may_run_over_the_segment_that_it_captures,
+    without_libpcap_everything_but_pcap_works,
+];
+
+const NET: &str = "10.2.1.0/24";
+const FAR: [&str; 2] = ["10.2.1.50", "fd00:1::50"];
+
+/// a and b have a mesh; s is a switch with `far` on it.
+fn stage() -> (Room, [Host; 3]) {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    let s = room.host("s");
+    s.sh("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+    machine(&s, "far", FAR);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    b.linked(1);
+    (room, [a, b, s])
+}
+
+/// A namespace on the switch.
+fn machine(s: &Host, name: &str, addresses: [&str; 2]) {
+    s.sh(&format!(
+        "ip netns add {name} && ip link add {name}0 type veth peer name eth0 netns {name}
+        ip link set {name}0 master br0 up && ip -n {name} link set lo up
+        ip netns exec {name} sysctl -qw net.ipv6.conf.eth0.accept_dad=0
+        ip -n {name} address add {0}/24 dev eth0 && ip -n {name} address add {1}/64 dev eth0 nodad
+        ip -n {name} link set eth0 up",
+        addresses[0], addresses[1]
+    ));
+}
+
+/// A cable from `host`, where it is called `name`, to a port of the switch; up.
+fn cable(host: &Host, name: &str, s: &Host) {
+    let port = format!("{}-{name}", host.name);
+    s.sh(&format!(
+        "ip link add {port} type veth peer name {name} netns {} && ip link set {port} master br0 up",
+        host.pid_inside()
+    ));
+    host.sh(&format!("sysctl -qw net.ipv6.conf.{name}.disable_ipv6=1 && ip link set {name} up"));
+}
+
+fn bridge(host: &Host, interface: &str, how: &str) {
+    host.rnet(&["bridge", "add", interface, "--network", NET, "--capture", how]).ok();
+}
+
+fn uplink(host: &Host, interface: &str) -> Option<UplinkStatus> {
+    host.status().uplinks.into_iter().find(|uplink| uplink.interface.as_str() == interface)
+}
+
+fn is(host: &Host, interface: &str, condition: UplinkCondition) -> bool {
+    uplink(host, interface).is_some_and(|uplink| uplink.condition == condition)
+}
+
+fn becomes(host: &Host, interface: &str, condition: UplinkCondition) -> Duration {
+    let what = format!("{interface} of {} is {condition:?}", host.name);
+    let start = std::time::Instant::now();
+    while start.elapsed() < SOON {
+        if is(host, interface, condition) {
+            return start.elapsed();
+        }
+    }
+    panic!("not so: {what}: {:?}", uplink(host, interface));
+}
+
+use UplinkCondition::{Away, Blocked, Carrying};
+
+/// Somebody on the network: in a container, or on the segment.
+enum Place<'h> {
+    Here(&'h Container<'h>),
+    Far(&'h Host, &'static str),
+}
+
+impl Place<'_> {
+    fn run(&self, argv: &[&str]) -> Outcome {
+        match self {
+            Place::Here(container) => container.run(argv),
+            Place::Far(s, name) => s.run(&[&["ip", "netns", "exec", name], argv].concat()),
+        }
+    }
+
+    fn start(&self, argv: &[&str]) -> Process {
+        match self {
+            Place::Here(container) => container.start(argv),
+            Place::Far(s, name) => s.start(&[&["ip", "netns", "exec", name], argv].concat()),
+        }
+    }
+
+    fn reaches(&self, address: &str) {
+        let pings = || self.run(&["ping", "-nq", "-c1", "-W0.5", address]).code == 0;
+        until(SOON, &format!("{address} answers"), pings);
+    }
+}
+
+const SERVE: &str = "import socket,sys,hashlib
+s=socket.create_server((sys.argv[1],7000),family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
+print('ready',flush=True);c,_=s.accept();h=hashlib.sha256()
+while b:=c.recv(65536): h.update(b)
+c.sendall(h.hexdigest().encode())";
+
+const SEND: &str = "import socket,sys,random,hashlib
+d=random.Random(7).randbytes(int(sys.argv[2]))
+c=socket.create_connection((sys.argv[1],7000),timeout=20);c.sendall(d);c.shutdown(1)
+print('same' if c.recv(99).decode()==hashlib.sha256(d).hexdigest() else 'other')";
+
+/// Some megabytes of TCP arrive as they were sent.
+fn bulk(from: &Place<'_>, to: &Place<'_>, address: &str) {
+    let server = to.start(&["python3", "-c", SERVE, address]);
+    until(SOON, "the server listens", || server.stdout().contains("ready"));
+    assert_eq!(from.run(&["python3", "-c", SEND, address, "8000000"]).ok().trim(), "same");
+}
+
+const LISTEN: &str = "import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.bind(('',9000));print('ready',flush=True)
+while True: print(s.recv(99).decode(),flush=True)";
+
+const SHOUT: &str = "import socket,sys,time
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1)
+for w in sys.argv[1:]: s.sendto(w.encode(),('10.2.1.255',9000));time.sleep(0.05)";
+
+/// What each says to all is heard by all others, once.
+fn broadcasts_are_heard_once(places: &[Place<'_>]) {
+    for (at, shouter) in places.iter().enumerate() {
+        let others = places.iter().enumerate().filter(|(other, _)| *other != at);
+        let listeners: Vec<Process> = others.map(|(_, place)| place.start(&["python3", "-c", LISTEN])).collect();
+        until(SOON, "all listen", || listeners.iter().all(|listener| listener.stdout().contains("ready")));
+        shouter.run(&["python3", "-c", SHOUT, "one", "two", "three"]).ok();
+        let heard =
+            |listener: &Process| listener.stdout().lines().skip(1).collect::<Vec<_>>() == ["one", "two", "three"];
+        until(SOON, "all have heard it", || listeners.iter().all(heard));
+        throughout(Duration::from_millis(200), "nobody hears it twice", || listeners.iter().all(heard));
+    }
+}
+
+/// Everybody reaches everybody, once, and whole.
+fn all_are_one_segment(a: &Host, b: &Host, s: &Host) {
+    let one = a.container(&["10.2.1.1/24", "fd00:1::1/64"]);
+    let two = b.container(&["10.2.1.2/24", "fd00:1::2/64"]);
+    let places = [Place::Here(&one), Place::Here(&two), Place::Far(s, "far")];
+    for place in &places[..2] {
+        FAR.iter().take(1).for_each(|address| place.reaches(address));
+    }
+    broadcasts_are_heard_once(&places);
+    for (from, to, address) in [(0, 2, FAR[0]), (1, 2, FAR[0]), (2, 0, "10.2.1.1"), (2, 1, "10.2.1.2")] {
+        bulk(&places[from], &places[to], address);
+    }
+    // Larger than attachments take: whoever wants to know is told.
+    let told = || places[2].run(&["ping", "-n", "-c1", "-W1", "-M", "do", "-s", "1450", "10.2.1.2"]);
+    until(SOON, "it is told what is too large", || format!("{:?}", told()).contains("mtu"));
+    places[1].run(&["ping", "-nq", "-c1", "-W2", "-s", "4000", FAR[0]]).ok();
+}
+
+fn a_segment_is_on_the_network(how: &str) {
+    let (_room, [a, b, s]) = stage();
+    cable(&a, "seg0", &s);
+    bridge(&a, "seg0", how);
+    becomes(&a, "seg0", Carrying);
+    all_are_one_segment(&a, &b, &s);
+    let text = a.rnet(&["status", "connections"]).ok();
+    assert!(text.contains("seg0") && text.contains("bridged") && text.contains(how), "{text}");
+    assert!(a.rnet(&["status", "networks"]).ok().contains("seg0"));
+    assert!(a.rnet(&["status"]).ok().contains("Bridged: 1 interface\n"));
+    let macs = a.status().macs;
+    assert!(macs.iter().any(|mac| mac.uplink.as_ref().is_some_and(|name| name.as_str() == "seg0")), "{macs:?}");
+    a.rnet(&["bridge", "del", "seg0"]).ok();
+    assert_eq!(a.status().uplinks, []);
+    until(SOON, "it is not promiscuous any more", || !a.sh("ip -d link show seg0").contains("promiscuity 1"));
+}
+
+fn a_segment_is_on_the_network_by_packet() {
+    a_segment_is_on_the_network("packet");
+}
+
+fn a_segment_is_on_the_network_by_pcap() {
+    a_segment_is_on_the_network("pcap");
+}
+
+fn somebody_elses_bridge_is_on_the_network() {
+    let (_room, [a, b, _]) = stage();
+    // The segment is a bridge on a itself.
+    a.sh("ip link add br0 type bridge && ip link set br0 up");
+    machine(&a, "far", FAR);
+    bridge(&a, "br0", "packet");
+    becomes(&a, "br0", Carrying);
+    all_are_one_segment(&a, &b, &a);
+}
+
+fn launch_captures_what_it_is_told_to() {
+    for (options, how) in [(&[][..], "packet"), (&["--capture", "pcap"], "pcap"), (&["--capture", "packet"], "packet")]
+    {
+        let room = Room::new();
+        let [a, b] = room.chain(["a", "b"]);
+        let s = room.host("s");
+        s.sh("ip link add br0 type bridge && ip link set br0 up");
+        machine(&s, "far", FAR);
+        cable(&a, "seg0", &s);
+        let password = room.path("pw");
+        let given = format!("seg0={NET}");
+        a.launch_with(&[&["--password-file", &password, "--interface", &given], options].concat(), &[]).ok();
+        b.launch(&[&a.toward(&b)]);
+        b.linked(1);
+        becomes(&a, "seg0", Carrying);
+        assert_eq!(uplink(&a, "seg0").unwrap().capture, how);
+        let two = b.container(&["10.2.1.2/24"]);
+        two.reaches(FAR[0]);
+        drop(two);
+        a.rnet(&["stop"]).ok();
+        a.launch(&[]);
+        assert_eq!(a.status().uplinks, [], "it was for that launch");
+    }
+}
+
+fn an_interface_goes_down_up_away_and_comes_back() {
+    for how in ["packet", "pcap"] {
+        let (_room, [a, b, s]) = stage();
+        cable(&a, "seg0", &s);
+        bridge(&a, "seg0", how);
+        becomes(&a, "seg0", Carrying);
+        let two = b.container(&["10.2.1.2/24"]);
+        two.reaches(FAR[0]);
+        a.sh("ip link set seg0 down");
+        becomes(&a, "seg0", Away);
+        let told = uplink(&a, "seg0").unwrap().info;
+        assert!(told.contains("ip link set seg0 up"), "{told}");
+        a.sh("ip link set seg0 up");
+        becomes(&a, "seg0", Carrying);
+        two.reaches(FAR[0]);
+        a.sh("ip link set seg0 mtu 1400 && ip link set seg0 mtu 1500");
+        s.sh("ip link delete a-seg0");
+        becomes(&a, "seg0", Away);
+        assert!(uplink(&a, "seg0").unwrap().info.contains("no such interface"));
+        cable(&a, "seg0", &s);
+        becomes(&a, "seg0", Carrying);
+        two.reaches(FAR[0]);
+        a.sh("ip link set seg0 name other");
+        becomes(&a, "seg0", Away);
+        a.sh("ip link set other name seg0");
+        becomes(&a, "seg0", Carrying);
+        two.reaches(FAR[0]);
+    }
+}
+
+fn a_bridged_interface_survives_a_stop_and_a_kill_and_ends_with_del() {
+    let (_room, [a, b, s]) = stage();
+    cable(&a, "seg0", &s);
+    bridge(&a, "seg0", "packet");
+    // Once is enough.
+    bridge(&a, "seg0", "packet");
+    a.rnet(&["stop"]).ok();
+    a.launch(&[]);
+    b.linked(1);
+    becomes(&a, "seg0", Carrying);
+    a.murder();
+    // It may be away when the router comes back.
+    s.sh("ip link delete a-seg0");
+    a.launch(&[]);
+    b.linked(1);
+    becomes(&a, "seg0", Away);
+    cable(&a, "seg0", &s);
+    becomes(&a, "seg0", Carrying);
+    let two = b.container(&["10.2.1.2/24"]);
+    two.reaches(FAR[0]);
+    a.rnet(&["bridge", "del", "seg0"]).ok();
+    a.rnet(&["bridge", "del", "seg0"]).ok();
+    two.never_reaches(FAR[0]);
+    a.rnet(&["stop"]).ok();
+    a.launch(&[]);
+    assert_eq!(a.status().uplinks, []);
+    assert_eq!(a.interfaces(), Vec::<String>::new(), "the network was open for it alone");
+}
+
+fn wrong_interfaces_are_refused_with_what_to_do() {
+    let (room, [a, _b, s]) = stage();
+    let _one = a.container(&["10.2.1.1/24"]);
+    a.sh("ip link add asleep type bridge && ip link add gre0x type gre local 127.0.0.1 remote 127.0.0.2 2>/dev/null || true");
+    a.sh("ip link set lo up");
+    let add = |name: &str, how: &str| a.rnet(&["bridge", "add", name, "--network", NET, "--capture", how]);
+    let ours = a.interfaces();
+    for how in ["packet", "pcap"] {
+        add("eth7", how).refused(1, &["bridge add eth7", "there is no such interface"]);
+        add("lo", how).refused(1, &["lo: it is no Ethernet interface"]);
+        add("asleep", how).refused(1, &["it is down", "ip link set asleep up"]);
+        for name in &ours {
+            add(name, how).refused(1, &[name, "rnet's own"]);
+        }
+    }
+    cable(&a, "seg0", &s);
+    bridge(&a, "seg0", "packet");
+    add("seg0", "pcap").refused(1, &["captured for 10.2.1.0/24 by packet already", "rnet bridge del seg0"]);
+    let other = a.rnet(&["bridge", "add", "seg0", "--network", "10.9.0.0/24"]);
+    other.refused(1, &["captured for 10.2.1.0/24", "already"]);
+    add("seg/0", "packet").refused(2, &["bridge add: ", "name of a network interface"]);
+    add("seg0", "tap").refused(2, &["--capture", "packet, pcap"]);
+    assert!(uplink(&a, "seg0").is_some() && a.status().uplinks.len() == 1);
+    // The same at launch, before anything is made.
+    let c = room.host("c");
+    let password = room.path("pw");
+    let launch = |options: &[&str]| c.launch_with(&[&["--password-file", &password], options].concat(), &[]);
+    for (option, words) in [
+        ("eth7", &["--interface eth7", "there is no such interface"][..]),
+        ("lo=10.2.1.0/24", &["--interface lo", "no Ethernet"]),
+    ] {
+        for how in ["tap", "packet", "pcap"] {
+            launch(&["--capture", how, "--interface", option]).refused(1, words);
+        }
+    }
+    launch(&["--interface", "a/b"]).refused(2, &["--interface", "name of a network interface"]);
+    launch(&["--interface", "eth1=10.2.1.7/24"]).refused(2, &["--interface", "eth1"]);
+    c.is_clean();
+}
+
+/// What the log of a router says, lines with this word.
+fn logged(host: &Host, word: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(host.data_dir().join("rnet.log")).unwrap_or_default();
+    text.lines().filter(|line| line.contains(word)).map(str::to_string).collect()
+}
+
+/// Exactly one of these ports carries, and what is said is heard once by everybody.
+fn one_is_cut(ports: [(&Host, &str); 2]) -> usize {
+    let blocked = |(host, name): (&Host, &str)| is(host, name, Blocked);
+    let carries = |(host, name): (&Host, &str)| is(host, name, Carrying);
+    let found =
+        within(SOON, "one of two ports is cut", || (0..2).find(|at| blocked(ports[*at]) && carries(ports[1 - at])));
+    let (host, name) = ports[found];
+    let status = host.rnet(&["status", "connections"]).ok();
+    assert!(status.contains("blocked") && status.contains("a loop"), "{status}");
+    assert!(host.rnet(&["status"]).ok().contains("blocked: a loop"));
+    assert!(host.rnet(&["report"]).ok().contains("\"blocked\""));
+    assert!(!logged(host, &format!("{name} is cut off: a loop")).is_empty());
+    found
+}
+
+const WATCH: &str = "import sys,json,subprocess,time
+begin=time.monotonic()
+subprocess.run(['sh','-ec',sys.argv[1]],check=True)
+made=time.monotonic()
+for _ in range(500):
+    for rnet in sys.argv[3:]:
+        env=dict(zip(('RNET_RUN_DIR','RNET_DATA_DIR'),rnet.split(',')))
+        s=json.loads(subprocess.run([sys.argv[2],'status','--json'],env=env,capture_output=True,check=True).stdout)
+        if any(u['condition']=='blocked' for u in s['uplinks']):
+            print(time.monotonic()-made);sys.exit()
+print('never')";
+
+/// Runs a script of `host` that makes a loop; how long it takes until one of these routers has cut it, as their status tells.
+fn cut_after(host: &Host, script: &str, routers: &[&Host]) -> f64 {
+    let dirs: Vec<String> =
+        routers.iter().map(|r| format!("{},{}", r.run_dir().display(), r.data_dir().display())).collect();
+    let argv: Vec<&str> =
+        ["python3", "-c", WATCH, script, RNET].into_iter().chain(dirs.iter().map(String::as_str)).collect();
+    host.run(&argv).ok().trim().parse().expect("it was cut")
+}
+
+fn two_hosts_on_one_segment_are_noticed_and_healed() {
+    let (_room, [a, b, s]) = stage();
+    // Two segments first, which a cable makes one.
+    s.sh("ip link add br1 type bridge mcast_snooping 0 && ip link set br1 up");
+    cable(&a, "seg0", &s);
+    cable(&b, "seg0", &s);
+    s.sh("ip link set b-seg0 master br1");
+    bridge(&a, "seg0", "packet");
+    bridge(&b, "seg0", "packet");
+    becomes(&a, "seg0", Carrying);
+    becomes(&b, "seg0", Carrying);
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches(FAR[0]);
+    two.reaches(FAR[0]);
+    s.sh("ip link add patch0 type veth peer name patch1 && ip link set patch0 master br0 && ip link set patch1 master br1 up");
+    let took = cut_after(&s, "ip link set patch0 up", &[&a, &b]);
+    eprintln!("noticed after {took:.3} s");
+    assert!(took < 1.0, "noticed after {took} s");
+    let ports = [(&a, "seg0"), (&b, "seg0")];
+    one_is_cut(ports);
+    let places = [Place::Here(&one), Place::Here(&two), Place::Far(&s, "far")];
+    one.reaches(FAR[0]);
+    two.reaches(FAR[0]);
+    broadcasts_are_heard_once(&places);
+    s.sh("ip link delete patch0");
+    for (host, name) in ports {
+        becomes(host, name, Carrying);
+    }
+    broadcasts_are_heard_once(&places);
+}
+
+fn a_cable_between_two_interfaces_of_one_host_is_noticed_and_healed() {
+    let (_room, [a, b, _s]) = stage();
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    a.sh("ip link add left type veth peer name right && ip link set right up");
+    let add = |name: &str| format!("{RNET} bridge add {name} --network {NET}");
+    let script = format!("ip link set left up; {}; {}", add("left"), add("right"));
+    let took = cut_after(&a, &script, &[&a]);
+    eprintln!("noticed after {took:.3} s");
+    assert!(took < 1.0, "noticed after {took} s");
+    let ports = [(&a, "left"), (&a, "right")];
+    assert_eq!(one_is_cut(ports), 1, "the lower port keeps it");
+    assert!(uplink(&a, "right").unwrap().info.contains("left of this host keeps this segment"));
+    broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two)]);
+    // Cut: a pair is one cable, so both ends go.
+    a.sh("ip link delete left && ip link add left type bridge && ip link add right type bridge");
+    a.sh("ip link set left up && ip link set right up");
+    for (host, name) in ports {
+        becomes(host, name, Carrying);
+    }
+    broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two)]);
+}
+
+fn a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed() {
+    let (_room, [a, b, _s]) = stage();
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    let draw = format!("ip link add cross type veth peer name cross netns {} && ip link set cross up", b.pid_inside());
+    a.sh(&draw);
+    b.sh("ip link set cross up");
+    bridge(&a, "cross", "packet");
+    bridge(&b, "cross", "packet");
+    let ports = [(&a, "cross"), (&b, "cross")];
+    one_is_cut(ports);
+    broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two)]);
+    one.reaches("10.2.1.2");
+    a.sh("ip link delete cross && ip link add cross type bridge && ip link set cross up");
+    becomes(&a, "cross", Carrying);
+    b.sh("ip link add cross type bridge && ip link set cross up");
+    becomes(&b, "cross", Carrying);
+    broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two)]);
+}
+
+fn the_mesh_may_run_over_the_segment_that_it_captures() {
+    let room = Room::new();
+    let (a, b, s) = (room.host("a"), room.host("b"), room.host("s"));
+    s.sh("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
+    machine(&s, "far", FAR);
+    for (host, address) in [(&a, "10.201.0.1/24"), (&b, "10.201.0.2/24")] {
+        // The host's own bridge, a port of which is captured: it sees all that the bridge floods, our datagrams among it.
+        cable(host, "seg0", &s);
+        host.sh(&format!(
+            "ip link add own type bridge && ip link set seg0 master own && ip address add {address} dev own && ip link set own up
+            ip link add port type veth peer name tapped && ip link set port master own up && ip link set tapped up
+            ip link set own type bridge ageing_time 0"
+        ));
+    }
+    a.launch(&[]);
+    b.launch(&["10.201.0.1"]);
+    b.linked(1);
+    bridge(&a, "tapped", "packet");
+    bridge(&b, "tapped", "packet");
+    one_is_cut([(&a, "tapped"), (&b, "tapped")]);
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    two.reaches(FAR[0]);
+    broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two), Place::Far(&s, "far")]);
+    let before = a.status().traffic.to_net.frames;
+    throughout(Duration::from_secs(2), "the mesh is quiet", || a.status().traffic.to_net.frames < before + 500);
+}
+
+fn without_libpcap_everything_but_pcap_works() {
+    let (room, [_a, _b, s]) = stage();
+    // Nothing of that name is there for programs that start from now on.
+    let hide = "for lib in $(ldconfig -p | sed -n 's/.*libpcap.so.* => //p'); do mount --bind /dev/null $lib; done";
+    let c = room.host("c");
+    let launched = c.run(&["unshare", "--mount", "sh", "-ec", &format!("{hide}; exec {RNET} launch --capture pcap")]);
+    launched.refused(1, &["--capture pcap: libpcap is not installed", "--capture packet"]);
+    c.run(&["unshare", "--mount", "sh", "-ec", &format!("{hide}; exec {RNET} launch --capture packet")]).ok();
+    cable(&c, "seg0", &s);
+    c.rnet(&["bridge", "add", "seg0", "--network", NET, "--capture", "pcap"])
+        .refused(1, &["bridge add seg0: libpcap is not installed"]);
+    bridge(&c, "seg0", "packet");
+    becomes(&c, "seg0", Carrying);
+}
