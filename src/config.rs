@@ -226,7 +226,7 @@ pub struct Config {
     /// Addresses that are told to others first; port 0: ours.
     pub advertise: Vec<SocketAddr>,
     /// Interfaces whose addresses are told.
-    pub told_interfaces: InterfaceFilter,
+    pub interface_filter: InterfaceFilter,
     /// Who may join; none: whoever has the password.
     pub allow: Option<Vec<PublicKey>>,
     /// Where addresses are chosen from; empty: none are.
@@ -301,7 +301,7 @@ impl Config {
                 .and_then(|n| n.try_into().ok())
                 .unwrap_or(DEFAULT_CONNECTION_LIMIT),
             advertise: reader.advertise(),
-            told_interfaces: reader
+            interface_filter: reader
                 .value("interface-filter", |text| text.parse().map_err(|why: Invalid| why.to_string()))
                 .unwrap_or_default(),
             allow: reader.allow(ambient),

@@ -367,7 +367,7 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         connection_limit: config.connection_limit,
         reach: ReachConfig {
             advertise: std::mem::take(&mut config.advertise),
-            interfaces: std::mem::take(&mut config.told_interfaces),
+            interfaces: std::mem::take(&mut config.interface_filter),
         },
         mtu: config.mtu,
         framing: config.framing,
