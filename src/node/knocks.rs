@@ -38,7 +38,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-const KNOCK: u8 = 1;
+pub(super) const KNOCK: u8 = 1;
 const ANSWER: u8 = 2;
 
 /// A knock that is not answered is repeated after this, then twice as long, at most 8 s.
@@ -97,13 +97,13 @@ impl Bucket {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct KnockBody {
-    count: u64,
-    from: Uid,
-    to: Uid,
-    aes: bool,
-    offer: PathOffer,
-    addresses: Vec<SocketAddr>,
+pub(super) struct KnockBody {
+    pub count: u64,
+    pub from: Uid,
+    pub to: Uid,
+    pub aes: bool,
+    pub offer: PathOffer,
+    pub addresses: Vec<SocketAddr>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -6,6 +6,7 @@
 
 mod addresses;
 mod attachments;
+mod direct;
 mod edge;
 mod linking;
 mod neighbours;
