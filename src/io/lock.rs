@@ -8,10 +8,13 @@
 //! Invariant: whoever holds the [`Lock`] owns everything else in the directory; a control socket found there is stale.
 
 use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Why the lock was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,14 @@ pub struct Lock {
     file: File,
 }
 
+/// See [`Lock::take`].
+const LEGACY: Duration = Duration::from_secs(1);
+
+/// There is no such process (in this process's namespace).
+fn is_gone(pid: i32) -> bool {
+    kill(Pid::from_raw(pid), None) == Err(nix::errno::Errno::ESRCH)
+}
+
 fn whole_file(kind: i32) -> libc::flock {
     libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }
@@ -54,7 +65,8 @@ fn read_pid(file: &mut File) -> Option<i32> {
 }
 
 impl Lock {
-    /// Makes `run_dir` (0755) if it is missing, and takes its lock for this process. Does not wait.
+    /// Makes `run_dir` (0755) if it is missing, and takes its lock for this process. Waits only for what a killed router leaves: a
+    /// child that it had just forked holds the lock until it has become its program, for [`LEGACY`] at most.
     pub fn take(run_dir: &Path) -> Result<Lock, LockError> {
         let failed = |path: &Path| {
             let path = path.to_path_buf();
@@ -64,12 +76,19 @@ impl Lock {
         let path = path_in(run_dir);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o644).open(&path);
         let mut file = file.map_err(failed(&path))?;
-        match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
-            Ok(_) => {}
-            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
-                return Err(LockError::Held { pid: read_pid(&mut file) });
+        let deadline = Instant::now() + LEGACY;
+        loop {
+            match fcntl(&file, FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))) {
+                Ok(_) => break,
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
+                    let pid = read_pid(&mut file);
+                    if !pid.is_some_and(is_gone) || Instant::now() >= deadline {
+                        return Err(LockError::Held { pid });
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                Err(e) => return Err(failed(&path)(e.into())),
             }
-            Err(e) => return Err(failed(&path)(e.into())),
         }
         let mut lock = Lock { file };
         lock.write_pid().map_err(failed(&path))?;
@@ -153,5 +172,27 @@ mod tests {
         fs::write(dir.path().join("file"), "").unwrap();
         let error = Lock::take(&dir.path().join("file/run")).unwrap_err().to_string();
         assert!(error.contains("file/run"), "{error}");
+    }
+
+    #[test]
+    fn what_a_killed_router_had_forked_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut left = Lock::take(dir.path()).unwrap();
+        let mut killed = std::process::Command::new("true").spawn().unwrap();
+        killed.wait().unwrap();
+        left.file.rewind().unwrap();
+        left.file.set_len(0).unwrap();
+        writeln!(left.file, "{}", killed.id()).unwrap();
+        assert!(matches!(Lock::take(dir.path()), Err(LockError::Held { .. })), "it is not taken from whoever holds it");
+        std::thread::scope(|scope| {
+            let (begun, begins) = std::sync::mpsc::channel();
+            let taker = scope.spawn(move || {
+                begun.send(()).unwrap();
+                Lock::take(dir.path())
+            });
+            begins.recv().unwrap();
+            drop(left);
+            assert!(taker.join().unwrap().is_ok());
+        });
     }
 }
