@@ -165,7 +165,11 @@ fn summary(status: &Status) -> String {
 /// `tap, 2 threads, offloads: checksum tso sparse-lane gso gro, without: uso fair-queues`.
 fn datapath(status: &DatapathStatus) -> String {
     let pinned = if status.pinned { " pinned" } else { "" };
-    let mut text = format!("{}, {}{pinned}", status.capture, counted(status.threads, "thread"));
+    let out = match status.injection == status.capture {
+        true => String::new(),
+        false => format!(" (frames go out by {})", status.injection),
+    };
+    let mut text = format!("{}{out}, {}{pinned}", status.capture, counted(status.threads, "thread"));
     for (label, wanted) in [("offloads", true), ("without", false)] {
         let names: Vec<&str> =
             status.offloads().into_iter().filter(|(_, on)| *on == wanted).map(|(name, _)| name).collect();
@@ -473,6 +477,7 @@ mod tests {
             },
             datapath: DatapathStatus {
                 capture: "tap".into(),
+                injection: "tap".into(),
                 threads: 2,
                 checksum: true,
                 tcp_super_frames: true,

@@ -18,7 +18,7 @@ use crate::crypto::psk;
 use crate::host::{self, Host, Keep};
 use crate::io::alarm::Alarm;
 use crate::io::background::{self, Ready, Side, Start};
-use crate::io::capture::{CaptureKind, Features, Options};
+use crate::io::capture::{CaptureKind, Options};
 use crate::io::clock::Clock;
 use crate::io::lock::Lock;
 use crate::io::store::{Loaded, Store};
@@ -218,16 +218,19 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
             let probed = Tap::create(PROBED_TAP, 1, capture.offload).ok();
             probed.and_then(|queues| queues.first().map(Tap::features)).unwrap_or_default()
         }
-        CaptureKind::Packet => raw::features(capture.offload),
-        CaptureKind::Pcap => Features::default(),
+        CaptureKind::Packet | CaptureKind::Pcap => raw::features(capture.offload),
     };
+    let name = |kind| match kind {
+        CaptureKind::Tap => "tap".to_string(),
+        CaptureKind::Packet => "packet".to_string(),
+        CaptureKind::Pcap => "pcap".to_string(),
+    };
+    let injection =
+        if capture.kind == CaptureKind::Pcap && capture.offload { CaptureKind::Packet } else { capture.kind };
     let (udp_gso, udp_gro) = udp.sockets.first().map(UdpSocket::offloads).unwrap_or_default();
     DatapathStatus {
-        capture: match capture.kind {
-            CaptureKind::Tap => "tap".to_string(),
-            CaptureKind::Packet => "packet".to_string(),
-            CaptureKind::Pcap => "pcap".to_string(),
-        },
+        capture: name(capture.kind),
+        injection: name(injection),
         threads: udp.sockets.len(),
         pinned: config.pin_threads,
         checksum: features.checksum,
@@ -250,7 +253,7 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
         config::CaptureKind::Pcap => CaptureKind::Pcap,
     };
     require_capture(kind)?;
-    let capture = Options { kind, queues: threads(&config), offload: config.offload };
+    let capture = Options { kind, queues: threads(&config), offload: config.offload && can_offload(kind) };
     let (host_events, machine_events) = mpsc::unbounded_channel();
     let mut host =
         Host::start_in(Some(&config.run_dir), config.host, capture, host_events).await.map_err(|why| fail(&why))?;
@@ -340,6 +343,13 @@ fn require_capture(kind: CaptureKind) -> Result<(), Failure> {
         CaptureKind::Pcap => pcap::available().map_err(|why| Failure::new("launch", format!("--capture pcap: {why}"))),
         CaptureKind::Tap | CaptureKind::Packet => Ok(()),
     }
+}
+
+/// libpcap takes no super-frames: without a socket that does it sends frame by frame, and the log says so. `rnet status` does too.
+fn can_offload(kind: CaptureKind) -> bool {
+    let can = if kind == CaptureKind::Pcap { raw::can_inject() } else { Ok(()) };
+    can.inspect_err(|why| tracing::warn!("--capture pcap: {why}: libpcap sends, a frame a call, which is slower"))
+        .is_ok()
 }
 
 /// A framing that was asked for by its name is had, or the router does not start. After the sweep: a killed router may have the port.

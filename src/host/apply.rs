@@ -327,7 +327,7 @@ impl Host {
             },
             Step::RemoveAddress { name, address } => netlink.remove_address(name, *address).await.map(|_| ()),
             Step::HostSettings { name, ipv6 } => return settings_of_host(name, *ipv6).map_err(|e| e.to_string()),
-            Step::HostChecksums { name } => {
+            Step::Complete { name } => {
                 let off = ethtool::transmit_checksums_off(name);
                 return off.map_err(|e| format!("switching checksum offload of {name} off: {e}"));
             }
@@ -386,7 +386,6 @@ impl Host {
             Step::AddVeth { .. }
             | Step::InsideSettings { .. }
             | Step::InsideAddress { .. }
-            | Step::InsideChecksums { .. }
             | Step::InsideMtu { .. }
             | Step::InsideUp { .. }
             | Step::InsideMulticast { .. }

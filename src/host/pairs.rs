@@ -18,7 +18,7 @@ pub(super) fn open(options: Options, name: &str, mtu: u16) -> Result<Vec<Capture
         let all = all.map_err(|e| format!("capturing on {name}: {e}"))?;
         return Ok(all.into_iter().map(Capture::Raw).collect());
     }
-    let wish = pcap::Wish { longest: longest(mtu), queues, deaf_to: &[] };
+    let wish = pcap::Wish { longest: longest(mtu), queues, offload, deaf_to: &[] };
     Ok(pcap::Pcap::open(name, wish)?.into_iter().map(Capture::Pcap).collect())
 }
 

@@ -26,6 +26,8 @@ pub enum Step {
     AddTap { name: String },
     /// Make a veth pair with both ends here, down.
     AddPair { name: String, peer: String, mtu: u16 },
+    /// Complete checksums and cut super-frames before they leave by this device (libpcap captures at its other end).
+    Complete { name: String },
     /// Make a VXLAN device, down.
     AddVxlan { name: String, vxlan: Vxlan, mtu: u16 },
     /// Make a veth pair, `peer` inside with this MAC, both down.
@@ -56,8 +58,6 @@ pub enum Step {
     InsideSettings { name: String, ipv6: bool },
     /// Inside: give an address.
     InsideAddress { name: String, address: HostAddress },
-    /// Inside: complete checksums before sending (frames are captured by libpcap).
-    InsideChecksums { name: String },
     /// Inside: set the MTU; it is no error if the interface is gone.
     InsideMtu { name: String, mtu: u16 },
     /// Inside: bring the interface up.
@@ -84,8 +84,6 @@ pub enum Step {
     SetMac { name: String, mac: Mac },
     /// Settings of a bridge that the host has addresses on; IPv6 only where it has an IPv6 address.
     HostSettings { name: String, ipv6: bool },
-    /// Complete checksums before the host sends (frames are captured by libpcap).
-    HostChecksums { name: String },
     /// Give the host an address.
     HostAddress { name: String, address: HostAddress },
     /// Take it away; it is no error if it is gone.
@@ -170,9 +168,7 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
             };
             interfaces.iter().flat_map(resize).collect()
         }
-        HostOp::Plug { place: Place::Host, interfaces, .. } => {
-            interfaces.iter().flat_map(|interface| expose(interface, kind)).collect()
-        }
+        HostOp::Plug { place: Place::Host, interfaces, .. } => interfaces.iter().flat_map(expose).collect(),
         HostOp::Unplug { place: Place::Host, interfaces, .. } => interfaces.iter().flat_map(hide).collect(),
         HostOp::Plug { key, interfaces, mtu, guarded, .. } => {
             let plug = |interface| plug(key, interface, (*mtu, *guarded), kind);
@@ -279,27 +275,29 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
             Step::SetPort { port: captured.clone(), rules: CAPTURE_RULES },
             Step::SetUp { name: captured },
         ],
-        CaptureKind::Packet | CaptureKind::Pcap => vec![
-            Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu },
-            Step::Silence { name: captured.clone() },
-            Step::Silence { name: bridged.clone() },
-            Step::SetMaster { port: bridged.clone(), bridge },
-            Step::SetPort { port: bridged.clone(), rules: CAPTURE_RULES },
-            Step::SetUp { name: bridged },
-            Step::SetUp { name: captured.clone() },
-            Step::OpenPair { name: captured, mtu },
-        ],
+        CaptureKind::Packet | CaptureKind::Pcap => {
+            let add = Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu };
+            // As late as can be: what goes from one attachment to another here stays as it is, and the bridge passes few.
+            let complete = (kind == CaptureKind::Pcap).then_some(Step::Complete { name: bridged.clone() });
+            let rest = [
+                Step::Silence { name: captured.clone() },
+                Step::Silence { name: bridged.clone() },
+                Step::SetMaster { port: bridged.clone(), bridge },
+                Step::SetPort { port: bridged.clone(), rules: CAPTURE_RULES },
+                Step::SetUp { name: bridged },
+                Step::SetUp { name: captured.clone() },
+                Step::OpenPair { name: captured, mtu },
+            ];
+            std::iter::once(add).chain(complete).chain(rest).collect()
+        }
     }
 }
 
 /// The host's interface on a network is the network's bridge.
-fn expose(interface: &Interface, kind: CaptureKind) -> Vec<Step> {
+fn expose(interface: &Interface) -> Vec<Step> {
     let name = names::bridge(interface.id);
     let ipv6 = interface.addresses.iter().any(|address| address.ip().is_ipv6());
     let mut steps = vec![Step::Unshut { name: name.clone() }, Step::SetMac { name: name.clone(), mac: interface.mac }];
-    if kind == CaptureKind::Pcap {
-        steps.push(Step::HostChecksums { name: name.clone() });
-    }
     // IPv6 makes its link-local address of the MAC, so it comes after that.
     steps.push(Step::HostSettings { name: name.clone(), ipv6 });
     let addresses = interface.addresses.iter();
@@ -324,9 +322,6 @@ fn plug(key: &str, interface: &Interface, (mtu, guarded): (u16, bool), kind: Cap
         Step::Silence { name: ours.clone() },
         Step::InsideSettings { name: inside.clone(), ipv6 },
     ];
-    if kind == CaptureKind::Pcap {
-        steps.push(Step::InsideChecksums { name: inside.clone() });
-    }
     steps.extend(
         interface.addresses.iter().map(|address| Step::InsideAddress { name: inside.clone(), address: *address }),
     );
@@ -479,7 +474,7 @@ mod tests {
 
     #[test]
     fn ipv6_of_the_host_wakes_only_for_an_ipv6_address_and_after_the_mac_is_set() {
-        let steps = |address: &str| expose(&interface("rnb000001", &[address]), CaptureKind::Tap);
+        let steps = |address: &str| expose(&interface("rnb000001", &[address]));
         let settings = |steps: &[Step]| position(steps, |s| matches!(s, Step::HostSettings { .. }));
         assert!(matches!(
             steps("10.2.1.1/24")[settings(&steps("10.2.1.1/24"))],
@@ -545,8 +540,14 @@ mod tests {
     }
 
     #[test]
-    fn checksums_are_completed_inside_only_for_libpcap() {
-        let has = |kind| plan(&plug_two(), kind).iter().filter(|s| matches!(s, Step::InsideChecksums { .. })).count();
-        assert_eq!([CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap].map(has), [0, 0, 2]);
+    fn frames_are_completed_only_for_libpcap_on_their_way_to_it() {
+        for kind in [CaptureKind::Tap, CaptureKind::Packet, CaptureKind::Pcap] {
+            let steps = plan(&open(), kind);
+            let complete = |step: &Step| *step == Step::Complete { name: "rnq8312a4".into() };
+            assert_eq!(steps.iter().any(complete), kind == CaptureKind::Pcap);
+            if kind == CaptureKind::Pcap {
+                assert!(position(&steps, complete) < position(&steps, |s| matches!(s, Step::SetUp { .. })));
+            }
+        }
     }
 }

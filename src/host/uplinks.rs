@@ -185,7 +185,7 @@ impl Uplinks {
                 (all.into_iter().map(Capture::Raw).collect(), handles)
             }
             UplinkCapture::Pcap => {
-                let wish = pcap::Wish { longest: pcap::SUPER, queues, deaf_to: &deaf_to };
+                let wish = pcap::Wish { longest: pcap::SUPER, queues, offload, deaf_to: &deaf_to };
                 let all = pcap::Pcap::open(name, wish)?;
                 let handles: Result<Vec<OwnedFd>, _> = all.iter().take(1).map(pcap::Pcap::handle).collect();
                 (all.into_iter().map(Capture::Pcap).collect(), handles)

@@ -2,8 +2,8 @@
 //!
 //! Owns the choice between the back ends; each is a file of its own. Frames are whole Ethernet frames of 14 to
 //! 65,549 bytes without FCS. Beside each goes what is left to do on it: the kernel may leave checksums and the cutting of
-//! super-frames to us, and takes frames back so; libpcap says nothing of it and takes complete frames only (on our own pairs
-//! `host` has senders complete theirs). What is done about it is `plane::offload`'s. Neither call ever blocks; readiness comes
+//! super-frames to us, and takes frames back so; libpcap says nothing of it when it captures (on our own pairs `host` has the
+//! kernel complete what is captured). What is done about it is `plane::offload`'s. Neither call ever blocks; readiness comes
 //! from poll(2) on the descriptor. Dropping a capture closes it; a TAP's device goes with its last queue.
 
 pub use super::tap::Features;
@@ -28,7 +28,7 @@ pub enum CaptureKind {
     Tap,
     /// AF_PACKET on one end of a veth pair: as fast, needs no /dev/net/tun.
     Packet,
-    /// libpcap on one end of a veth pair: slower, needs no /dev/net/tun.
+    /// libpcap on one end of a veth pair, AF_PACKET for what goes back: slower, needs no /dev/net/tun.
     Pcap,
 }
 
@@ -70,12 +70,21 @@ pub enum Capture {
 }
 
 impl Capture {
-    /// What the port's kernel leaves to us and takes from us; with pcap nothing.
+    /// What the port's kernel leaves to us and takes from us; with pcap it leaves nothing, or does not tell.
     pub fn features(&self) -> Features {
         match self {
             Capture::Tap(tap) => tap.features(),
             Capture::Raw(raw) => raw.features(),
-            Capture::Pcap(_) => Features::default(),
+            Capture::Pcap(pcap) => pcap.features(),
+        }
+    }
+
+    /// Frames to be read before other ports have their turn. By libpcap a frame is one of Ethernet's size at most, and a turn of 64
+    /// would end amid what one send takes.
+    pub fn burst(&self) -> usize {
+        match self {
+            Capture::Tap(_) | Capture::Raw(_) => 64,
+            Capture::Pcap(_) => 192,
         }
     }
 
@@ -114,13 +123,12 @@ impl Capture {
     }
 
     /// Gives one frame, in at most [`PARTS_MAX`] parts, to the bridge. An error concerns this frame only: it is to be counted as
-    /// lost. `Unsupported`: with pcap nothing may be left to do. EINVAL: to the kernel `offload` does not fit the frame.
+    /// lost. `Unsupported`: with pcap and without offloads nothing may be left to do. EINVAL: to the kernel `offload` does not fit the frame.
     pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
         match self {
             Capture::Tap(tap) => tap.write(offload, parts),
             Capture::Raw(raw) => raw.write(offload, parts),
-            Capture::Pcap(_) if *offload != Offload::NONE => Err(io::Error::from(io::ErrorKind::Unsupported)),
-            Capture::Pcap(pcap) => pcap.write(parts),
+            Capture::Pcap(pcap) => pcap.write(offload, parts),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Offloads of a device, by the one ioctl that netlink has no word for in our crates.
 //!
-//! Owns SIOCETHTOOL with ETHTOOL_STXCSUM. Needed where frames are captured by libpcap: a sender that leaves checksums and
-//! segmentation to the device would be captured with wrong checksums and 64 KB frames.
+//! Owns SIOCETHTOOL with ETHTOOL_STXCSUM. Needed where frames are captured by libpcap: what leaves checksums and segmentation to
+//! the device would be captured with wrong checksums and in frames of 64 KB.
 
 use std::io;
 use std::os::fd::AsRawFd;

@@ -1,16 +1,24 @@
-//! libpcap as a capture port: the portable way, where there are no TAPs and for whom AF_PACKET is not to be had.
+//! libpcap as a capture port: the portable way, where there are no TAPs and for whom AF_PACKET is not to be had to capture by.
 //!
 //! Owns the binding to the C library and the handles. The library is loaded when the first capture is opened (dlopen(3)) and not
 //! linked: a router that captures otherwise starts without it, and none is needed to build. Promiscuous, immediate mode (each
 //! frame is readable when it arrives), inbound only; what else is kept out is `sieve`'s, by the descriptor, as with AF_PACKET.
 //!
-//! libpcap tells nothing of what the kernel left to do on a frame, and takes none back: frames that come are `bare`
-//! (`plane::uplink` finds out what can be), frames that go must be complete. Its ring has slots as large as the longest frame, so
-//! what is longer than asked for is lost and a ring for super-frames is large.
+//! libpcap tells nothing of what the kernel left to do on a frame: frames that come are `bare` (`plane::uplink` finds out what can
+//! be), or the kernel is made to complete them before (`host::plan`, on our own pairs). Its ring has slots as large as the longest
+//! frame, so what is longer than asked for is lost and a ring for super-frames is large.
+//!
+//! Frames that go take another way where they can: an [`Injector`] beside the library's socket, by which super-frames and
+//! unfinished checksums leave in one call. pcap_sendpacket takes one complete frame a call, which was half of all processor
+//! time of a TCP stream (46 %; and frames that arrive alone cost bridge and receiver as much again). It is used where
+//! offloads are off.
 
+use super::capture::Features;
+use super::raw::{self, Injector};
 use super::sieve;
 use crate::wire::Malformed;
 use crate::wire::frame::FRAME_MAX;
+use crate::wire::virtio::Offload;
 use std::ffi::{CStr, CString, c_char, c_int, c_uchar, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -20,8 +28,9 @@ use std::sync::OnceLock;
 /// Bytes that hold every super-frame which Linux makes, in slots of 64 KiB with what libpcap puts before it.
 pub const SUPER: usize = 65_536 - 128;
 
-/// Ring between kernel and us, bytes: 4,096 frames of Ethernet's size, or 512 super-frames.
-const RING: c_int = 8 << 20;
+/// Ring between kernel and us, bytes: 2,048 frames of Ethernet's size, or 512 super-frames. With 8 MB nothing was faster, with 2 MB
+/// small packets were lost sooner.
+const RING: c_int = 4 << 20;
 const RING_OF_SUPER: c_int = 32 << 20;
 /// For a handle that only sends.
 const RING_UNUSED: c_int = 64 << 10;
@@ -132,6 +141,8 @@ pub struct Wish<'a> {
     pub longest: usize,
     /// Handles: the first one hears, the others only send. At least 1.
     pub queues: usize,
+    /// Frames go out by an [`Injector`], with whatever is left to do on them; else complete ones, by the library.
+    pub offload: bool,
     /// Not captured: see [`sieve`].
     pub deaf_to: &'a [u16],
 }
@@ -143,8 +154,14 @@ pub struct Pcap {
     fd: RawFd,
     longest: usize,
     dropped: u32,
-    /// Where a frame in parts becomes one: libpcap has no vectored write.
-    whole: Box<[u8]>,
+    out: Out,
+}
+
+/// How frames go out.
+enum Out {
+    Injector(Injector),
+    /// By the library, and where a frame in parts becomes one: it has no vectored write.
+    Library(Box<[u8]>),
 }
 
 // SAFETY: a handle is used by one thread at a time (pcap(3PCAP)), which exclusive access through `&mut` makes sure of.
@@ -159,12 +176,20 @@ impl Pcap {
         let mut all = Vec::new();
         for number in 0..wish.queues.max(1) {
             let hears = number == 0;
-            let pcap = open_one(library, name, (hears, wish.longest)).map_err(|why| failed(&why))?;
+            let out =
+                if wish.offload { Out::Injector(injector(name)?) } else { Out::Library(vec![0; FRAME_MAX].into()) };
+            let pcap = open_one(library, name, (hears, wish.longest), out).map_err(|why| failed(&why))?;
             let sifted = if hears { sieve::attach(&pcap, wish.deaf_to) } else { sieve::attach_deaf(&pcap) };
             sifted.map_err(|why| failed(&why))?;
+            raw::ignore_outgoing(&pcap);
             all.push(pcap);
         }
         Ok(all)
+    }
+
+    /// What may be left to do on a frame that goes. On those that come nobody tells.
+    pub fn features(&self) -> Features {
+        raw::features(matches!(self.out, Out::Injector(_)))
     }
 
     /// Bytes of the longest frame that is captured whole.
@@ -212,33 +237,52 @@ impl Pcap {
         }
     }
 
-    /// See [`super::capture::Capture::write`]. `InvalidInput` for a frame that is too long.
-    pub fn write(&mut self, parts: &[&[u8]]) -> io::Result<()> {
+    /// See [`super::capture::Capture::write`]. By the library: `Unsupported` where something is left to do, `InvalidInput` for a frame
+    /// that is too long.
+    pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
+        let whole = match &mut self.out {
+            Out::Injector(injector) => return injector.write(offload, parts),
+            Out::Library(_) if *offload != Offload::NONE => return Err(io::ErrorKind::Unsupported.into()),
+            Out::Library(whole) => whole,
+        };
         if let [frame] = parts {
-            return self.send(frame);
+            return send(self.library, self.handle, frame);
         }
         let mut end = 0;
         for part in parts {
-            let room = self.whole.get_mut(end..end + part.len()).ok_or(io::ErrorKind::InvalidInput)?;
+            let room = whole.get_mut(end..end + part.len()).ok_or(io::ErrorKind::InvalidInput)?;
             room.copy_from_slice(part);
             end += part.len();
         }
-        self.send(&self.whole[..end])
-    }
-
-    fn send(&self, frame: &[u8]) -> io::Result<()> {
-        let length = c_int::try_from(frame.len()).map_err(io::Error::other)?;
-        // SAFETY: the handle is active, and the frame has that many bytes.
-        match unsafe { (self.library.sendpacket)(self.handle.as_ptr(), frame.as_ptr(), length) } {
-            0 => Ok(()),
-            _ => Err(io::Error::other(self.error())),
-        }
+        send(self.library, self.handle, &whole[..end])
     }
 
     fn error(&self) -> String {
-        // SAFETY: the handle's error text is terminated and valid until the next call on it; it is copied.
-        unsafe { text((self.library.geterr)(self.handle.as_ptr())) }
+        error(self.library, self.handle)
     }
+}
+
+fn send(library: &Library, handle: NonNull<Handle>, frame: &[u8]) -> io::Result<()> {
+    let length = c_int::try_from(frame.len()).map_err(io::Error::other)?;
+    // SAFETY: the handle is active, and the frame has that many bytes.
+    match unsafe { (library.sendpacket)(handle.as_ptr(), frame.as_ptr(), length) } {
+        0 => Ok(()),
+        _ => Err(io::Error::other(error(library, handle))),
+    }
+}
+
+/// Why the last call on a handle failed.
+fn error(library: &Library, handle: NonNull<Handle>) -> String {
+    // SAFETY: the handle's error text is terminated and valid until the next call on it; it is copied.
+    unsafe { text((library.geterr)(handle.as_ptr())) }
+}
+
+fn injector(name: &str) -> Result<Injector, String> {
+    Injector::open(name).map_err(|why| {
+        format!(
+            "pcap on {name}: no socket of AF_PACKET to send by: {why}: --offload off has libpcap send, a frame a call"
+        )
+    })
 }
 
 impl Drop for Pcap {
@@ -273,7 +317,7 @@ unsafe fn text(text: *const c_char) -> String {
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
 
-fn open_one(library: &'static Library, name: &str, (hears, longest): (bool, usize)) -> Result<Pcap, String> {
+fn open_one(library: &'static Library, name: &str, (hears, longest): (bool, usize), out: Out) -> Result<Pcap, String> {
     let device = CString::new(name).map_err(|_| "not a name".to_string())?;
     let mut why: [c_char; PCAP_ERRBUF_SIZE] = [0; PCAP_ERRBUF_SIZE];
     // SAFETY: the name is terminated and the buffer for errors as large as the library wants it.
@@ -281,8 +325,7 @@ fn open_one(library: &'static Library, name: &str, (hears, longest): (bool, usiz
     // SAFETY: the library terminates what it writes, and the buffer began with zeros.
     let handle = NonNull::new(handle).ok_or_else(|| unsafe { text(why.as_ptr()) })?;
     let longest = longest.min(SUPER);
-    let whole = vec![0; FRAME_MAX].into_boxed_slice();
-    let mut pcap = Pcap { library, handle, fd: -1, longest, dropped: 0, whole };
+    let mut pcap = Pcap { library, handle, fd: -1, longest, dropped: 0, out };
     let ring = match (hears, longest) {
         (false, _) => RING_UNUSED,
         (true, ..10_000) => RING,

@@ -2,7 +2,8 @@
 //!
 //! Owns the sockets, one per data path thread: a fanout group spreads flows over them by the kernel's hash. Promiscuous; hears
 //! only what comes in (`sieve`), so what it sends itself never comes back. With each frame goes a virtio header, as with a TAP:
-//! super-frames and unfinished checksums pass as they are, both ways, whatever the interface itself can do.
+//! super-frames and unfinished checksums pass as they are, both ways, whatever the interface itself can do. An [`Injector`] is
+//! the half of it that sends, for libpcap, which takes no such header.
 //!
 //! ```text
 //! read    4 free | virtio header, 10 | frame         the kernel takes a tag of 802.1Q out of the frame: it is put back
@@ -137,16 +138,49 @@ impl Raw {
 
     /// See [`super::capture::Capture::write`].
     pub fn write(&mut self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
-        let header = offload.emit();
-        let mut slices = [IoSlice::new(&[]); 1 + PARTS_MAX];
-        let Some(slices) = slices.get_mut(..1 + parts.len()) else {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
-        };
-        for (slice, part) in slices.iter_mut().zip([&header[..]].iter().chain(parts)) {
-            *slice = IoSlice::new(part);
-        }
-        nix::sys::uio::writev(&self.socket, slices).map(|_| ()).map_err(io::Error::from)
+        inject(&self.socket, offload, parts)
     }
+}
+
+/// A socket that only sends. See the head of this file.
+pub struct Injector(OwnedFd);
+
+impl Injector {
+    /// Sends out of the interface `name` of the calling thread's network namespace. Errors: ENODEV, EPERM without CAP_NET_RAW.
+    pub fn open(name: &str) -> io::Result<Injector> {
+        let socket = open_deaf()?;
+        // Of no protocol still: it hears nothing.
+        bind(&socket, index_of(name)?, 0)?;
+        Ok(Injector(socket))
+    }
+
+    /// See [`super::capture::Capture::write`].
+    pub fn write(&self, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
+        inject(&self.0, offload, parts)
+    }
+}
+
+/// Whether there are sockets that send with virtio headers, as far as can be known without an interface. The error says what to do.
+pub fn can_inject() -> Result<(), String> {
+    open_deaf().map(drop).map_err(|why| format!("no socket of AF_PACKET with virtio headers (PACKET_VNET_HDR): {why}"))
+}
+
+/// Keeps from a socket what others send out of its interface, which its filter would else have to throw away.
+pub fn ignore_outgoing(socket: &impl AsFd) {
+    // Before Linux 4.20 the filter alone does it.
+    let _ = set(socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1);
+}
+
+fn inject(socket: &OwnedFd, offload: &Offload, parts: &[&[u8]]) -> io::Result<()> {
+    let header = offload.emit();
+    let mut slices = [IoSlice::new(&[]); 1 + PARTS_MAX];
+    let Some(slices) = slices.get_mut(..1 + parts.len()) else {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    };
+    for (slice, part) in slices.iter_mut().zip([&header[..]].iter().chain(parts)) {
+        *slice = IoSlice::new(part);
+    }
+    nix::sys::uio::writev(socket, slices).map(|_| ()).map_err(io::Error::from)
 }
 
 impl AsRawFd for Raw {
@@ -171,8 +205,8 @@ fn behind_tag(Offload { checksum, gso }: Offload) -> Offload {
     }
 }
 
-fn open_one(name: &str, wish: Wish<'_>) -> io::Result<Raw> {
-    // Of no protocol: hears nothing until everything is set.
+/// A socket of no protocol, that hears nothing before it is bound, with virtio headers.
+fn open_deaf() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: no memory is involved.
     let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
@@ -182,26 +216,39 @@ fn open_one(name: &str, wish: Wish<'_>) -> io::Result<Raw> {
     // SAFETY: the descriptor was made just now and nobody else has it.
     let socket = unsafe { OwnedFd::from_raw_fd(fd) };
     set(&socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
-    set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
-    // Before Linux 4.20 the filter alone does it.
-    let _ = set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, &1);
-    set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE)?;
     set(&socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &SEND)?;
-    sieve::attach(&socket, wish.deaf_to)?;
-    let index = i32::try_from(if_nametoindex(name)?).map_err(io::Error::other)?;
-    // SAFETY: packet_mreq and sockaddr_ll are plain old data for which zeroes are valid.
-    let (mut member, mut address): (libc::packet_mreq, libc::sockaddr_ll) = unsafe { std::mem::zeroed() };
-    (member.mr_ifindex, member.mr_type) = (index, libc::PACKET_MR_PROMISC as u16);
-    set(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)?;
-    (address.sll_family, address.sll_protocol, address.sll_ifindex) = (libc::AF_PACKET as u16, ALL, index);
+    Ok(socket)
+}
+
+fn index_of(name: &str) -> io::Result<i32> {
+    i32::try_from(if_nametoindex(name)?).map_err(io::Error::other)
+}
+
+/// Binds a socket to an interface and to an ether type in the byte order of the network; 0: none.
+fn bind(socket: &OwnedFd, index: i32, ether_type: u16) -> io::Result<()> {
+    // SAFETY: sockaddr_ll is plain old data for which zeroes are valid.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    (address.sll_family, address.sll_protocol, address.sll_ifindex) = (libc::AF_PACKET as u16, ether_type, index);
     // SAFETY: the kernel reads a sockaddr_ll of just this length, which outlives the call.
     let bound = unsafe {
         let length = size_of_val(&address) as libc::socklen_t;
         libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length)
     };
-    if bound != 0 {
-        return Err(io::Error::last_os_error());
-    }
+    if bound == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn open_one(name: &str, wish: Wish<'_>) -> io::Result<Raw> {
+    let socket = open_deaf()?;
+    set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
+    ignore_outgoing(&socket);
+    set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE)?;
+    sieve::attach(&socket, wish.deaf_to)?;
+    let index = index_of(name)?;
+    // SAFETY: packet_mreq is plain old data for which zeroes are valid.
+    let mut member: libc::packet_mreq = unsafe { std::mem::zeroed() };
+    (member.mr_ifindex, member.mr_type) = (index, libc::PACKET_MR_PROMISC as u16);
+    set(&socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &member)?;
+    bind(&socket, index, ALL)?;
     let features = Features { multi_queue: wish.queues > 1, ..features(wish.offload) };
     Ok(Raw { socket, features })
 }
@@ -237,11 +284,11 @@ fn join(socket: &OwnedFd, group: Option<u16>) -> io::Result<u16> {
     if asked == 0 { Ok((chosen & 0xffff) as u16) } else { Err(io::Error::last_os_error()) }
 }
 
-fn set<T>(socket: &OwnedFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+fn set<T>(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     // SAFETY: the kernel reads at most the size of `value`, which is plain old data of the kind that the option takes.
     let done = unsafe {
         let length = size_of::<T>() as libc::socklen_t;
-        libc::setsockopt(socket.as_raw_fd(), level, option, (value as *const T).cast(), length)
+        libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (value as *const T).cast(), length)
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -106,11 +106,13 @@ pub struct FramingStatus {
 pub struct DatapathStatus {
     /// `tap`, `packet` or `pcap`.
     pub capture: String,
+    /// By what frames go to capture ports: the same, or `packet` for `pcap` with offloads.
+    pub injection: String,
     /// Threads that move frames, each with a queue of every capture port and a socket of its own.
     pub threads: usize,
     /// Each of them stays on one core.
     pub pinned: bool,
-    /// Capture ports leave checksums to whoever needs them.
+    /// Capture ports leave checksums to whoever needs them. With `pcap` they take them so, but leave none to us; and so on.
     pub checksum: bool,
     /// Capture ports give and take super-frames of TCP (TSO).
     pub tcp_super_frames: bool,

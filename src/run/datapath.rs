@@ -3,7 +3,7 @@
 //! ```text
 //! each thread: epoll(7) over a wake-up, its two UDP sockets, its queue of every capture port, its socket of every door; sends by
 //! sockets of their own
-//!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
+//!   capture readable   up to its burst of frames or BYTES > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
 //!              what is of sparse flows has a socket of its own, and is looked for first
 //!   door readable      the same with plane.from_vteps: VXLAN
@@ -38,8 +38,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Frames read of one port before the others have their turn.
-const BURST: usize = 64;
 /// Bytes read of one port before the others have their turn: at 10 Gbit/s, 0.2 ms.
 const BYTES: usize = 256 << 10;
 /// Receive calls before the ports have their turn; each brings up to 8 x 64 KiB.
@@ -517,7 +515,8 @@ impl Worker {
         let Worker { plane, clock, readable, outlet, .. } = self;
         let mut batch = plane.batch(clock.now());
         let mut bytes = 0;
-        for _ in 0..BURST {
+        let burst = outlet.port(id).map_or(0, |port| port.capture.burst());
+        for _ in 0..burst {
             let Some(port) = outlet.port(id) else { break };
             match port.capture.read(buffer) {
                 Ok(Some(Ok(captured))) => {

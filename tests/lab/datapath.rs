@@ -12,7 +12,8 @@ crate::facts![
     offloads_that_are_told_are_those_of_the_device,
     offloads_that_are_off_are_told_and_are_off,
     packet_has_threads_and_super_frames_without_a_tap,
-    pcap_has_one_thread_and_no_offloads_of_its_own,
+    pcap_has_one_thread_and_sends_super_frames_by_packet,
+    pcap_without_offloads_sends_for_itself,
     both_of_two_threads_carry_traffic,
     pinned_threads_stay_on_a_core_each,
     pinned_threads_stay_on_cores_that_the_router_may_use,
@@ -93,14 +94,50 @@ fn packet_has_threads_and_super_frames_without_a_tap() {
     assert!(row.starts_with("packet, 2 threads,") && row.contains("offloads: checksum tso"), "{row}");
 }
 
-fn pcap_has_one_thread_and_no_offloads_of_its_own() {
+/// Two routers by libpcap, a stream of TCP between containers of theirs; calls by which the second one gives frames to its bridge,
+/// for each megabyte.
+fn by_pcap(options: &[&str]) -> (DatapathStatus, String, u64) {
     let room = Room::new();
-    let a = room.host("a");
-    let _one = router(&room, &a, &["--capture", "pcap", "--threads", "2"]);
+    let [a, b] = room.chain(["a", "b"]);
+    let options = [&["--capture", "pcap", "--threads", "2"], options].concat();
+    let one = router(&room, &a, &options);
+    b.launch_with(&[&["--password-file", &room.path("pw")], &options[..]].concat(), &[&a.toward(&b)]).ok();
+    let two = b.container(&["10.2.1.2/24"]);
+    one.reaches("10.2.1.2");
+    let pair = b.interfaces().into_iter().find(|name| name.starts_with("rnp")).expect("the captured end");
+    // What libpcap captures is complete, and the attachments' own interfaces are left as they are.
+    let features = b.sh(&format!("ethtool -k {}", pair.replace("rnp", "rnq")));
+    assert!(features.contains("tx-checksum-ip-generic: off"), "{features}");
+    assert!(two.sh("ethtool -k rnet0").contains("tx-checksum-ip-generic: on"));
+    let counter = |told: String, which: &str| -> u64 {
+        let links: Value = serde_json::from_str(&told).unwrap();
+        links.pointer(&format!("/0/stats64/{which}")).and_then(Value::as_u64).unwrap()
+    };
+    let sent = || counter(b.sh(&format!("ip -s -j link show dev {pair}")), "tx/packets");
+    let before = sent();
+    let _sink = serving(&two, &["sink", "10.2.1.2", "7000"]);
+    let bytes = || counter(two.sh("ip -s -j link show dev rnet0"), "rx/bytes");
+    let _flow: Process = one.start(&[&FLOW[..], &["pour", "10.2.1.2", "7000", "1"]].concat());
+    until(SOON, "much has arrived", || bytes() > 30_000_000);
+    let frames = (sent() - before) / (bytes() / 1_000_000);
     let (status, row) = told(&a);
     assert_eq!((status.capture.as_str(), status.threads), ("pcap", 1));
+    (status, row, frames)
+}
+
+fn pcap_has_one_thread_and_sends_super_frames_by_packet() {
+    let (status, row, frames) = by_pcap(&[]);
+    assert!(status.checksum && status.tcp_super_frames && status.injection == "packet", "{status:?}");
+    assert!(row.starts_with("pcap (frames go out by packet), 1 thread, offloads: checksum tso"), "{row}");
+    assert!(frames < 400, "{frames} frames for each megabyte");
+}
+
+fn pcap_without_offloads_sends_for_itself() {
+    let (status, row, frames) = by_pcap(&["--offload", "off"]);
     assert!(!status.checksum && !status.tcp_super_frames && !status.udp_super_frames, "{status:?}");
+    assert_eq!(status.injection, "pcap");
     assert!(row.starts_with("pcap, 1 thread,") && row.contains("without: checksum tso uso"), "{row}");
+    assert!(frames > 600, "{frames} frames for each megabyte");
 }
 
 /// The data path's threads by name: number, and time on a processor so far.

@@ -547,7 +547,7 @@ fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {
         arp.extend([2, 0, 0, 0, 0, 9, 10, 2, 1, 9, 0, 0, 0, 0, 0, 0, 10, 2, 1, 1]);
         capture.write(&Offload::NONE, &[&arp]).unwrap();
         capture.write(&Offload::NONE, &[&frame[..42], &frame[42..50], &[], &frame[50..]]).unwrap();
-        // Nothing may be left to do on a frame.
+        // Without offloads libpcap sends, and nothing may be left to do on a frame.
         let partial = Offload { checksum: Some(Partial { start: 34, offset: 6 }), gso: None };
         assert_eq!(capture.features(), Features::default());
         assert_eq!(capture.write(&partial, &[&frame]).unwrap_err().kind(), io::ErrorKind::Unsupported);
@@ -570,6 +570,22 @@ fn without_a_tap_frames_are_captured_whole_with_complete_checksums_and_once() {
         assert_eq!(udp.payload(), b"to the mesh");
         let header = udp.to_header();
         assert_eq!(header.checksum, header.calc_checksum_ipv4(&ip.header().to_header(), udp.payload()).unwrap());
+        // What the attachment leaves uncut is cut on its way, each frame with its checksum.
+        let each: libc::c_int = 1000;
+        nix::sys::socket::setsockopt(&at_web, nix::sys::socket::sockopt::UdpGsoSegment, &each).unwrap();
+        at_web.send_to(&[b"many".repeat(250), b"more".repeat(250), b"last".to_vec()].concat(), "10.2.1.9:7").unwrap();
+        for (mark, length) in [("many", 1000), ("more", 1000), ("last", 4)] {
+            let got = captured(&mut capture, |frame| contains(frame, mark.as_bytes())).await;
+            let packet = etherparse::SlicedPacket::from_ethernet(&got).unwrap();
+            let (Some(etherparse::NetSlice::Ipv4(ip)), Some(etherparse::TransportSlice::Udp(udp))) =
+                (packet.net, packet.transport)
+            else {
+                panic!("not UDP over IPv4")
+            };
+            let header = udp.to_header();
+            assert_eq!(udp.payload().len(), length, "{mark}");
+            assert_eq!(header.checksum, header.calc_checksum_ipv4(&ip.header().to_header(), udp.payload()).unwrap());
+        }
         bench.host.apply(close()).await.unwrap();
         assert_eq!(bench.names().await.len(), bench.before.len() + 1, "only the attachment's pair is left");
     });

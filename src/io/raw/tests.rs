@@ -140,6 +140,25 @@ fn super_frames_and_unfinished_checksums_pass_as_they_are() {
 }
 
 #[test]
+fn an_injector_sends_as_a_capture_does_and_a_capture_beside_it_does_not_hear_that() {
+    with_pair(async |_| {
+        let (mut one, mut two, injector) = (open("one"), open("two"), Injector::open("one").unwrap());
+        let mut frame = udp([1, 2], b"injected");
+        // The sum of its pseudo-header, for the checksum to be unfinished.
+        let length = (frame.len() - 34) as u16;
+        let words = frame[26..34].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
+        let sum = words.sum::<u32>() + 17 + u32::from(length);
+        frame[40..42].copy_from_slice(&((sum as u16).wrapping_add((sum >> 16) as u16)).to_be_bytes());
+        let offload = Offload { checksum: Some(Partial { start: 34, offset: 6 }), gso: None };
+        injector.write(&offload, &[&frame[..42], &frame[42..]]).unwrap();
+        assert_eq!(read(&mut two, LONG, b"injected"), Some((frame, offload)));
+        assert_eq!(read(&mut one, SHORT, b"injected"), None);
+        assert_eq!(Injector::open("three").err().unwrap().raw_os_error(), Some(libc::ENODEV));
+        can_inject().unwrap();
+    });
+}
+
+#[test]
 fn a_tag_is_put_back_where_it_was() {
     with_pair(async |_| {
         let (mut one, mut two) = (open("one"), open("two"));
