@@ -1,7 +1,7 @@
 //! Segments that are reached twice: noticed by beacons, and cut at one port.
 //!
-//! Owns what each captured port (uplink) of this host has heard, when it says that it is there, and whether it may carry frames.
-//! Pure: time and bytes come in. Frames are carried by `plane`, which the driver tells; who is a member is the caller's to say.
+//! Owns what each captured port (uplink) and each VTEP of this host has heard, when it says that it is there, and whether it may
+//! carry frames. Pure: time and bytes come in. Frames are carried by `plane`, which the driver tells; who is a member is the caller's to say.
 //!
 //! ```text
 //! opened > Listening, LISTEN > Carrying          says that it is there every EVERY, whatever its state
@@ -13,14 +13,21 @@
 //! left without a word between them. A port that hears its own beacon by another way than its segment (a bridge of this host, a
 //! VTEP, a peer) is blocked too: the other way cannot be.
 //!
+//! A VTEP never sends on what another VTEP said, so the hosts that join one do not hear each other by it. Their beacons go through
+//! the mesh instead, under a port number that is made of the VTEP's address and its name for the network ([`number`]) and so is
+//! the same on all of them: through the mesh "who has that number" is "who reaches that segment". Everybody on the network gets
+//! these beacons, so they are rare, and whoever keeps a VTEP answers others that speak for it. One that two hosts know by two
+//! addresses is two.
+//!
 //! Heard is only what a member of the mesh that data reaches said in its present run, with a right tag, each beacon once. Whoever
 //! is on two segments and carries beacons from one to the other joins them indeed. Without a password anybody can make a tag: he
-//! can block a port of the segment that he is on, which he could disturb anyhow, and no other. Bound: `VOICES_MAX` for each port.
+//! can block a port of the segment that he is on, or a VTEP of his network, which he could disturb anyhow, and no other. Bound: `VOICES_MAX` for each port.
 
 use crate::crypto::tag::Tagger;
 use crate::types::{Instant, NetId, PeerName, Psk, Uid};
 use crate::wire::beacon::{BEACON_LEN, Beacon};
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How often a port says that it is there: a loop is noticed after so long at the latest, if no beacon is lost.
@@ -29,6 +36,32 @@ pub const EVERY: Duration = Duration::from_millis(300);
 pub const LISTEN: Duration = Duration::from_millis(600);
 /// How long a port stays blocked after the last lower one was heard: nine beacons may be lost.
 pub const HOLD: Duration = Duration::from_secs(3);
+/// By how much longer the times are for VTEPs: one speaks every 1.5 s after its first 1.2 s, and is missed after 6 s.
+const RARER: u32 = 5;
+const LONGER: u32 = 2;
+/// What numbers of VTEPs have, and those of ports never.
+const VTEP: u32 = 1 << 31;
+
+/// The number of a VTEP in beacons: FNV-1a (RFC 9923) of the IPv6 (or mapped) address, UDP port and VNI, and the highest bit.
+pub fn number(to: SocketAddr, vni: NetId) -> u32 {
+    let ip = match to.ip() {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let bytes = ip.octets().into_iter().chain(to.port().to_be_bytes()).chain(vni.value().to_be_bytes());
+    VTEP | bytes.fold(0x811c_9dc5, |hash: u32, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Whether a number of a port is that of a VTEP, not of a captured port.
+pub fn is_vtep(port: u32) -> bool {
+    port & VTEP != 0
+}
+
+/// The number of the port that a beacon is of, if it is one. Not authenticated.
+pub fn port_of(body: &[u8]) -> Option<u32> {
+    Beacon::parse(body).ok().map(|(beacon, ..)| beacon.port)
+}
+
 /// Ports heard at one port that are told apart.
 const VOICES_MAX: usize = 64;
 
@@ -132,7 +165,7 @@ impl Loops {
         // Numbers go on where they were: others have heard the last ones.
         let number = self.ports.remove(&port).map_or(0, |old| old.number);
         let (own, voices, told) = (Speaker { peer: self.me, port }, BTreeMap::new(), State::Listening);
-        let listens_until = now + LISTEN;
+        let listens_until = now + if is_vtep(port) { LISTEN * LONGER } else { LISTEN };
         self.ports.insert(port, Port { network, number, next: now, listens_until, own, echoed: None, voices, told });
     }
 
@@ -169,17 +202,21 @@ impl Loops {
             return;
         };
         if let Some(port) = self.ports.get_mut(&at).filter(|port| port.network == network && speaker != port.own) {
-            port.note(speaker, number, now + HOLD);
+            let is_vtep = is_vtep(at);
+            let hold = if is_vtep { HOLD * LONGER } else { HOLD };
+            if port.note(speaker, number, now + hold) && is_vtep && port.own < speaker {
+                port.next = port.next.min(now + EVERY);
+            }
         }
     }
 
-    /// The beacons that are due, whole frames.
+    /// The beacons that are due, whole frames: of captured ports for their segments, of VTEPs for their networks in the mesh.
     pub fn due(&mut self, now: Instant) -> Vec<(u32, [u8; BEACON_LEN])> {
         let (me, run, tagger) = (self.me, self.run, &self.tagger);
         let due = self.ports.iter_mut().filter(|(_, port)| port.next <= now);
         due.map(|(id, port)| {
             port.number += 1;
-            port.next = now + EVERY;
+            port.next = now + if is_vtep(*id) && now >= port.listens_until { EVERY * RARER } else { EVERY };
             let beacon = Beacon { network: port.network, peer: me, port: *id, run, number: port.number };
             (*id, beacon.emit(|bytes| tagger.tag(bytes)))
         })

@@ -87,6 +87,8 @@ pub enum Output {
     Beat { peer: PeerName, to: SocketAddr, body: Vec<u8> },
     /// Write a frame to whatever is behind `port`, now or never.
     Deliver { port: PortId, frame: Vec<u8> },
+    /// Send a frame to all others on this network, now or never.
+    Announce { network: NetId, frame: Vec<u8> },
     /// Change this machine, and answer with `HostDone`.
     Host { host: HostId, op: HostOp },
     /// Answer an edge.

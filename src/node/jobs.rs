@@ -372,6 +372,9 @@ impl Node {
             self.plane.forget_port(port);
             self.loops.close(port.0);
         }
+        if let HostOp::CloseTunnel { vtep, .. } = op {
+            self.loops.close(vtep.number());
+        }
         let host = self.jobs.number();
         self.out.push_back(Output::Host { host, op: op.clone() });
         self.jobs.running = Some(Running { host, op, work });

@@ -341,6 +341,12 @@ pub struct VtepStatus {
     pub to_vtep: Count,
     /// Seconds since its last frame; none: there was none.
     pub last_heard: Option<u64>,
+    /// It carries no frames, since another host of the mesh does that.
+    #[serde(default)]
+    pub blocked: bool,
+    /// Which other host has joined it for the same network; empty: none.
+    #[serde(default)]
+    pub shared: String,
     /// Why it is not joined; empty if it is.
     pub info: String,
 }

@@ -19,7 +19,7 @@ use super::border::{HostOp, Level, Output, RequestId, UplinkState};
 use super::command::{Reply, Uplink, UplinkCapture};
 use super::jobs::nobody;
 use super::status::{Count, UplinkCondition, UplinkStatus};
-use crate::mesh::loops::{Speaker, State};
+use crate::mesh::loops::{Speaker, State, is_vtep, port_of};
 use crate::plane::counters;
 use crate::plane::fib::{Fib, PortId};
 use crate::plane::uplink::Uplink as Port;
@@ -272,7 +272,10 @@ impl Node {
 
     /// A beacon was heard, on a captured port or elsewhere.
     pub(super) fn beacon(&mut self, port: Option<PortId>, network: NetId, body: &[u8]) {
-        let at = port.filter(|port| self.attachments.uplinks.by_port.contains_key(port)).map(|port| port.0);
+        let at = match port_of(body) {
+            Some(number) if is_vtep(number) => Some(number),
+            _ => port.filter(|port| self.attachments.uplinks.by_port.contains_key(port)).map(|port| port.0),
+        };
         let (peers, routes) = (&self.peers, &self.published.routes);
         let is_member = |peer: PeerName, run: Uid| {
             routes.next_hop(peer).is_some() && peers.get(peer).is_some_and(|record| record.uid == run)
@@ -283,9 +286,17 @@ impl Node {
     /// Sends beacons that are due, and cuts and joins ports whose segments are reached otherwise than before.
     pub(super) fn tend_loops(&mut self) {
         for (port, frame) in self.loops.due(self.now) {
-            self.out.push_back(Output::Deliver { port: PortId(port), frame: frame.to_vec() });
+            let (frame, at) = (frame.to_vec(), PortId(port));
+            match self.attachments.vteps.network_of(port) {
+                Some(network) => self.out.push_back(Output::Announce { network, frame }),
+                None => self.out.push_back(Output::Deliver { port: at, frame }),
+            }
         }
         for (port, state) in self.loops.changes(self.now) {
+            if is_vtep(port) {
+                self.vtep_carries(port, state);
+                continue;
+            }
             let Some(captured) = self.attachments.uplinks.by_port.get(&PortId(port)) else { continue };
             let was_blocked = !captured.port.carries() && captured.port.from_uplink().frames > 0;
             captured.port.set_carries(state == State::Carrying);

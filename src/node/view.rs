@@ -49,7 +49,7 @@ impl Node {
             letters_lost: self.addresses.lost,
             nicknames: self.addresses.nicknames.clone(),
             attachments: self.attachments.list(),
-            vteps: self.attachments.vteps.status(self.now),
+            vteps: self.vtep_status(),
             uplinks: self.uplink_status(),
             macs: self.learned(),
             drops: tally.drops().map(|(reason, times)| (reason.label().to_string(), times)).collect(),

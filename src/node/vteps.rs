@@ -8,6 +8,11 @@
 //! part  > CloseTunnel                                    begins: no port any more    > CloseNetwork (unless others use it)
 //! ```
 //!
+//! Of the hosts that join one VTEP for one network all but one carry none of its frames, or everything would come twice and go
+//! back to where it came from (`mesh::loops`): the others stand by. A VTEP that was just joined carries at once, without listening
+//! first: a VTEP does not send on what another one said, so what comes twice for a moment does not go round, and whoever has moved
+//! here with a restart is heard of.
+//!
 //! What was joined comes back at every start, as attachments do: `launch` has no words for it, so nothing else could be meant.
 //! What cannot be joined then (its UDP port is taken) stays wanted and is tried again. Bound: `MAX_VTEPS`.
 
@@ -17,6 +22,7 @@ use super::border::{HostOp, Level, RequestId};
 use super::command::{Reply, Vtep};
 use super::jobs::{Job, nobody};
 use super::status::{Count, VtepStatus};
+use crate::mesh::loops::{self, Speaker, State};
 use crate::plane::counters;
 use crate::plane::fib::{Fib, PortId};
 use crate::plane::tunnel::{Ends, Tunnel};
@@ -46,6 +52,13 @@ struct Wanted {
     /// Why it is not.
     why: String,
     again: Instant,
+}
+
+impl Vtep {
+    /// Its number in beacons.
+    pub(super) fn number(&self) -> u32 {
+        loops::number(self.address.socket(), self.vni)
+    }
 }
 
 /// See the head of this file.
@@ -85,6 +98,16 @@ impl Vteps {
     /// The VTEP that a port is.
     pub fn address(&self, port: PortId) -> Option<VtepAddress> {
         self.by_port.get(&port).map(|joined| joined.vtep.address)
+    }
+
+    /// The one of this number in beacons.
+    fn numbered(&self, number: u32) -> Option<&Joined> {
+        self.open().find(|joined| joined.vtep.number() == number)
+    }
+
+    /// The network of the one that has this number in beacons.
+    pub fn network_of(&self, number: u32) -> Option<NetId> {
+        self.numbered(number).map(|joined| joined.tunnel.ends.network)
     }
 
     /// The VTEPs of a network.
@@ -157,6 +180,8 @@ impl Vteps {
             from_vtep: Count::default(),
             to_vtep: Count::default(),
             last_heard: None,
+            blocked: false,
+            shared: String::new(),
             info: String::new(),
         };
         let joined = self.by_port.values().map(|Joined { vtep, tunnel, .. }| VtepStatus {
@@ -177,6 +202,49 @@ impl Vteps {
 }
 
 impl Node {
+    /// What the router tells of its VTEPs.
+    pub(super) fn vtep_status(&self) -> Vec<VtepStatus> {
+        let mut all = self.attachments.vteps.status(self.now);
+        for status in &mut all {
+            let number = loops::number(status.address.socket(), status.vni);
+            let other = match self.loops.state(number, self.now) {
+                Some(State::Blocked(other)) => {
+                    status.blocked = true;
+                    other
+                }
+                _ => self.loops.other(number, self.now),
+            };
+            let does = if status.blocked { "carries it" } else { "has joined it too and stands by" };
+            let told = |Speaker { peer, .. }| format!("a loop if both did: {} {does}", self.named(peer));
+            status.shared = other.map(told).unwrap_or_default();
+        }
+        all
+    }
+
+    /// A VTEP may carry frames, or another host does.
+    pub(super) fn vtep_carries(&mut self, number: u32, state: State) {
+        let Some(joined) = self.attachments.vteps.numbered(number) else { return };
+        let (address, network, id) = (joined.vtep.address, joined.vtep.network, joined.tunnel.ends.network);
+        let carries = !matches!(state, State::Blocked(_));
+        if joined.tunnel.carries() == carries {
+            return;
+        }
+        joined.tunnel.set_carries(carries);
+        // Where MACs are is another way now.
+        self.plane.forget_network(id);
+        match state {
+            State::Blocked(Some(Speaker { peer, .. })) => {
+                let by = self.named(peer);
+                self.log(
+                    Level::Warn,
+                    format!("{address} stands by: {by} has joined it for {network} too, and carries it"),
+                );
+            }
+            State::Carrying => self.log(Level::Info, format!("{address} carries frames of {network}")),
+            State::Blocked(None) | State::Listening => {}
+        }
+    }
+
     /// `rnet connect vxlan://...`.
     pub(super) fn join(&mut self, request: RequestId, vtep: Vtep) {
         self.ask(request, Job::Join { request: Some(request), vtep });
@@ -292,6 +360,11 @@ impl Node {
             }
             (None, request) => {
                 self.attachments.vteps.wanted.remove(&key);
+                if self.loops.state(vtep.number(), self.now).is_none()
+                    && let Some(id) = self.attachments.vteps.network_of(vtep.number())
+                {
+                    self.loops.open(vtep.number(), id, self.now);
+                }
                 self.unsaved = true;
                 if let Some(request) = request {
                     self.reply_when_stored(request, Reply::Done);

@@ -126,6 +126,8 @@ reasons! {
     VxlanGroup = "vxlan-group",
     /// Too big for the way to or from a VTEP, where nothing is cut, and of a kind whose sender is not told.
     VtepTooBig = "vtep-too-big",
+    /// By a VTEP that another host carries.
+    VtepBlocked = "vtep-blocked",
     /// By an uplink that is cut off: its segment is reached twice, it is being looked at, or the interface is away.
     UplinkBlocked = "uplink-blocked",
     /// From an uplink with the MAC of an attachment of the mesh as its source: what was sent there came back, or it was forged.

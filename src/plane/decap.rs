@@ -80,6 +80,9 @@ impl<'a, S: Sink> Way<'a, S> {
     ) -> Result<(), Drop> {
         let fib = self.fib;
         let tunnel = self.whose(source, datagram, recent)?;
+        if !tunnel.carries() {
+            return Err(Drop::VtepBlocked);
+        }
         let bytes = datagram.get_mut(VXLAN_LEN..).filter(|bytes| bytes.len() >= HEADER_LEN);
         let bytes = bytes.ok_or(Drop::VtepTruncated)?;
         let (network, port) = (tunnel.ends.network, tunnel.ends.port);

@@ -87,7 +87,7 @@ impl<'a, S: Sink> Way<'a, S> {
         load: &Load<'_>,
         partial: bool,
     ) {
-        for tunnel in tunnels {
+        for tunnel in tunnels.iter().filter(|tunnel| tunnel.carries()) {
             let sent = match self.send_to_tunnel(tunnel, load, partial) {
                 Err(Drop::TooBig) if !self.tell_mtu(back, frame, tunnel.mtu()) => Err(Drop::VtepTooBig),
                 sent => sent,

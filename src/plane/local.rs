@@ -87,10 +87,11 @@ impl<'a, S: Sink> Way<'a, S> {
         if !is_beacon(bytes) {
             return Ok(false);
         }
-        let uplinks = self.fib.networks.get(&network).map_or(&[][..], |entry| &entry.uplinks);
-        let at = port.and_then(|port| uplinks.iter().find(|uplink| uplink.port == port));
-        let Some(bounded) = at.or(uplinks.first()) else { return Ok(false) };
-        if !bounded.beacons.admit(BEACONS, 1, self.now) {
+        let Some(entry) = self.fib.networks.get(&network) else { return Ok(false) };
+        let at = port.and_then(|port| entry.uplinks.iter().find(|uplink| uplink.port == port));
+        let of_uplink = at.or(entry.uplinks.first()).map(|uplink| &uplink.beacons);
+        let Some(bucket) = of_uplink.or(entry.tunnels.first().map(|tunnel| &tunnel.beacons)) else { return Ok(false) };
+        if !bucket.admit(BEACONS, 1, self.now) {
             return Err(Drop::BeaconRate);
         }
         let body = bytes.get(HEADER_LEN..).and_then(|body| body.get(..BODY_LEN)).ok_or(Drop::Malformed)?;

@@ -361,6 +361,13 @@ impl Batch<'_> {
         }
     }
 
+    /// A frame of our own for all others on a network, but not for this host's ports.
+    pub fn announce(&mut self, network: NetId, frame: &[u8], out: &mut impl Sink) {
+        let (origin, destination) = (self.fib.me, ShortId::FLOOD);
+        let inner = Inner { origin, destination, network, hops: HOPS_MAX, partial: false, fragment: None };
+        self.way(out).flood(&inner, &Load::Frame(frame), None);
+    }
+
     /// A frame of our own for whatever is behind `port`.
     pub fn deliver_to(&mut self, port: PortId, frame: &[u8], out: &mut impl Sink) {
         self.way(out).deliver(port, frame);

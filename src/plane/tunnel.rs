@@ -11,6 +11,7 @@
 //!
 //! Frames travel whole: what the route to the VTEP has no room for is never cut (RFC 7348, section 4.3).
 
+use super::bucket::Bucket;
 use super::counters::Count;
 use super::fib::PortId;
 use crate::types::{Instant, NetId};
@@ -20,7 +21,7 @@ use foldhash::fast::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The MTU of the route to a VTEP until another is known: Ethernet's.
@@ -50,6 +51,8 @@ pub struct Ends {
 pub struct Tunnel {
     /// For its whole life.
     pub ends: Ends,
+    carries: AtomicBool,
+    pub(super) beacons: Bucket,
     mtu: AtomicU16,
     from: (AtomicU64, AtomicU64),
     to: (AtomicU64, AtomicU64),
@@ -58,10 +61,21 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// One that nothing has passed yet, over a route of the assumed MTU.
+    /// One that nothing has passed yet, over a route of the assumed MTU; it carries frames.
     pub fn new(ends: Ends) -> Tunnel {
-        let (mtu, heard) = (AtomicU16::new(MTU_ASSUMED), AtomicU32::new(0));
-        Tunnel { ends, mtu, from: Default::default(), to: Default::default(), heard }
+        let (mtu, heard, carries) = (AtomicU16::new(MTU_ASSUMED), AtomicU32::new(0), AtomicBool::new(true));
+        let beacons = Bucket::default();
+        Tunnel { ends, carries, beacons, mtu, from: Default::default(), to: Default::default(), heard }
+    }
+
+    /// Whether frames pass; not while another host of the mesh carries those of the same VTEP.
+    pub fn carries(&self) -> bool {
+        self.carries.load(Ordering::Relaxed)
+    }
+
+    /// Lets frames pass, or not.
+    pub fn set_carries(&self, carries: bool) {
+        self.carries.store(carries, Ordering::Relaxed);
     }
 
     /// The MTU of the route to the VTEP, bytes of IP packet; 0: unknown, [`MTU_ASSUMED`] is taken.

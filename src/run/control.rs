@@ -183,6 +183,7 @@ impl Control {
                     }
                 }
                 Output::Deliver { port, frame } => self.outlets.hands.deliver(port, frame),
+                Output::Announce { network, frame } => self.outlets.hands.announce(network, frame),
                 Output::Host { host, op } => {
                     if self.outlets.machine.send((host, op)).is_err() {
                         let result = Err("the task that changes this machine has ended".to_string());

@@ -26,7 +26,7 @@ use crate::io::lost;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
 use crate::plane::{Drop as Reason, Event, Plane, Service, Sink, Takes, Tally};
-use crate::types::Instant;
+use crate::types::{Instant, NetId};
 use crate::wire::virtio::Offload;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -75,6 +75,7 @@ enum Order {
     OpenDoor(u16, UdpSocket, Vec<UdpSocket>),
     CloseDoor(u16),
     Deliver(PortId, Vec<u8>),
+    Announce(NetId, Vec<u8>),
     Beat(SocketAddr, Vec<u8>),
     End,
 }
@@ -129,6 +130,13 @@ impl Hands {
     pub fn beat(&self, to: SocketAddr, frame: Vec<u8>) {
         if let Some(hand) = self.threads.first() {
             hand.order(Order::Beat(to, frame));
+        }
+    }
+
+    /// Sends a frame to all others on a network.
+    pub fn announce(&self, network: NetId, frame: Vec<u8>) {
+        if let Some(hand) = self.threads.first() {
+            hand.order(Order::Announce(network, frame));
         }
     }
 
@@ -434,6 +442,11 @@ impl Worker {
                 Ok(Order::Deliver(id, frame)) => {
                     let Worker { plane, clock, outlet, .. } = self;
                     plane.batch(clock.now()).deliver_to(id, &frame, outlet);
+                    outlet.flush();
+                }
+                Ok(Order::Announce(network, frame)) => {
+                    let Worker { plane, clock, outlet, .. } = self;
+                    plane.batch(clock.now()).announce(network, &frame, outlet);
                     outlet.flush();
                 }
                 Ok(Order::Beat(to, frame)) => {

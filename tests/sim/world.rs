@@ -581,6 +581,12 @@ impl World {
                 Output::Deliver { port, frame } => {
                     self.carry_out(h, Outcome { delivered: vec![(port, frame)], ..Outcome::default() });
                 }
+                Output::Announce { network, frame } => {
+                    let Some(process) = &self.hosts[h.0].process else { continue };
+                    let (plane, mut outcome) = (process.plane.clone(), Outcome::default());
+                    plane.batch(self.now).announce(network, &frame, &mut outcome);
+                    self.carry_out(h, outcome);
+                }
                 Output::Host { host, op } => {
                     let why_not = self.hosts[h.0].change(op).err();
                     self.after(millis(3), Event::Changed { h, life, host, why_not });

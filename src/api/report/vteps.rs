@@ -19,7 +19,11 @@ pub(super) fn targets(vteps: &[VtepStatus]) -> String {
 /// The rows of connections.
 pub(super) fn connections(vteps: &[VtepStatus]) -> impl Iterator<Item = Vec<String>> + '_ {
     vteps.iter().map(|vtep| {
-        let state = if vtep.info.is_empty() { "vtep" } else { "failed" };
+        let state = match (vtep.info.is_empty(), vtep.blocked) {
+            (false, _) => "failed",
+            (true, true) => "blocked",
+            (true, false) => "vtep",
+        };
         vec!["->".to_string(), format!("{:<21}", vtep.address.to_string()), format!("{state:<11}"), story(vtep)]
     })
 }
@@ -31,10 +35,11 @@ fn story(vtep: &VtepStatus) -> String {
     }
     let (from, to) = (vtep.from_vtep.frames, vtep.to_vtep.frames);
     let _ = write!(story, " mtu={} frames-in={from} frames-out={to}", vtep.mtu);
-    match vtep.last_heard {
-        Some(seconds) => story + &format!(" heard={}", duration(seconds)),
-        None => story + " never heard",
-    }
+    story += &match vtep.last_heard {
+        Some(seconds) => format!(" heard={}", duration(seconds)),
+        None => " never heard".to_string(),
+    };
+    if vtep.shared.is_empty() { story } else { format!("{story} {}", line(&vtep.shared)) }
 }
 
 /// Those of a network, after its peers.
@@ -44,12 +49,18 @@ pub(super) fn of_network(network: &NetworkStatus) -> impl Iterator<Item = String
 
 /// The summary's line, if there are any.
 pub(super) fn summary(status: &Status) -> Option<String> {
-    let failed = status.vteps.iter().filter(|vtep| !vtep.info.is_empty()).count();
+    let count = |wanted: fn(&&VtepStatus) -> bool| status.vteps.iter().filter(wanted).count();
+    let troubles = [
+        (count(|vtep| !vtep.info.is_empty()), "not joined"),
+        (count(|vtep| !vtep.shared.is_empty()), "joined by another host too"),
+    ];
+    let troubles: Vec<String> =
+        troubles.iter().filter(|(number, _)| *number > 0).map(|(number, what)| format!("{number} {what}")).collect();
     let all = counted(status.vteps.len(), "VTEP");
-    match (status.vteps.len(), failed) {
-        (0, _) => None,
-        (_, 0) => Some(all),
-        (_, failed) => Some(format!("{all} ({failed} not joined)")),
+    match (status.vteps.is_empty(), troubles.is_empty()) {
+        (true, _) => None,
+        (false, true) => Some(all),
+        (false, false) => Some(format!("{all} ({})", troubles.join(", "))),
     }
 }
 
@@ -69,10 +80,13 @@ mod tests {
             from_vtep: Count { frames: 12, bytes: 1400 },
             to_vtep: Count { frames: 7, bytes: 700 },
             last_heard: None,
+            blocked: false,
+            shared: String::new(),
             info: info.to_string(),
         };
         let mut status = super::super::tests::sample();
-        let heard = VtepStatus { last_heard: Some(3), ..vtep("vxlan://10.0.0.5", 42, 4789, "") };
+        let (blocked, shared) = (true, "host2 carries it".to_string());
+        let heard = VtepStatus { last_heard: Some(3), blocked, shared, ..vtep("vxlan://10.0.0.5", 42, 4789, "") };
         status.networks[0].vteps = vec![heard.address];
         status.vteps =
             vec![heard, vtep("vxlan://10.0.0.6:8472", 1, 4790, ""), vtep("vxlan://[fd00::5]", 9, 4789, "port in use")];
@@ -90,13 +104,15 @@ mod tests {
         vxlan://10.0.0.6:8472 10.2.1.0/24 vni=1  local-port=4790
         vxlan://[fd00::5]     10.2.1.0/24 vni=9
         --
-        -> vxlan://10.0.0.5      vtep        unencrypted vxlan  10.2.1.0/24 vni=42 mtu=1450 frames-in=12 frames-out=7 heard=3s
+        -> vxlan://10.0.0.5      blocked     unencrypted vxlan  10.2.1.0/24 vni=42 mtu=1450 frames-in=12 frames-out=7 heard=3s host2 carries it
         -> vxlan://10.0.0.6:8472 vtep        unencrypted vxlan  10.2.1.0/24 vni=1 mtu=1450 frames-in=12 frames-out=7 never heard
         -> vxlan://[fd00::5]     failed      unencrypted vxlan  10.2.1.0/24 vni=9 port in use, tried again
         --
         10.2.1.0/24 id=8312a4 open 1 attachment 2 addresses 7e:21:4a:70:2f:44(host1) 7e:21:4a:70:2f:99 vxlan://10.0.0.5
         ");
-        assert!(text(&sample(), View::Summary).contains("VTEPs: 3 VTEPs (1 not joined)\n"));
+        assert!(
+            text(&sample(), View::Summary).contains("VTEPs: 3 VTEPs (1 not joined, 1 joined by another host too)\n")
+        );
         let parsed: Status = serde_json::from_str(&json(&sample(), View::Summary).unwrap()).unwrap();
         assert_eq!(parsed, sample());
         assert!(json(&sample(), View::Targets).unwrap().contains("\"vxlan://10.0.0.5\""));

@@ -220,3 +220,35 @@ proptest! {
         prop_assert_eq!(world.carrying(), expected);
     }
 }
+
+#[test]
+fn of_the_hosts_that_join_a_vtep_the_lowest_keeps_it_and_the_next_one_takes_over() {
+    let vtep = |address: &str, vni| number(address.parse().unwrap(), net(vni));
+    let shared = vtep("10.0.0.5:4789", 42);
+    assert_eq!(shared, vtep("[::ffff:10.0.0.5]:4789", 42));
+    let others = [vtep("10.0.0.6:4789", 42), vtep("10.0.0.5:4790", 42), vtep("10.0.0.5:4789", 43)];
+    assert!(others.iter().all(|other| *other != shared && is_vtep(*other)) && is_vtep(shared) && !is_vtep(7));
+    // The mesh is what they all hear each other by.
+    let mut world = World::new(&[(1, shared, 1), (2, shared, 1), (3, shared, 1), (3, others[0], 2)]);
+    world.run(1300);
+    let state = |world: &World, p: u8, port| world.peers[&p].state(port, at(world.ms));
+    let keeper = Speaker { peer: peer(1), port: shared };
+    assert_eq!(state(&world, 1, shared), Some(State::Carrying));
+    assert_eq!([2, 3].map(|p| state(&world, p, shared)), [Some(State::Blocked(Some(keeper))); 2]);
+    assert_eq!(state(&world, 3, others[0]), Some(State::Carrying), "another VTEP");
+    assert_eq!(world.peers[&1].other(shared, at(world.ms)), Some(Speaker { peer: peer(2), port: shared }));
+    world.run(20_000);
+    assert_eq!(state(&world, 2, shared), Some(State::Blocked(Some(keeper))), "as long as that is there");
+    world.cables.remove(&(1, shared));
+    world.peers.remove(&1);
+    world.run(6100);
+    let keeper = Speaker { peer: peer(2), port: shared };
+    assert_eq!(state(&world, 2, shared), Some(State::Carrying));
+    assert_eq!(state(&world, 3, shared), Some(State::Blocked(Some(keeper))));
+    // Whoever comes later hears of it before it carries anything, though the others speak seldom.
+    world.run(1000);
+    world.open(4, shared);
+    world.cables.insert((4, shared), 1);
+    world.run(1300);
+    assert_eq!(state(&world, 4, shared), Some(State::Blocked(Some(keeper))));
+}

@@ -240,6 +240,18 @@ impl World {
             Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
             Output::Beat { to, body, .. } => self.beat(at, to, body),
             Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
+            Output::Announce { network, frame } => {
+                let all: Vec<usize> = (0..self.hosts.len()).filter(|other| *other != at).collect();
+                for other in all {
+                    // As `plane` tells it, without the mesh between.
+                    if self.hosts[other].plane.fib().networks.get(&network).is_some_and(|e| !e.tunnels.is_empty()) {
+                        let body = smallvec::SmallVec::from_slice(&frame[14..]);
+                        let at = self.now;
+                        let event = crate::plane::Event::Beacon { port: None, network, body, at };
+                        self.fly(other, Flying::Event(event));
+                    }
+                }
+            }
             Output::Host { host, op } => {
                 let result =
                     if (self.hosts[at].fails)(&op) { Err("no permission".to_string()) } else { Ok(HostAnswer::Done) };

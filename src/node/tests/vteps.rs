@@ -228,3 +228,34 @@ fn an_address_that_moved_is_announced_to_vteps_too() {
     let announced: BTreeSet<PortId> = world.hosts[0].delivered.iter().map(|(port, _)| *port).collect();
     assert_eq!(announced, BTreeSet::from([entry.port.unwrap(), entry.tunnels[0].ends.port]));
 }
+
+#[test]
+fn of_two_hosts_that_join_a_vtep_one_stands_by_and_takes_over() {
+    let mut world = World::of(2);
+    world.connect(1, 0);
+    world.seconds(1);
+    for at in [0, 1] {
+        let reply = world.ask(at, Command::Join(vtep("vxlan://10.0.0.5", "10.2.1.0/24", 42)));
+        assert_eq!(reply, Reply::Done);
+    }
+    world.seconds(3);
+    let blocked = |world: &mut World| [0, 1].map(|at| world.status(at).vteps[0].blocked);
+    let told = |world: &mut World| [0, 1].map(|at| world.status(at).vteps[0].shared.clone());
+    let both = blocked(&mut world);
+    let stands_by = both.iter().position(|blocked| *blocked).unwrap();
+    assert!(!both[1 - stands_by], "one carries it");
+    let carries = |world: &World, at: usize| {
+        let fib = world.hosts[at].plane.fib();
+        fib.networks.values().flat_map(|entry| &entry.tunnels).all(|tunnel| tunnel.carries())
+    };
+    assert!(carries(&world, 1 - stands_by) && !carries(&world, stands_by));
+    let words = told(&mut world);
+    assert!(words[stands_by].contains("carries it") && words[1 - stands_by].contains("stands by"), "{words:?}");
+    let warned = |(level, line): &(Level, String)| *level == Level::Warn && line.contains("vxlan://10.0.0.5 stands by");
+    assert_eq!(world.hosts[stands_by].log.iter().filter(|line| warned(line)).count(), 1);
+    let part = Command::Part { address: "vxlan://10.0.0.5".parse().unwrap(), network: None };
+    assert_eq!(world.ask(1 - stands_by, part), Reply::Done);
+    world.seconds(8);
+    assert!(carries(&world, stands_by) && !world.status(stands_by).vteps[0].blocked);
+    assert_eq!(world.status(stands_by).vteps[0].shared, "");
+}

@@ -546,3 +546,20 @@ proptest! {
         prop_assert_eq!(heard, if reached(&answerer).contains(&asker) { vec![asker] } else { vec![] });
     }
 }
+
+#[test]
+fn a_vtep_that_another_host_carries_is_given_nothing_and_brings_nothing() {
+    let mut mesh = mesh();
+    let set =
+        |mesh: &mut Mesh, carries| mesh.host(1).plane.fib().tunnels.get(PortId(105)).unwrap().set_carries(carries);
+    set(&mut mesh, false);
+    let question = hello(Mac::BROADCAST, mac(1));
+    mesh.send(1, PORT, &question);
+    assert_eq!(tunnelled(&mut mesh, 1), [(6, question)]);
+    speak(&mut mesh, 1, 5, &hello(Mac::BROADCAST, mac(50)));
+    assert_eq!(mesh.carry() + mesh.delivered().len(), 0);
+    assert_eq!(mesh.host(1).plane.counters().dropped(Drop::VtepBlocked), 1);
+    set(&mut mesh, true);
+    speak(&mut mesh, 1, 5, &hello(Mac::BROADCAST, mac(50)));
+    assert!(mesh.carry() > 0 && !mesh.delivered().is_empty());
+}
