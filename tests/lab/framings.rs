@@ -6,7 +6,8 @@
 
 use crate::isolation::{SNIFF, listening};
 use crate::room::{Container, Host, Room, SOON};
-use crate::vteps::{Place, broadcasts_are_heard_once, bulk, drops};
+use crate::segment::{Place, broadcasts_are_heard_once, bulk};
+use crate::vteps::drops;
 use crate::wait::{throughout, until};
 use rnet::node::status::{Connection, ConnectionState};
 use rnet::types::Framing;

@@ -6,6 +6,7 @@
 
 use crate::isolation::{SNIFF, listening};
 use crate::room::{Container, Host, Process, Room, SOON, Stream};
+use crate::segment::{Place, bulk};
 use crate::wait::{throughout, until};
 use rnet::types::Framing;
 use std::time::Duration;
@@ -56,26 +57,6 @@ fn two(options: [&[&str]; 2]) -> (Room, [Host; 2]) {
     (room, hosts)
 }
 
-const SERVE: &str = "import socket,sys,hashlib
-s=socket.create_server((sys.argv[1],7000),family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
-print('ready',flush=True)
-while True:
- c,_=s.accept();h=hashlib.sha256()
- while b:=c.recv(65536): h.update(b)
- c.sendall(h.hexdigest().encode());c.close()";
-
-const SEND: &str = "import socket,sys,random,hashlib
-d=random.Random(7).randbytes(int(sys.argv[2]))
-c=socket.create_connection((sys.argv[1],7000),timeout=20);c.sendall(d);c.shutdown(1)
-print('same' if c.recv(99).decode()==hashlib.sha256(d).hexdigest() else 'other')";
-
-/// Megabytes of TCP arrive as they were sent.
-fn bulk(from: &Container, to: &Container, address: &str) {
-    let server = to.start(&["python3", "-c", SERVE, address]);
-    until(SOON, "the server listens", || server.stdout().contains("ready"));
-    assert_eq!(from.run(&["python3", "-c", SEND, address, "8000000"]).ok().trim(), "same");
-}
-
 fn the_kernel_carries_everything_between_two_hosts() {
     let (_room, [a, b]) = two([&KERNEL, &KERNEL]);
     let (one, two) = (a.container(&["10.2.1.1/24", "fd00:2::1/64"]), b.container(&["10.2.1.2/24", "fd00:2::2/64"]));
@@ -85,7 +66,7 @@ fn the_kernel_carries_everything_between_two_hosts() {
     [&a, &b].into_iter().for_each(|host| carries(host, 2));
     let before = [a.status().traffic, b.status().traffic];
     for (from, to, address) in [(&one, &two, "10.2.1.2"), (&two, &one, "10.2.1.1"), (&one, &two, "fd00:2::2")] {
-        bulk(from, to, address);
+        bulk(&Place::Here(from), &Place::Here(to), address);
         // Whom it forgot is asked for, and answered, as ever.
         from.sh("ip neigh flush all");
         from.reaches(address);
@@ -132,7 +113,7 @@ fn the_kernel_carries_over_ipv6_and_beside_routers_that_speak_vxlan_themselves()
     for (from, to, address) in
         [(one, two, "10.2.1.2"), (two, three, "10.2.1.3"), (three, two, "10.2.1.2"), (three, one, "10.2.1.1")]
     {
-        bulk(from, to, address);
+        bulk(&Place::Here(from), &Place::Here(to), address);
     }
 }
 

@@ -44,6 +44,7 @@ mod reach;
 mod refusals;
 mod room;
 mod scenario;
+mod segment;
 mod trouble;
 mod uplinks;
 mod vteps;

@@ -6,7 +6,8 @@
 //!   '------ s (br0) -'
 //! ```
 
-use crate::room::{Container, Host, Outcome, Process, RNET, Room, SOON};
+use crate::room::{Host, RNET, Room, SOON};
+use crate::segment::{Place, broadcasts_are_heard_once, bulk, machine};
 use crate::wait::{throughout, until, within};
 use rnet::node::status::{UplinkCondition, UplinkStatus};
 use std::time::Duration;
@@ -29,29 +30,22 @@ crate::facts![
 const NET: &str = "10.2.1.0/24";
 const FAR: [&str; 2] = ["10.2.1.50", "fd00:1::50"];
 
+/// `far` is on the switch.
+fn far(s: &Host) {
+    machine(s, "far", FAR, "ip link set far0 master br0");
+}
+
 /// a and b have a mesh; s is a switch with `far` on it.
 fn stage() -> (Room, [Host; 3]) {
     let room = Room::new();
     let [a, b] = room.chain(["a", "b"]);
     let s = room.host("s");
     s.sh("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
-    machine(&s, "far", FAR);
+    far(&s);
     a.launch(&[]);
     b.launch(&[&a.toward(&b)]);
     b.linked(1);
     (room, [a, b, s])
-}
-
-/// A namespace on the switch.
-fn machine(s: &Host, name: &str, addresses: [&str; 2]) {
-    s.sh(&format!(
-        "ip netns add {name} && ip link add {name}0 type veth peer name eth0 netns {name}
-        ip link set {name}0 master br0 up && ip -n {name} link set lo up
-        ip netns exec {name} sysctl -qw net.ipv6.conf.eth0.accept_dad=0
-        ip -n {name} address add {0}/24 dev eth0 && ip -n {name} address add {1}/64 dev eth0 nodad
-        ip -n {name} link set eth0 up",
-        addresses[0], addresses[1]
-    ));
 }
 
 /// A cable from `host`, where it is called `name`, to a port of the switch; up.
@@ -88,73 +82,6 @@ fn becomes(host: &Host, interface: &str, condition: UplinkCondition) -> Duration
 }
 
 use UplinkCondition::{Away, Blocked, Carrying};
-
-/// Somebody on the network: in a container, or on the segment.
-enum Place<'h> {
-    Here(&'h Container<'h>),
-    Far(&'h Host, &'static str),
-}
-
-impl Place<'_> {
-    fn run(&self, argv: &[&str]) -> Outcome {
-        match self {
-            Place::Here(container) => container.run(argv),
-            Place::Far(s, name) => s.run(&[&["ip", "netns", "exec", name], argv].concat()),
-        }
-    }
-
-    fn start(&self, argv: &[&str]) -> Process {
-        match self {
-            Place::Here(container) => container.start(argv),
-            Place::Far(s, name) => s.start(&[&["ip", "netns", "exec", name], argv].concat()),
-        }
-    }
-
-    fn reaches(&self, address: &str) {
-        let pings = || self.run(&["ping", "-nq", "-c1", "-W0.5", address]).code == 0;
-        until(SOON, &format!("{address} answers"), pings);
-    }
-}
-
-const SERVE: &str = "import socket,sys,hashlib
-s=socket.create_server((sys.argv[1],7000),family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
-print('ready',flush=True);c,_=s.accept();h=hashlib.sha256()
-while b:=c.recv(65536): h.update(b)
-c.sendall(h.hexdigest().encode())";
-
-const SEND: &str = "import socket,sys,random,hashlib
-d=random.Random(7).randbytes(int(sys.argv[2]))
-c=socket.create_connection((sys.argv[1],7000),timeout=20);c.sendall(d);c.shutdown(1)
-print('same' if c.recv(99).decode()==hashlib.sha256(d).hexdigest() else 'other')";
-
-/// Some megabytes of TCP arrive as they were sent.
-fn bulk(from: &Place<'_>, to: &Place<'_>, address: &str) {
-    let server = to.start(&["python3", "-c", SERVE, address]);
-    until(SOON, "the server listens", || server.stdout().contains("ready"));
-    assert_eq!(from.run(&["python3", "-c", SEND, address, "8000000"]).ok().trim(), "same");
-}
-
-const LISTEN: &str = "import socket
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.bind(('',9000));print('ready',flush=True)
-while True: print(s.recv(99).decode(),flush=True)";
-
-const SHOUT: &str = "import socket,sys,time
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1)
-for w in sys.argv[1:]: s.sendto(w.encode(),('10.2.1.255',9000));time.sleep(0.05)";
-
-/// What each says to all is heard by all others, once.
-fn broadcasts_are_heard_once(places: &[Place<'_>]) {
-    for (at, shouter) in places.iter().enumerate() {
-        let others = places.iter().enumerate().filter(|(other, _)| *other != at);
-        let listeners: Vec<Process> = others.map(|(_, place)| place.start(&["python3", "-c", LISTEN])).collect();
-        until(SOON, "all listen", || listeners.iter().all(|listener| listener.stdout().contains("ready")));
-        shouter.run(&["python3", "-c", SHOUT, "one", "two", "three"]).ok();
-        let heard =
-            |listener: &Process| listener.stdout().lines().skip(1).collect::<Vec<_>>() == ["one", "two", "three"];
-        until(SOON, "all have heard it", || listeners.iter().all(heard));
-        throughout(Duration::from_millis(200), "nobody hears it twice", || listeners.iter().all(heard));
-    }
-}
 
 /// Everybody reaches everybody, once, and whole.
 fn all_are_one_segment(a: &Host, b: &Host, s: &Host) {
@@ -203,7 +130,7 @@ fn somebody_elses_bridge_is_on_the_network() {
     let (_room, [a, b, _]) = stage();
     // The segment is a bridge on a itself.
     a.sh("ip link add br0 type bridge && ip link set br0 up");
-    machine(&a, "far", FAR);
+    far(&a);
     bridge(&a, "br0", "packet");
     becomes(&a, "br0", Carrying);
     all_are_one_segment(&a, &b, &a);
@@ -216,7 +143,7 @@ fn launch_captures_what_it_is_told_to() {
         let [a, b] = room.chain(["a", "b"]);
         let s = room.host("s");
         s.sh("ip link add br0 type bridge && ip link set br0 up");
-        machine(&s, "far", FAR);
+        far(&s);
         cable(&a, "seg0", &s);
         let password = room.path("pw");
         let given = format!("seg0={NET}");
@@ -328,6 +255,12 @@ fn wrong_interfaces_are_refused_with_what_to_do() {
             launch(&["--capture", how, "--interface", option]).refused(1, words);
         }
     }
+    c.sh("ip link add asleep type bridge");
+    for how in ["tap", "packet", "pcap"] {
+        launch(&["--capture", how, "--interface", "asleep"])
+            .refused(1, &["--interface asleep", "ip link set asleep up"]);
+    }
+    launch(&["--interface", "asleep", "--interface", "asleep=10.9.0.0/24"]).refused(2, &["--interface", "asleep"]);
     launch(&["--interface", "a/b"]).refused(2, &["--interface", "name of a network interface"]);
     launch(&["--interface", "eth1=10.2.1.7/24"]).refused(2, &["--interface", "eth1"]);
     c.is_clean();
@@ -453,7 +386,7 @@ fn the_mesh_may_run_over_the_segment_that_it_captures() {
     let room = Room::new();
     let (a, b, s) = (room.host("a"), room.host("b"), room.host("s"));
     s.sh("ip link add br0 type bridge mcast_snooping 0 && ip link set br0 up");
-    machine(&s, "far", FAR);
+    far(&s);
     for (host, address) in [(&a, "10.201.0.1/24"), (&b, "10.201.0.2/24")] {
         // The host's own bridge, a port of which is captured: it sees all that the bridge floods, our datagrams among it.
         cable(host, "seg0", &s);

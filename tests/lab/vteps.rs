@@ -5,9 +5,9 @@
 //! ```
 
 use crate::isolation::{SNIFF, listening};
-use crate::room::{Container, Host, Outcome, Process, Room, SOON, Stream};
-use crate::wait::{throughout, until};
-use std::time::Duration;
+use crate::room::{Host, Room, SOON, Stream};
+use crate::segment::{Place, broadcasts_are_heard_once, bulk, machine};
+use crate::wait::{until, within};
 
 crate::facts![
     a_kernels_vxlan_device_is_on_the_network,
@@ -19,6 +19,7 @@ crate::facts![
     a_port_that_the_kernel_holds_is_told_and_taken_when_it_is_free,
     what_strangers_send_to_the_door_is_counted_and_harms_nobody,
     what_comes_back_from_a_vtep_is_dropped,
+    of_two_hosts_that_join_a_vtep_one_carries_it_and_the_other_takes_over,
 ];
 
 const TOOL: [&str; 4] = ["python3", "-u", "-c", include_str!("wire.py")];
@@ -34,16 +35,6 @@ fn stage() -> (Room, [Host; 3]) {
     (room, hosts)
 }
 
-/// A namespace on `bridge` of `v`, which `port` puts there.
-fn far(v: &Host, port: &str) {
-    v.sh(&format!(
-        "ip netns add far && ip link add far0 type veth peer name eth0 netns far && ip link set far0 up && {port}
-        ip -n far link set lo up && ip netns exec far sysctl -qw net.ipv6.conf.eth0.accept_dad=0
-        ip -n far address add 10.2.1.50/24 dev eth0 && ip -n far address add fd00:1::50/64 dev eth0 nodad
-        ip -n far link set eth0 up"
-    ));
-}
-
 /// A bridge with a VXLAN device on `v`, and `far` on it.
 fn kernel_vtep(v: &Host, vni: u32, local: &str, remote: &str) {
     v.sh(&format!(
@@ -51,89 +42,16 @@ fn kernel_vtep(v: &Host, vni: u32, local: &str, remote: &str) {
         ip link add vx0 type vxlan id {vni} dstport 4789 local {local} remote {remote}
         ip link set vx0 master br0 up"
     ));
-    far(v, "ip link set far0 master br0");
+    machine(v, "far", FAR, "ip link set far0 master br0");
 }
+
+/// Who is behind the VTEP.
+const FAR: [&str; 2] = ["10.2.1.50", "fd00:1::50"];
 
 const JOIN: [&str; 4] = ["--network", "10.2.1.0/24", "--vni", "42"];
 
 fn join(a: &Host, address: &str) {
     a.rnet(&[&["connect", address], &JOIN[..]].concat()).ok();
-}
-
-/// Somebody on the network: in a container, or behind the VTEP.
-pub enum Place<'h> {
-    Here(&'h Container<'h>),
-    Far(&'h Host),
-}
-
-const IN_FAR: [&str; 4] = ["ip", "netns", "exec", "far"];
-
-impl Place<'_> {
-    fn run(&self, argv: &[&str]) -> Outcome {
-        match self {
-            Place::Here(container) => container.run(argv),
-            Place::Far(v) => v.run(&[&IN_FAR[..], argv].concat()),
-        }
-    }
-
-    fn start(&self, argv: &[&str]) -> Process {
-        match self {
-            Place::Here(container) => container.start(argv),
-            Place::Far(v) => v.start(&[&IN_FAR[..], argv].concat()),
-        }
-    }
-
-    fn pings(&self, address: &str) -> bool {
-        self.run(&["ping", "-nq", "-c1", "-W0.5", address]).code == 0
-    }
-
-    fn reaches(&self, address: &str) {
-        until(SOON, &format!("{address} answers"), || self.pings(address));
-    }
-}
-
-const SERVE: &str = "import socket,sys,hashlib
-s=socket.create_server((sys.argv[1],7000),family=socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET)
-print('ready',flush=True);c,_=s.accept();h=hashlib.sha256()
-while b:=c.recv(65536): h.update(b)
-c.sendall(h.hexdigest().encode())";
-
-const SEND: &str = "import socket,sys,random,hashlib
-d=random.Random(7).randbytes(int(sys.argv[2]))
-c=socket.create_connection((sys.argv[1],7000),timeout=20);c.sendall(d);c.shutdown(1)
-print('same' if c.recv(99).decode()==hashlib.sha256(d).hexdigest() else 'other')";
-
-/// Some megabytes of TCP arrive as they were sent.
-pub fn bulk(from: &Place<'_>, to: &Place<'_>, address: &str) {
-    let server = to.start(&["python3", "-c", SERVE, address]);
-    until(SOON, "the server listens", || server.stdout().contains("ready"));
-    assert_eq!(from.run(&["python3", "-c", SEND, address, "4000000"]).ok().trim(), "same");
-}
-
-const LISTEN: &str = "import socket
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.bind(('',9000));print('ready',flush=True)
-while True: print(s.recv(99).decode(),flush=True)";
-
-const SHOUT: &str = "import socket,sys,time
-s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1)
-for w in sys.argv[1:]: s.sendto(w.encode(),('10.2.1.255',9000));time.sleep(0.05)";
-
-/// What each says to all is heard by all others, once.
-pub fn broadcasts_are_heard_once(places: &[Place<'_>]) {
-    for (at, shouter) in places.iter().enumerate() {
-        let listeners: Vec<Process> = places
-            .iter()
-            .enumerate()
-            .filter(|(other, _)| *other != at)
-            .map(|(_, place)| place.start(&["python3", "-c", LISTEN]))
-            .collect();
-        until(SOON, "all listen", || listeners.iter().all(|listener| listener.stdout().contains("ready")));
-        shouter.run(&["python3", "-c", SHOUT, "one", "two", "three"]).ok();
-        let heard =
-            |listener: &Process| listener.stdout().lines().skip(1).collect::<Vec<_>>() == ["one", "two", "three"];
-        until(SOON, "all have heard it", || listeners.iter().all(heard));
-        throughout(Duration::from_millis(200), "nobody hears it twice", || listeners.iter().all(heard));
-    }
 }
 
 /// A network, and the addresses there of somebody at a, at b, and behind the VTEP.
@@ -163,7 +81,7 @@ fn is_on_the_network(net: &Net, [b, a, v]: &[Host; 3], address: &str, rush: Rush
     let length = net.network.rsplit_once('/').unwrap().1;
     let (one, two) =
         (a.container(&[&format!("{}/{length}", net.here)]), b.container(&[&format!("{}/{length}", net.there)]));
-    let (here, there, far) = (Place::Here(&one), Place::Here(&two), Place::Far(v));
+    let (here, there, far) = (Place::Here(&one), Place::Here(&two), Place::Far(v, "far"));
     // Nobody knows anybody yet, so each begins with a question (ARP, or neighbour discovery).
     far.reaches(net.here);
     far.reaches(net.there);
@@ -171,7 +89,7 @@ fn is_on_the_network(net: &Net, [b, a, v]: &[Host; 3], address: &str, rush: Rush
     there.reaches(net.far);
     let mut stream = Some(one.stream(net.far));
     if net.network == V4.network {
-        broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two), Place::Far(v)]);
+        broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two), Place::Far(v, "far")]);
     }
     if rush == Rush::Overflows {
         stream.take().into_iter().for_each(Stream::unharmed);
@@ -271,7 +189,7 @@ fn open_vswitch_is_on_the_network() {
     v.sh(&format!(
         "ip address flush dev to-a && ip address add {local}/24 dev under && ip link set under up && ip link set br0 up"
     ));
-    far(v, "ethtool -K far0 tx off >/dev/null && ip netns exec far ethtool -K eth0 tx off >/dev/null");
+    machine(v, "far", FAR, "ethtool -K far0 tx off >/dev/null && ip netns exec far ethtool -K eth0 tx off >/dev/null");
     vsctl(&["add-port", "br0", "far0"]).ok();
     is_on_the_network(&V4, &hosts, &format!("vxlan://{local}"), Rush::Overflows);
 }
@@ -284,7 +202,7 @@ fn what_a_vtep_cannot_take_is_told_to_the_sender() {
     let address = format!("vxlan://{}", v.toward(&a));
     join(&a, &address);
     let one = a.container(&["10.2.1.1/24", "fd00:1::1/64"]);
-    let (here, far) = (Place::Here(&one), Place::Far(&v));
+    let (here, far) = (Place::Here(&one), Place::Far(&v, "far"));
     here.reaches("10.2.1.50");
     let sized = |place: &Place<'_>, size: &str, df: &str, to: &str| {
         place.run(&["ping", "-n", "-c2", "-i0.2", "-W1", "-M", df, "-s", size, to])
@@ -484,4 +402,42 @@ fn what_comes_back_from_a_vtep_is_dropped() {
     stream.unharmed();
     assert!(a.status().macs.iter().all(|seen| seen.vtep.is_none()), "an attachment was taken over");
     drop(mirror);
+}
+
+fn of_two_hosts_that_join_a_vtep_one_carries_it_and_the_other_takes_over() {
+    let (room, [b, a, v]) = stage();
+    room.join(&b, &v);
+    kernel_vtep(&v, 42, &v.toward(&a), &a.toward(&v));
+    // It floods to both, and has one address for both.
+    v.sh(&format!("bridge fdb append 00:00:00:00:00:00 dev vx0 dst {}", b.toward(&v)));
+    b.sh(&format!("ip route add {} via {}", v.toward(&a), v.toward(&b)));
+    let address = format!("vxlan://{}", v.toward(&a));
+    let hosts = [&a, &b];
+    hosts.into_iter().for_each(|host| join(host, &address));
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    let blocked = |host: &Host| host.status().vteps[0].blocked;
+    let stands_by = within(SOON, "one stands by", || {
+        let both = hosts.map(|host| (blocked(host), host.status().vteps[0].shared.is_empty()));
+        (0..2).find(|at| both[*at] == (true, false) && both[1 - at] == (false, false))
+    });
+    let (carrier, spare) = (hosts[1 - stands_by], hosts[stands_by]);
+    let places = [Place::Here(&one), Place::Here(&two), Place::Far(&v, "far")];
+    places[0].reaches(FAR[0]);
+    places[1].reaches(FAR[0]);
+    broadcasts_are_heard_once(&places);
+    let told = spare.rnet(&["status", "connections"]).ok();
+    assert!(told.contains("blocked") && told.contains(&format!("({}) carries it", carrier.name)), "{told}");
+    assert!(carrier.rnet(&["status", "connections"]).ok().contains(&format!("({}) has joined it too", spare.name)));
+    for host in hosts {
+        assert!(host.rnet(&["status"]).ok().contains("1 joined by another host too"));
+        assert!(host.rnet(&["report"]).ok().contains("\"blocked\""));
+    }
+    let log = std::fs::read_to_string(spare.data_dir().join("rnet.log")).unwrap();
+    assert!(log.contains(&format!("{address} stands by")), "{log}");
+    carrier.rnet(&["forget", &address]).ok();
+    until(SOON, "the other takes over", || !blocked(spare));
+    assert_eq!(spare.status().vteps[0].shared, "");
+    places[0].reaches(FAR[0]);
+    places[1].reaches(FAR[0]);
+    broadcasts_are_heard_once(&places);
 }
