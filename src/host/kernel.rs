@@ -20,7 +20,7 @@
 use super::adopt::network_of;
 use super::apply::Host;
 use super::beats::{Beats, listen};
-use super::fence::Fences;
+use super::fence::{Fences, NEEDED};
 use super::gate::Gate;
 use super::plan::{self, Under};
 use super::{guard, names};
@@ -315,7 +315,7 @@ impl Host {
         if self.kernel.is_open().await {
             self.close_vxlan().await?;
         }
-        self.check_port(port).await?;
+        self.check_engine(port).await?;
         self.kernel.kept().await.open = Some((port, self.at));
         match self.try_open_vxlan(port).await {
             Ok(peers) => Ok(HostAnswer::Vxlan(peers)),
@@ -327,7 +327,6 @@ impl Host {
     }
 
     async fn try_open_vxlan(&mut self, port: u16) -> Result<Vec<VxlanPeer>, String> {
-        self.check_kernel().await?;
         let first = self.at.is_some_and(|at| at.is_ipv6() && !at.is_unspecified());
         // Before the device, so that it never hears a stranger; but not before what was agreed is known.
         let peers = self.former_peers(port).await;
@@ -337,9 +336,7 @@ impl Host {
             self.open_beats(ipv6).await?;
         }
         if self.fences.are_lacking().await {
-            return Err(
-                "it needs a packet filter on devices, which nft or the kernel lacks (nf_tables, family netdev)".into(),
-            );
+            return Err(NEEDED.to_string());
         }
         let watching = Task(tokio::spawn(self.kernel.clone().keep(self.shared.netlink.clone())));
         let mut kept = self.kernel.kept().await;
@@ -358,10 +355,16 @@ impl Host {
         entries.iter().filter_map(peer).collect()
     }
 
+    /// Whether the kernel could do it, and no device of somebody else has the port. The error is one line.
+    pub(super) async fn check_engine(&self, port: u16) -> Result<(), String> {
+        self.check_port(port).await?;
+        self.check_kernel().await?;
+        self.fences.try_again().await
+    }
+
     /// Whether the engine could be opened now. The error is one line.
     pub async fn try_kernel(&self, port: u16) -> Result<(), String> {
-        self.check_kernel().await?;
-        self.check_port(port).await?;
+        self.check_engine(port).await?;
         // What a killed router left for us holds the port rightly.
         let kept = [false, true].map(|ipv6| names::vxlan(VNI_OF_PEERS, ipv6)).iter().any(|name| self.found.has(name));
         if !kept && door::open(port, self.at, 1).is_err_and(|why| why.kind() == std::io::ErrorKind::AddrInUse) {
