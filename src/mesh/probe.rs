@@ -14,13 +14,14 @@
 //! 24..  zeros up to the tested size (FULL)
 //! ```
 //!
-//! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the dialling side asks each second and the other only answers, so
-//! that a path costs two datagrams a second; an unanswered ask is repeated after 250 ms or twice the round trip, whichever
-//! is more. The path is proven while the other side acknowledged something new within 3 s (by VXLAN 2 s: there is another way at
-//! once) and says the same of us.
+//! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the
+//! dialling side asks each second and the other only answers, so that a path costs two datagrams a second; an unanswered ask is
+//! repeated after 250 ms or twice the round trip, whichever is more. The path is proven while the other side acknowledged
+//! something new within 3 s (by VXLAN 2 s: there is another way at once) and says the same of us.
 //!
-//! By VXLAN, while data flows, it asks every 500 ms, repeats after 125 ms, and gives up after five asks in vain: TCP that lost what it had
-//! under way tries again 1.4 s later, and then 3.0 s later (RFC 6298, from Linux's least of 200 ms); by then there is to be another way.
+//! By VXLAN, while data flows, it asks every 500 ms, repeats after 125 ms, and gives up after five asks in vain: TCP that lost
+//! what it had under way tries again 1.4 s later, and then 3.0 s later (RFC 6298, from Linux's least of 200 ms); by then there
+//! is to be another way.
 //!
 //! Sizes are tried only while the path is proven, so that what is lost is lost for its size.
 

@@ -200,7 +200,7 @@ mod tests {
         let (ping, stream) = (Frame::parse(&ping).unwrap(), Frame::parse(&stream).unwrap());
         for ms in 0..2000 {
             assert!(flows.is_sparse(&ping, 98, at(ms)));
-            assert_eq!(flows.is_sparse(&stream, 64_000, at(ms)), false);
+            assert!(!flows.is_sparse(&stream, 64_000, at(ms)));
         }
     }
 

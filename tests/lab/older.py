@@ -20,7 +20,8 @@ import socket
 import struct
 import sys
 
-SECCOMP, SENDTO, SOCKET, ARCH = {"x86_64": (317, 44, 41, 0xC000003E), "aarch64": (277, 206, 198, 0xC00000B7)}.get(platform.machine(), (0,) * 4)
+NUMBERS = {"x86_64": (317, 44, 41, 0xC000003E), "aarch64": (277, 206, 198, 0xC00000B7)}
+SECCOMP, SENDTO, SOCKET, ARCH = NUMBERS.get(platform.machine(), (0,) * 4)
 ALLOW, NOTIFY, REFUSE = 0x7FFF0000, 0x7FC00000, 0x00050000
 RECEIVE, SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, ..._SEND
 NEWLINK, SETLINK, NEWNEIGH = 16, 19, 28
@@ -47,7 +48,8 @@ def filter_for(what):
     answer = lambda value: (0x06, 0, 0, value)
     if what == "nftables":
         # socket(AF_NETLINK, .., NETLINK_NETFILTER): EPROTONOSUPPORT.
-        return [load(4), unless(ARCH, 7), load(0), unless(SOCKET, 5), load(16), unless(16, 3), load(32), unless(12, 1), answer(REFUSE | 93), answer(ALLOW)]
+        arguments = [load(16), unless(16, 3), load(32), unless(12, 1)]
+        return [load(4), unless(ARCH, 7), load(0), unless(SOCKET, 5), *arguments, answer(REFUSE | 93), answer(ALLOW)]
     # sendto with the address of a netlink socket, by its length.
     return [load(4), unless(ARCH, 5), load(0), unless(SENDTO, 3), load(56), unless(12, 1), answer(NOTIFY), answer(ALLOW)]
 
