@@ -1,8 +1,8 @@
 //! Whether this host can carry VXLAN by its kernel: asked before anything is opened, and again where it could not.
 //!
-//! Owns the questions and their answers in words; `kernel` opens. Kernels take settings that they do not know without a word, so what
-//! counts is what is read back from a bridge and a device that exist for a moment. What is asked changes nothing for anybody: neither the
-//! UDP port is taken, which our own sockets may have meanwhile, nor a packet.
+//! Owns the questions and their answers in words; `kernel` opens. Kernels take settings that they do not know without a word, so
+//! what counts is what is read back from a bridge and a device that exist for a moment. What is asked changes nothing for
+//! anybody: neither the UDP port is taken, which our own sockets may have meanwhile, nor a packet.
 
 use super::apply::Host;
 use super::kernel::RULES;

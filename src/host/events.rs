@@ -8,8 +8,8 @@ use crate::types::NetId;
 use std::net::SocketAddr;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// What happens on this machine. At most one per network or door opened or closed, per attachment and per VXLAN device that is gone, one
-/// per VTEP in five seconds, and five changes a second.
+/// What happens on this machine. At most one per network or door opened or closed, per attachment and per VXLAN device that is
+/// gone, one per VTEP in five seconds, and five changes a second.
 pub enum HostEvent {
     /// Frames of `port` are captured here from now on, one capture per queue, instead of what captured them before: for the data
     /// path.

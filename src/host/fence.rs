@@ -3,9 +3,9 @@
 //! Owns the table `netdev rnet_guard`, one chain for each guarded device. What a chain says is `guard`'s; which devices are
 //! guarded follows from the plan. The table goes with its last chain.
 //!
-//! A kernel or host that lacks nftables can run networks all the same: that is told once, when the first network opens, and what
-//! was to be set is remembered until it can be ([`Fences::try_again`]). Any other failure refuses the network or the attachment that
-//! cannot be guarded.
+//! A kernel or host that lacks nftables can run networks all the same: that is told once, when the first network opens, and
+//! what was to be set is remembered until it can be ([`Fences::try_again`]). Any other failure refuses the network or the
+//! attachment that cannot be guarded.
 
 use super::guard;
 use crate::io::firewall::{self, Watch};

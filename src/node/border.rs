@@ -151,8 +151,8 @@ pub enum HostOp {
     /// Take in and send VXLAN of peers by this UDP port: by sockets that are handed to the data path, or by the kernel. Refused if that
     /// cannot be had: one line why.
     OpenVxlan { port: u16, engine: Engine },
-    /// Whether the kernel's engine could be had by this UDP port if the data path's sockets gave it up; nothing changes. Refused if not: one
-    /// line why.
+    /// Whether the kernel's engine could be had by this UDP port if the data path's sockets gave it up; nothing changes. Refused
+    /// if not: one line why.
     TryVxlan { port: u16 },
     /// No longer, by whichever engine.
     CloseVxlan,

@@ -1,4 +1,4 @@
-//! What tests of VXLAN between peers have in common: two hosts without a password, by what frames go between them, and what blocks it.
+//! What tests of VXLAN between peers have in common: two hosts without a password, by what frames go between them, what blocks it.
 
 use crate::room::{Container, Host, Process, Room, SOON};
 use crate::wait::until;

@@ -1,13 +1,13 @@
-"""Runs a program on a kernel that lacks something. `python3 -u -c THIS <log> <what> <program> [argument..]`; `<what>` is one of
+"""Runs a program on a kernel that lacks something: `python3 -u -c THIS <log> <what> <program> [argument..]`; `<what>` is one of
 
     vxlan       no VXLAN devices: the kind that the program asks for is one that no kernel has
-    isolated    a bridge that does not know isolated ports: it takes the unknown attribute without a word, as kernels before 4.18 do
-    sticky      a bridge that does not know sticky entries: it takes the flag without a word, as kernels before 4.20 do
+    isolated    a bridge without isolated ports: it takes the unknown attribute without a word, as kernels before 4.18 do
+    sticky      a bridge without sticky entries: it takes the flag without a word, as kernels before 4.20 do
     nftables    no netlink family for packet filters
 
-The kernel tells us of each netlink message that the program, or whatever it starts, is about to send (seccomp_unotify(2)); we change the
-words that it does not know, and let it answer by itself. Each change is a line in the file `<log>`; a file `<log>.off` next to it ends the
-changes. Nothing of the program is changed besides. Exit status 77: this kernel cannot do that.
+The kernel tells us of each netlink message that the program, or whatever it starts, is about to send (seccomp_unotify(2)); we
+change the words that it does not know, and let it answer by itself. Each change is a line in the file `<log>`; a file `<log>.off`
+next to it ends the changes. Nothing of the program is changed besides. Exit status 77: this kernel cannot do that.
 """
 
 import array

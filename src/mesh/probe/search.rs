@@ -16,8 +16,8 @@
 //!
 //! At the end the MTU is settled: one byte more is known to be lost. What is proven is sent again each minute, and each second
 //! while data flows: a path that narrowed in silence is found out within two seconds, and searched from below. Whether it
-//! widened is tried after 10 minutes or when a route changed; the other side's new address is a new path. Where there is another way at
-//! once (`quick`) it is found out within one second, with less risk of error, and tried again after a minute.
+//! widened is tried after 10 minutes or when a route changed; the other side's new address is a new path. Where there is another
+//! way at once (`quick`) it is found out within one second, with less risk of error, and tried again after a minute.
 
 use crate::types::Instant;
 use smallvec::SmallVec;

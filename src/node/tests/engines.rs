@@ -1,4 +1,4 @@
-//! Which engine of VXLAN a router uses where the kernel's is refused: rnet's own meanwhile, and the kernel's as soon as it can be had.
+//! Which engine of VXLAN a router uses where the kernel's is refused: rnet's own meanwhile, the kernel's as soon as it can be had.
 
 use super::*;
 use crate::node::status::PathStatus;
