@@ -193,8 +193,9 @@ impl Host {
                 self.uplinks.doors_are([self.doors.numbers(), vec![port]].concat());
                 return done;
             }
+            HostOp::TryVxlan { port } => self.check_engine(port).await?,
             HostOp::CloseVxlan => {
-                self.doors.close_peers();
+                self.doors.close_peers().await;
                 self.close_vxlan().await?;
             }
             // With sockets of our own the data path knows them by the snapshot.
@@ -515,6 +516,10 @@ async fn watch_changes(shared: Arc<Shared>, (kernel, uplinks): (Kernel, Uplinks)
                 }
                 if let Some(id) = kernel.lost(&shared.netlink, link).await {
                     let _ = shared.tell(HostEvent::OffloadLost { id });
+                }
+                let is_others = link.kind == "vxlan" && !names::is_vxlan(&link.name);
+                if is_others && matches!(change, Change::LinkGone(_)) {
+                    let _ = shared.tell(HostEvent::VxlanGone);
                 }
             }
             Change::Port(link) => kernel.port_changed(&shared.netlink, &link.name).await,

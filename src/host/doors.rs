@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep};
 const SENDERS: usize = 8;
 /// How often routes are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long the data path may take to close a door that is opened again at once.
+/// How long the data path may take to close a door that is opened again, by us or by the kernel, at once.
 const CLOSING: Duration = Duration::from_secs(1);
 
 /// A VTEP that is reached by a door.
@@ -110,12 +110,15 @@ impl Doors {
         Ok(())
     }
 
-    /// No longer.
-    pub fn close_peers(&self) {
-        let mut table = self.table();
-        let Some(door) = table.peers.take() else { return };
-        table.closed.insert(door, Instant::now());
+    /// No longer: the data path has closed it when this returns, so that the kernel can have it, or takes long.
+    pub async fn close_peers(&self) {
+        let Some(door) = self.table().peers.take() else { return };
         let _ = self.events.send(HostEvent::DoorClosed { door });
+        let since = Instant::now();
+        let is_taken = || door::open(door, self.at, 1).is_err_and(|why| why.kind() == io::ErrorKind::AddrInUse);
+        while since.elapsed() < CLOSING && is_taken() {
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// `senders`: for each queue.

@@ -8,8 +8,8 @@ use crate::types::NetId;
 use std::net::SocketAddr;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// What happens on this machine. At most one per network or door opened or closed and per attachment that is gone, one per VTEP in
-/// five seconds, and five changes a second.
+/// What happens on this machine. At most one per network or door opened or closed, per attachment and per VXLAN device that is
+/// gone, one per VTEP in five seconds, and five changes a second.
 pub enum HostEvent {
     /// Frames of `port` are captured here from now on, one capture per queue, instead of what captured them before: for the data
     /// path.
@@ -33,6 +33,8 @@ pub enum HostEvent {
     Beat { from: SocketAddr, datagram: Vec<u8>, size: u16, turn: OwnedSemaphorePermit },
     /// The VXLAN device of a network, or (none) that of heartbeats, was taken away or changed by others.
     OffloadLost { id: Option<NetId> },
+    /// A VXLAN device of somebody else is gone.
+    VxlanGone,
     /// What the route to the VTEP behind this port takes, bytes of IP packet.
     RouteMtu { port: PortId, mtu: u16 },
 }

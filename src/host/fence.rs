@@ -3,8 +3,9 @@
 //! Owns the table `netdev rnet_guard`, one chain for each guarded device. What a chain says is `guard`'s; which devices are
 //! guarded follows from the plan. The table goes with its last chain.
 //!
-//! A kernel or host that lacks nftables can run networks all the same: that is told once, when the first network opens.
-//! Any other failure refuses the network or the attachment that cannot be guarded.
+//! A kernel or host that lacks nftables can run networks all the same: that is told once, when the first network opens, and
+//! what was to be set is remembered until it can be ([`Fences::try_again`]). Any other failure refuses the network or the
+//! attachment that cannot be guarded.
 
 use super::guard;
 use crate::io::firewall::{self, Watch};
@@ -17,6 +18,10 @@ use tokio::time::sleep;
 
 /// Changes within this time are answered together.
 const PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked whether the kernel has nftables, where it has none.
+const NONE_YET: Duration = Duration::from_secs(60);
+/// What the kernel's VXLAN cannot do without.
+pub const NEEDED: &str = "it needs a packet filter on devices (nft, nf_tables with the family netdev)";
 /// NFPROTO_NETDEV.
 const NETDEV: u8 = 5;
 
@@ -37,6 +42,7 @@ impl Fences {
     pub async fn set(&self, device: &str, text: String) -> Result<(), String> {
         let mut kept = self.0.lock().await;
         if kept.works == Some(false) {
+            kept.guarded.insert(device.to_string(), text);
             return Ok(());
         }
         match firewall::change(&text).await {
@@ -47,6 +53,7 @@ impl Fences {
             }
             Err(why) if kept.works.is_none() && is_lacking(&why) => {
                 kept.works = Some(false);
+                kept.guarded.insert(device.to_string(), text);
                 tracing::warn!("attachments of one network on this host can pass for one another: {why}");
                 Ok(())
             }
@@ -57,7 +64,7 @@ impl Fences {
     /// Guards `device` no longer; it may be gone. The error is one line.
     pub async fn clear(&self, device: &str) -> Result<(), String> {
         let mut kept = self.0.lock().await;
-        if kept.guarded.remove(device).is_none() {
+        if kept.guarded.remove(device).is_none() || kept.works == Some(false) {
             return Ok(());
         }
         if kept.guarded.is_empty() {
@@ -85,21 +92,52 @@ impl Fences {
         self.0.lock().await.works == Some(false)
     }
 
+    /// Guards what could not be guarded so far, if it can be by now. The error is one line: what is lacking.
+    pub async fn try_again(&self) -> Result<(), String> {
+        let mut kept = self.0.lock().await;
+        if kept.works == Some(true) {
+            return Ok(());
+        }
+        let all: String = kept.guarded.values().map(String::as_str).collect();
+        let text = [guard::trial(), all].concat();
+        firewall::change(&text).await.map_err(|why| format!("{NEEDED}: {why}"))?;
+        if kept.works == Some(false) {
+            kept.works = Some(true);
+            tracing::info!("attachments of one network on this host cannot pass for one another any more");
+        }
+        Ok(())
+    }
+
     /// Sets again what hands frames to `capture`, which is another device now. The error is one line.
     pub async fn renew(&self, capture: &str) -> Result<(), String> {
         let kept = self.0.lock().await;
+        if kept.works == Some(false) {
+            return Ok(());
+        }
         for text in kept.guarded.values().filter(|text| guard::hands_to(text, capture)) {
             firewall::change(text).await.map_err(|why| format!("guarding: {why}"))?;
         }
         Ok(())
     }
 
-    /// Puts back what others took away, for ever. Ends if the kernel has no nftables.
+    /// Puts back what others took away, for ever.
     pub async fn keep(self) {
-        let Ok(mut watch) = Watch::open() else { return };
+        loop {
+            if let Ok(watch) = Watch::open() {
+                self.restore(watch).await;
+            }
+            // The kernel has no nftables yet, or the socket broke.
+            sleep(NONE_YET).await;
+        }
+    }
+
+    async fn restore(&self, mut watch: Watch) {
         while watch.changed(&[guard::TABLE]).await.is_ok() {
             sleep(PAUSE).await;
             let kept = self.0.lock().await;
+            if kept.works == Some(false) {
+                continue;
+            }
             let there = chains();
             // One whose device is gone is about to be cleared.
             let is_lost = |device: &String| !there.contains(device) && if_nametoindex(device.as_str()).is_ok();

@@ -19,6 +19,8 @@ const TABLE: &str = "rnet_vxlan";
 const PAUSE: Duration = Duration::from_millis(100);
 /// And not more often than this.
 const SPACING: Duration = Duration::from_secs(1);
+/// How often it is looked whether the kernel has nftables, where it has none.
+const NONE_YET: Duration = Duration::from_secs(60);
 /// NFPROTO_INET.
 const INET: u8 = 1;
 
@@ -53,9 +55,18 @@ impl Gate {
         firewall::change(&removal()).await
     }
 
-    /// Puts back what others took away, for ever. Ends if the kernel has no nftables.
+    /// Puts back what others took away, for ever.
     pub async fn keep(self) {
-        let Ok(mut watch) = Watch::open() else { return };
+        loop {
+            if let Ok(watch) = Watch::open() {
+                self.restore(watch).await;
+            }
+            // The kernel has no nftables yet, or the socket broke.
+            sleep(NONE_YET).await;
+        }
+    }
+
+    async fn restore(&self, mut watch: Watch) {
         while watch.changed(&[TABLE]).await.is_ok() {
             sleep(PAUSE).await;
             {

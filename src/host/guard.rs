@@ -93,6 +93,11 @@ pub fn removal_of_all() -> String {
     format!("table netdev {TABLE}\ndelete table netdev {TABLE}\n")
 }
 
+/// A text that changes nothing, and fails where no device can be guarded.
+pub fn trial() -> String {
+    format!("table netdev {TABLE}_trial\ndelete table netdev {TABLE}_trial\n")
+}
+
 fn ipv6(rules: &mut Vec<String>, mac: Mac, own: &[Ipv6Addr]) {
     let list: Vec<String> = own.iter().map(Ipv6Addr::to_string).collect();
     let from = format!("ether type ip6 ip6 saddr {{ {} }}", list.join(", "));

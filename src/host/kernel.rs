@@ -17,19 +17,18 @@
 //!
 //! Invariant: an entry is in the bridge only while the VXLAN device has its address; made in this order, removed in the other.
 
+use super::able::taken;
 use super::adopt::network_of;
 use super::apply::Host;
 use super::beats::{Beats, listen};
-use super::fence::Fences;
+use super::fence::{Fences, NEEDED};
 use super::gate::Gate;
 use super::plan::{self, Under};
 use super::{guard, names};
-use crate::io::door;
 use crate::io::fdb::{self, Entry};
-use crate::io::holder;
 use crate::io::netlink::{Link, Netlink};
 use crate::io::packet::PacketSocket;
-use crate::io::vxlan::{PortRules, Vxlan};
+use crate::io::vxlan::PortRules;
 use crate::node::border::{HostAnswer, VxlanPeer};
 use crate::node::command::Interface;
 use crate::types::{Mac, NetId, Network, PeerName, VNI_OF_PEERS};
@@ -43,10 +42,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// A bridge that exists for a moment, to see what the kernel can do.
-const PROBE_BRIDGE: &str = "rnbffffff";
 /// What a port of a VXLAN device does; the capture port is isolated too and otherwise as any.
-const RULES: PortRules = PortRules { isolated: true, learning: false, flood: false };
+pub(super) const RULES: PortRules = PortRules { isolated: true, learning: false, flood: false };
 /// Changes within this time are answered together.
 const PAUSE: Duration = Duration::from_millis(50);
 /// And not more often than this.
@@ -315,7 +312,7 @@ impl Host {
         if self.kernel.is_open().await {
             self.close_vxlan().await?;
         }
-        self.check_port(port).await?;
+        self.check_engine(port).await?;
         self.kernel.kept().await.open = Some((port, self.at));
         match self.try_open_vxlan(port).await {
             Ok(peers) => Ok(HostAnswer::Vxlan(peers)),
@@ -327,7 +324,6 @@ impl Host {
     }
 
     async fn try_open_vxlan(&mut self, port: u16) -> Result<Vec<VxlanPeer>, String> {
-        self.check_kernel().await?;
         let first = self.at.is_some_and(|at| at.is_ipv6() && !at.is_unspecified());
         // Before the device, so that it never hears a stranger; but not before what was agreed is known.
         let peers = self.former_peers(port).await;
@@ -337,9 +333,7 @@ impl Host {
             self.open_beats(ipv6).await?;
         }
         if self.fences.are_lacking().await {
-            return Err(
-                "it needs a packet filter on devices, which nft or the kernel lacks (nf_tables, family netdev)".into(),
-            );
+            return Err(NEEDED.to_string());
         }
         let watching = Task(tokio::spawn(self.kernel.clone().keep(self.shared.netlink.clone())));
         let mut kept = self.kernel.kept().await;
@@ -356,66 +350,6 @@ impl Host {
         let address = |to: SocketAddr| if to.port() == 0 { SocketAddr::new(to.ip(), port) } else { to };
         let peer = |entry: &Entry| Some(VxlanPeer { peer: PeerName(entry.mac), address: address(entry.to?) });
         entries.iter().filter_map(peer).collect()
-    }
-
-    /// Whether the engine could be opened now. The error is one line.
-    pub async fn try_kernel(&self, port: u16) -> Result<(), String> {
-        self.check_kernel().await?;
-        self.check_port(port).await?;
-        // What a killed router left for us holds the port rightly.
-        let kept = [false, true].map(|ipv6| names::vxlan(VNI_OF_PEERS, ipv6)).iter().any(|name| self.found.has(name));
-        if !kept && door::open(port, self.at, 1).is_err_and(|why| why.kind() == std::io::ErrorKind::AddrInUse) {
-            return Err(taken(port, "Address already in use".to_string()));
-        }
-        Ok(())
-    }
-
-    /// Nobody else has the port.
-    async fn check_port(&self, port: u16) -> Result<(), String> {
-        let all = self.shared.netlink.vxlans().await.map_err(|e| e.to_string())?;
-        let foreign = |(link, vxlan): &&(Link, Vxlan)| vxlan.port == port && !names::is_vxlan(&link.name);
-        if let Some((link, vxlan)) = all.iter().find(foreign) {
-            return Err(format!(
-                "UDP port {port} is that of the VXLAN device {} (VNI {}) of somebody else: delete it, or give the whole mesh \
-                 another --port, of which it is the next one",
-                link.name, vxlan.vni
-            ));
-        }
-        Ok(())
-    }
-
-    /// The kernel has what is asked of it, also what it would ignore without a word.
-    async fn check_kernel(&self) -> Result<(), String> {
-        let netlink = &self.shared.netlink;
-        let probe = names::vxlan(VNI_OF_PEERS - 1, false);
-        let _ = netlink.delete(PROBE_BRIDGE).await;
-        let _ = netlink.delete(&probe).await;
-        let device = Vxlan { vni: VNI_OF_PEERS - 1, port: 1, ipv6: false, local: None, whole: false, learns: false };
-        let tried = async {
-            netlink.add_bridge(PROBE_BRIDGE, 1500).await?;
-            netlink.add_vxlan(&probe, &device, 1400).await?;
-            netlink.set_master(&probe, PROBE_BRIDGE).await?;
-            netlink.set_port(&probe, RULES).await?;
-            let (mac, index) = (Mac([2, 0, 0, 0, 0, 1]), netlink.link(&probe).await?.map_or(0, |link| link.index));
-            netlink.stick(index, mac).await?;
-            let rules = netlink.port(&probe).await?;
-            let entries = netlink.entries(&[index]).await?;
-            Ok::<_, crate::io::netlink::NetlinkError>((
-                rules,
-                entries.iter().any(|entry| entry.mac == mac && entry.sticky),
-            ))
-        };
-        let tried = tried.await;
-        let _ = netlink.delete(&probe).await;
-        let _ = netlink.delete(PROBE_BRIDGE).await;
-        match tried {
-            Ok((Some(RULES), true)) => Ok(()),
-            Ok(_) => {
-                Err("this kernel's bridges lack isolated ports or sticky entries (Linux 4.20 has them)".to_string())
-            }
-            Err(e) if e.is_unsupported() => Err("this kernel has no VXLAN devices (module vxlan)".to_string()),
-            Err(e) => Err(e.to_string()),
-        }
     }
 
     /// Makes the device of heartbeats of one family, and listens there.
@@ -590,15 +524,4 @@ impl Host {
     fn capture_index(&self, id: NetId) -> Option<u32> {
         if_nametoindex(plan::on_bridge(id, self.capture.kind).as_str()).ok()
     }
-}
-
-/// Who has the port, where that is what failed.
-fn taken(port: u16, why: String) -> String {
-    if !why.contains("Address already in use") {
-        return why;
-    }
-    let who = holder::of_udp_port(port).unwrap_or_else(|| "another program or the kernel".to_string());
-    format!(
-        "UDP port {port} is in use by {who}: end it, or give the whole mesh another --port, of which it is the next one"
-    )
 }

@@ -32,6 +32,7 @@
 //! - `sandbox`  `rnet run`: a program on the mesh before it begins
 #![allow(clippy::disallowed_methods)] // the rim: threads, timers and the machine itself
 
+mod able;
 mod adopt;
 mod announce;
 mod apply;

@@ -186,7 +186,8 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
         | HostOp::OpenUplink { .. }
         | HostOp::CloseUplink { .. } => Vec::new(),
         // `kernel` knows for which families; see `offload`.
-        HostOp::OpenVxlan { .. } | HostOp::CloseVxlan | HostOp::VxlanPeers(_) | HostOp::SweepRest => Vec::new(),
+        HostOp::OpenVxlan { .. } | HostOp::TryVxlan { .. } | HostOp::CloseVxlan | HostOp::VxlanPeers(_) => Vec::new(),
+        HostOp::SweepRest => Vec::new(),
         HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => Vec::new(),
     }
 }

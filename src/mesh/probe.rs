@@ -14,10 +14,14 @@
 //! 24..  zeros up to the tested size (FULL)
 //! ```
 //!
-//! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the dialling side asks each second and the other only answers, so
-//! that a path costs two datagrams a second; an unanswered ask is repeated after 250 ms or twice the round trip, whichever
-//! is more. The path is proven while the other side acknowledged something new within 3 s (by VXLAN 2 s: there is another way at
-//! once) and says the same of us.
+//! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the
+//! dialling side asks each second and the other only answers, so that a path costs two datagrams a second; an unanswered ask is
+//! repeated after 250 ms or twice the round trip, whichever is more. The path is proven while the other side acknowledged
+//! something new within 3 s (by VXLAN 2 s: there is another way at once) and says the same of us.
+//!
+//! By VXLAN, while data flows, it asks every 500 ms, repeats after 125 ms, and gives up after five asks in vain: TCP that lost
+//! what it had under way tries again 1.4 s later, and then 3.0 s later (RFC 6298, from Linux's least of 200 ms); by then there
+//! is to be another way.
 //!
 //! Sizes are tried only while the path is proven, so that what is lost is lost for its size.
 
@@ -55,6 +59,13 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long the answering side waits for the asking side before it asks itself.
 const PASSIVE_PERIOD: Duration = Duration::from_millis(1500);
 const REPEAT: Duration = Duration::from_millis(250);
+/// The same three by VXLAN while data flows, and how long it does after it was last seen to.
+const BUSY_PERIOD: Duration = Duration::from_millis(500);
+const BUSY_PASSIVE: Duration = Duration::from_millis(600);
+const BUSY_REPEAT: Duration = Duration::from_millis(125);
+const BUSY_FOR: Duration = Duration::from_secs(2);
+/// Asks in vain after which a path by VXLAN is dead.
+const GIVE_UP_AFTER: u32 = 5;
 /// Timers are rounded to this grid, so that many paths share one wake-up.
 const GRID: Duration = Duration::from_millis(250);
 
@@ -134,6 +145,8 @@ pub struct Probe {
     way: u8,
     /// Asks since the last one that was acknowledged.
     unanswered: u32,
+    /// By VXLAN: until when data is taken to flow.
+    busy_until: Instant,
     sequence: u32,
     /// When the last 64 heartbeats were sent, newest last.
     sent: SmallVec<[(u32, Instant); 64]>,
@@ -168,6 +181,7 @@ impl Probe {
             overhead,
             way: UDP,
             unanswered: 0,
+            busy_until: Instant::ZERO,
             sequence: 0,
             sent: SmallVec::new(),
             acknowledged: 0,
@@ -201,7 +215,13 @@ impl Probe {
 
     /// The other side acknowledged a heartbeat of ours lately.
     fn alive(&self, now: Instant) -> bool {
-        self.acknowledged_at.is_some_and(|at| now - at < self.dead_after())
+        let gave_up = self.way == VXLAN && self.unanswered > GIVE_UP_AFTER;
+        !gave_up && self.acknowledged_at.is_some_and(|at| now - at < self.dead_after())
+    }
+
+    /// It is to be found out at once if nothing comes through any more.
+    fn is_busy(&self, now: Instant) -> bool {
+        now < self.busy_until
     }
 
     /// Time since the other side last acknowledged anything; nothing: it never did.
@@ -281,7 +301,22 @@ impl Probe {
 
     /// Data was sent since this was last called: if full-size datagrams get lost now, it is to be noticed.
     pub fn data_flows(&mut self, now: Instant) {
-        self.search.hurry(now);
+        if self.way == VXLAN {
+            self.busy_until = now + BUSY_FOR;
+            if let Some(acknowledged) = self.acknowledged_at.filter(|_| self.unanswered == 0 && self.alive(now)) {
+                self.ask_at = self.ask_at.min(acknowledged + self.period(now));
+            }
+        }
+        self.search.hurry(self.patience(), now);
+    }
+
+    fn period(&self, now: Instant) -> Duration {
+        match (self.is_busy(now), self.asks) {
+            (true, true) => BUSY_PERIOD,
+            (true, false) => BUSY_PASSIVE,
+            (false, true) => PERIOD,
+            (false, false) => PASSIVE_PERIOD,
+        }
     }
 
     /// Probe at once: the path's keys have only now become usable.
@@ -317,7 +352,7 @@ impl Probe {
     fn patience(&self) -> Patience {
         let Quality { rtt_us, loss_out, loss_in, .. } = self.quality();
         let lost = 1.0 - (1.0 - loss_out / 100.0) * (1.0 - loss_in / 100.0);
-        Patience { rtt: Duration::from_micros(rtt_us.into()), lost }
+        Patience { rtt: Duration::from_micros(rtt_us.into()), lost, quick: self.way == VXLAN }
     }
 
     fn heartbeat(&mut self, ask: u8, now: Instant) -> Vec<u8> {
@@ -343,7 +378,8 @@ impl Probe {
             return if hopeless { HOPELESS_PERIOD } else { UNPROVEN_PERIOD };
         }
         let rtt = Duration::from_micros(self.rtt_us.unwrap_or(0).into());
-        REPEAT.max(2 * rtt).min(PERIOD)
+        let least = if self.is_busy(now) { BUSY_REPEAT } else { REPEAT };
+        least.max(2 * rtt).min(PERIOD)
     }
 
     /// When `poll` may next have something, or `proven` may turn false.
@@ -418,8 +454,8 @@ impl Probe {
             }
             (self.rtt_us, self.last_rtt_us) = (Some(smooth), rtt);
         }
-        let period = if self.asks { PERIOD } else { PASSIVE_PERIOD };
-        self.ask_at = on_grid(now + period);
+        let at = now + self.period(now);
+        self.ask_at = if self.is_busy(now) { at } else { on_grid(at) };
     }
 }
 

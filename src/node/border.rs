@@ -68,6 +68,8 @@ pub enum Input<'a> {
     /// The kernel's VXLAN device of a network, or (none) the one that heartbeats pass, is gone or was changed by others: nothing that
     /// was installed there counts any more.
     OffloadLost { id: Option<NetId> },
+    /// A VXLAN device of somebody else is gone: its UDP port may be free.
+    VxlanGone,
     /// The deadline of `Output::Wait` was reached.
     Tick,
 }
@@ -151,6 +153,9 @@ pub enum HostOp {
     /// Take in and send VXLAN of peers by this UDP port: by sockets that are handed to the data path, or by the kernel. Refused if that
     /// cannot be had: one line why.
     OpenVxlan { port: u16, engine: Engine },
+    /// Whether the kernel's engine could be had by this UDP port if the data path's sockets gave it up; nothing changes. Refused
+    /// if not: one line why.
+    TryVxlan { port: u16 },
     /// No longer, by whichever engine.
     CloseVxlan,
     /// VXLAN is taken from these peers and from nobody else, instead of whoever was named before.

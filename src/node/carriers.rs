@@ -100,7 +100,8 @@ impl Node {
     pub(super) fn why_not_better(&self, tended: &Tended, intros: Option<(&Intro, &Intro)>) -> String {
         let (Some(port), best) = (self.framings.port(), self.framings.best()) else { return String::new() };
         if let Some(vxlan) = &tended.vxlan {
-            return vxlan.choice.why_not(best, port, self.now).unwrap_or_default();
+            let no_kernel = || self.framings.why_no_kernel().map(|why| format!("{}: {why}", Framing::Kernel));
+            return vxlan.choice.why_not(best, port, self.now).or_else(no_kernel).unwrap_or_default();
         }
         let why = match intros {
             Some((ours, theirs)) if is_sealed(ours, theirs) => match (ours.trusts, theirs.trusts) {

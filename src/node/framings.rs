@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! off > OpenVxlan(kernel) > open    refused, `--framing auto`: OpenVxlan(userspace)    refused: tried again every 10 s
+//!                  ^                     after 10 s, 20 s .. 5 min, or at once if a VXLAN device of somebody else goes:
+//!                  '--- CloseVxlan <---- TryVxlan        refused again: as it was; told if it is for another reason
 //!
 //! kernel: network open > OpenOffload    frame for a MAC behind a neighbour that the kernel serves > Offload(mac, address)
 //!         choice changes, MAC or neighbour moves or goes, 3 minutes pass > Offload(mac, none): the next frame brings it back
@@ -29,6 +31,10 @@ use std::time::Duration;
 pub const MAX_OFFLOADS: usize = 1024;
 /// When an engine that could not be had, or a device, is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
+/// How rarely the kernel's is tried again at least, while rnet's own does its work.
+const SELDOM: Duration = Duration::from_secs(300);
+/// How often at most, whatever others do to their devices.
+const SPACING: Duration = Duration::from_secs(1);
 /// How long a MAC stays installed; then its next frame is looked at as any other.
 const REFRESH: Duration = Duration::from_secs(180);
 
@@ -41,6 +47,23 @@ enum State {
     Open(Engine),
     /// Refused: why, and when it is tried again.
     Failed(String, Instant),
+}
+
+/// The kernel's engine, which would have been used and could not be had.
+#[derive(Debug)]
+struct Lacking {
+    why: String,
+    /// When it is tried again, and how long it was waited for that.
+    again: Instant,
+    wait: Duration,
+    /// The machine is asked just now.
+    asking: bool,
+}
+
+impl Lacking {
+    fn is_due(&self, now: Instant) -> bool {
+        !self.asking && self.again <= now
+    }
 }
 
 /// A MAC that the kernel carries frames to.
@@ -68,8 +91,7 @@ pub(super) struct Framings {
     /// The UDP port; none: VXLAN is never spoken, and why.
     port: Result<u16, &'static str>,
     state: State,
-    /// Why the kernel's is not used, though it would have been.
-    no_kernel: Option<String>,
+    no_kernel: Option<Lacking>,
     devices: BTreeMap<NetId, Device>,
     told: Vec<VxlanPeer>,
     under_way: BTreeMap<HostId, HostOp>,
@@ -103,17 +125,34 @@ impl Framings {
     pub fn best(&self) -> Framing {
         match self.state {
             State::Open(engine) | State::Opening(engine) => engine.framing(),
-            _ => self.next_engine().framing(),
+            State::Off | State::Failed(..) => match (self.wish, &self.no_kernel) {
+                (Some(wish), _) => wish,
+                (None, Some(_)) => Framing::Vxlan,
+                (None, None) => Framing::Kernel,
+            },
         }
     }
 
+    /// Why the kernel's engine is not used, though it would have been.
+    pub fn why_no_kernel(&self) -> Option<&str> {
+        self.no_kernel.as_ref().map(|lacking| lacking.why.as_str())
+    }
+
     /// The engine to try next.
-    fn next_engine(&self) -> Engine {
-        match self.wish {
-            Some(Framing::Vxlan) => Engine::Userspace,
-            None if self.no_kernel.is_some() => Engine::Userspace,
+    fn next_engine(&self, now: Instant) -> Engine {
+        match (self.wish, &self.no_kernel) {
+            (Some(Framing::Vxlan), _) => Engine::Userspace,
+            (None, Some(lacking)) if !lacking.is_due(now) => Engine::Userspace,
             _ => Engine::Kernel,
         }
+    }
+
+    /// The kernel's engine was refused. Whether that is news.
+    fn lack(&mut self, why: String, now: Instant) -> bool {
+        let wait = self.no_kernel.as_ref().map_or(AGAIN, |lacking| (lacking.wait * 2).min(SELDOM));
+        let is_new = self.why_no_kernel() != Some(why.as_str());
+        self.no_kernel = Some(Lacking { why, again: now + wait, wait, asking: false });
+        is_new
     }
 
     fn all(&self) -> impl Iterator<Item = (NetId, Mac, &Offloaded)> {
@@ -140,7 +179,7 @@ impl Framings {
         let info = match (&self.port, &self.state, &self.no_kernel) {
             (Err(why), ..) => (*why).to_string(),
             (_, State::Failed(why, _), _) => why.clone(),
-            (_, _, Some(why)) => format!("kernel: {why}"),
+            (_, _, Some(Lacking { why, .. })) => format!("kernel: {why}"),
             _ => String::new(),
         };
         FramingStatus {
@@ -154,7 +193,11 @@ impl Framings {
 
     fn deadline(&self) -> Option<Instant> {
         let devices = self.devices.values().filter_map(|device| device.again);
-        let engine = if let State::Failed(_, again) = self.state { Some(again) } else { None };
+        let engine = match (&self.state, &self.no_kernel) {
+            (State::Failed(_, again), _) => Some(*again),
+            (State::Open(Engine::Userspace), Some(lacking)) if !lacking.asking => Some(lacking.again),
+            _ => None,
+        };
         devices.chain(engine).min()
     }
 
@@ -171,7 +214,7 @@ impl Framings {
 /// What could not be done, for the log.
 pub(super) fn what(op: &HostOp) -> String {
     match op {
-        HostOp::OpenVxlan { .. } => "VXLAN between peers could not be opened".to_string(),
+        HostOp::OpenVxlan { .. } | HostOp::TryVxlan { .. } => "VXLAN between peers could not be opened".to_string(),
         HostOp::CloseVxlan => "VXLAN between peers could not be closed".to_string(),
         HostOp::VxlanPeers(_) => "the peers that may send VXLAN could not be told to the kernel".to_string(),
         HostOp::OpenOffload { network, .. } => format!("network {network} gets no VXLAN device"),
@@ -205,10 +248,11 @@ impl Node {
             _ => false,
         };
         if due {
-            let engine = self.framings.next_engine();
+            let engine = self.framings.next_engine(self.now);
             self.framings.state = State::Opening(engine);
             self.change_beside(HostOp::OpenVxlan { port, engine });
         }
+        self.ask_for_kernel(port);
         self.tell_vxlan_peers();
         if self.framings.engine() == Some(Engine::Kernel) {
             self.open_devices();
@@ -218,6 +262,53 @@ impl Node {
     /// When `tend_framings` has something to do.
     pub(super) fn framings_deadline(&self) -> Option<Instant> {
         if self.stopping { None } else { self.framings.deadline() }
+    }
+
+    /// While rnet's own engine does its work, it is asked whether the kernel's could be had by now; nothing is given up for that.
+    fn ask_for_kernel(&mut self, port: u16) {
+        let (is_own, now) = (self.framings.engine() == Some(Engine::Userspace), self.now);
+        let Some(lacking) = self.framings.no_kernel.as_mut().filter(|lacking| is_own && lacking.is_due(now)) else {
+            return;
+        };
+        lacking.asking = true;
+        self.change_beside(HostOp::TryVxlan { port });
+    }
+
+    /// It could, or not.
+    fn kernel_answered(&mut self, result: Result<(), String>) {
+        let Some(lacking) = self.framings.no_kernel.as_mut() else { return };
+        (lacking.asking, lacking.again) = (false, self.now);
+        match result {
+            // The two have the same UDP port. Nothing is lost on the way: udp is beneath.
+            Ok(()) if self.framings.engine() == Some(Engine::Userspace) && !self.stopping => self.close_engine(),
+            Ok(()) => {}
+            Err(why) => self.kernel_refused(why),
+        }
+    }
+
+    fn kernel_refused(&mut self, why: String) {
+        if self.framings.lack(why.clone(), self.now) {
+            self.log(Level::Warn, format!("framing kernel cannot be had: {why}; vxlan is used instead"));
+        }
+    }
+
+    /// A VXLAN device of somebody else is gone: its UDP port may be ours now.
+    pub(super) fn vxlan_gone(&mut self) {
+        let (soon, lacking) = (self.now + SPACING, self.framings.no_kernel.as_mut());
+        let kernel = lacking.map(|lacking| {
+            (lacking.again, lacking.wait) = (soon.min(lacking.again), AGAIN / 2);
+            lacking.again
+        });
+        if let State::Failed(_, again) = &mut self.framings.state {
+            // Not before the better one.
+            *again = kernel.unwrap_or(soon.min(*again));
+        }
+    }
+
+    fn close_engine(&mut self) {
+        let closing = self.framings.clear();
+        closing.into_iter().for_each(|op| self.change_beside(op));
+        self.engine_changed();
     }
 
     fn tell_vxlan_peers(&mut self) {
@@ -267,6 +358,7 @@ impl Node {
                 }
                 self.engine_answered(*engine, result.map(drop));
             }
+            (HostOp::TryVxlan { .. }, result) => self.kernel_answered(result.map(drop)),
             (HostOp::OpenOffload { id, .. }, Ok(answer)) => {
                 if let Some(device) = self.framings.devices.get_mut(id) {
                     (device.open, device.again) = (true, None);
@@ -300,6 +392,9 @@ impl Node {
         match result {
             Ok(()) => {
                 self.framings.state = State::Open(engine);
+                if engine == Engine::Kernel {
+                    self.framings.no_kernel = None;
+                }
                 let port = self.framings.port().unwrap_or_default();
                 self.log(
                     Level::Info,
@@ -307,8 +402,8 @@ impl Node {
                 );
             }
             Err(why) if engine == Engine::Kernel && self.framings.wish.is_none() => {
-                self.log(Level::Warn, format!("framing kernel cannot be had: {why}; vxlan is used instead"));
-                (self.framings.no_kernel, self.framings.state) = (Some(why), State::Off);
+                self.framings.state = State::Off;
+                self.kernel_refused(why);
             }
             Err(why) => {
                 self.warn_once(format!("framing {} cannot be had: {why}; udp is used instead", engine.framing()));
@@ -344,10 +439,8 @@ impl Node {
             None if self.framings.engine() == Some(Engine::Kernel) => {
                 let line = "the device of VXLAN heartbeats was changed by somebody else: it is made again";
                 self.log_about([0, 0, 0, 0].into(), line.to_string());
-                let closing = self.framings.clear();
-                closing.into_iter().for_each(|op| self.change_beside(op));
+                self.close_engine();
                 self.framings.state = State::Failed(line.to_string(), self.now + Duration::from_secs(1));
-                self.engine_changed();
             }
             None => {}
         }

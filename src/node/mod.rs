@@ -279,6 +279,7 @@ impl Node {
             Input::DialFailed { dial, why } => self.dial_failed(dial.0, &why),
             Input::Plane(event) => self.told_by_plane(event),
             Input::OffloadLost { id } => self.offload_lost(id),
+            Input::VxlanGone => self.vxlan_gone(),
             Input::Command { request, command } => self.command(request, command),
             Input::HostDone { host, result } => self.host_done(host, result),
             Input::AttachmentGone { key } => self.attachment_gone(key),

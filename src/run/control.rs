@@ -154,6 +154,7 @@ impl Control {
             Happening::Addresses(all) => self.handle(Input::Addresses(all)),
             Happening::Event(event) => self.handle(Input::Plane(event)),
             Happening::OffloadLost(id) => self.handle(Input::OffloadLost { id }),
+            Happening::VxlanGone => self.handle(Input::VxlanGone),
             Happening::RouteMtu(port, mtu) => self.handle(Input::RouteMtu { port, mtu }),
             Happening::Slow(link) => {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })

@@ -64,6 +64,7 @@ pub async fn notice(
                 continue;
             }
             HostEvent::OffloadLost { id } => Happening::OffloadLost(id),
+            HostEvent::VxlanGone => Happening::VxlanGone,
             HostEvent::RouteMtu { port, mtu } => Happening::RouteMtu(port, mtu),
             HostEvent::CaptureGone { port } => Happening::CaptureGone(port),
             HostEvent::AttachmentGone { key } => Happening::Gone(key),

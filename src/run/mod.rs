@@ -66,6 +66,8 @@ pub enum Happening {
     Event(Event),
     /// A VXLAN device of the kernel is gone, or was changed.
     OffloadLost(Option<NetId>),
+    /// A VXLAN device of somebody else is gone.
+    VxlanGone,
     /// What the route to the VTEP behind a port takes.
     RouteMtu(PortId, u16),
     /// What the captured interface of this port does.

@@ -4,12 +4,12 @@
 //!   a ----- b      udp 6783: rnet's own framing      udp 6784: VXLAN
 //! ```
 
+use crate::carriers::{BY_VXLAN, attach, block, connection, goes_by, two, unblock};
 use crate::isolation::{SNIFF, listening};
 use crate::room::{Container, Host, Room, SOON};
 use crate::segment::{Place, broadcasts_are_heard_once, bulk};
 use crate::vteps::drops;
 use crate::wait::{throughout, until};
-use rnet::node::status::{Connection, ConnectionState};
 use rnet::types::Framing;
 use std::time::Duration;
 
@@ -24,53 +24,6 @@ crate::facts![
     a_port_that_the_kernel_holds_is_told_and_taken_when_it_is_free,
     framings_that_cannot_be_are_refused,
 ];
-
-const BY_VXLAN: [&str; 2] = ["--framing", "vxlan"];
-
-/// Two hosts that are linked, launched with these options.
-fn two(options: [&[&str]; 2]) -> (Room, [Host; 2]) {
-    let room = Room::new();
-    let hosts = room.chain(["a", "b"]);
-    let [a, b] = &hosts;
-    a.launch_with(options[0], &[]).ok();
-    b.launch_with(options[1], &[&a.toward(b)]).ok();
-    b.linked(1);
-    (room, hosts)
-}
-
-fn attach<'h>([a, b]: &'h [Host; 2]) -> [Container<'h>; 2] {
-    let pair = [a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"])];
-    pair[0].reaches("10.2.1.2");
-    pair
-}
-
-/// Its one established connection.
-fn connection(host: &Host) -> Connection {
-    let all = host.status().connections;
-    all.into_iter().find(|c| c.state == ConnectionState::Established && c.path.is_some()).expect("a path")
-}
-
-fn goes_by(hosts: &[Host], framing: Framing) {
-    for host in hosts {
-        until(SOON, &format!("{} goes by {framing}", host.name), || {
-            let all = host.status().connections;
-            let mut paths = all.iter().filter_map(|c| c.path.as_ref()).peekable();
-            paths.peek().is_some() && paths.all(|path| path.framing == framing)
-        });
-    }
-}
-
-/// From now on this host drops what comes to UDP port 6784 and is longer than so many bytes, IP header included.
-fn block(host: &Host, longer: u16) {
-    host.sh(&format!(
-        "nft 'add table inet block; add chain inet block input {{ type filter hook input priority 0; }}; \
-         add rule inet block input udp dport 6784 meta length > {longer} drop'"
-    ));
-}
-
-fn unblock(host: &Host) {
-    host.sh("nft delete table inet block");
-}
 
 fn frames_go_by_vxlan_and_come_whole() {
     let (_room, hosts) = two([&BY_VXLAN, &BY_VXLAN]);

@@ -24,10 +24,12 @@
 mod addresses;
 mod allocation;
 mod attach;
+mod carriers;
 mod containers;
 mod datapath;
 mod demo;
 mod edge;
+mod failover;
 mod fairness;
 mod framings;
 mod hostile;
@@ -35,6 +37,7 @@ mod inside;
 mod integrity;
 mod isolation;
 mod kernel;
+mod lacking;
 mod lan;
 mod launch;
 mod leftovers;
@@ -98,6 +101,8 @@ fn main() -> ExitCode {
         edge::facts(),
         isolation::facts(),
         kernel::facts(),
+        failover::facts(),
+        lacking::facts(),
         hostile::facts(),
         inside::facts(),
         neighbours::facts(),

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 crate::facts![
     an_underlay_of_700_bytes_carries_big_pings_and_tcp_at_once,
+    an_underlay_of_700_bytes_does_so_by_the_kernel_too,
+    who_forbids_fragments_is_told_by_icmp_and_by_icmpv6,
     tcp_agrees_on_segments_that_the_path_takes,
     a_stream_survives_a_path_that_narrows_in_silence,
     jumbo_frames_are_used_where_the_underlay_takes_them,
@@ -18,7 +20,8 @@ crate::facts![
 fn narrow(host: &Host, bytes: usize) {
     let chain = |hook: &str| {
         format!(
-            "add chain inet narrow {hook} {{ type filter hook {hook} priority 0; }}; add rule inet narrow {hook} udp dport 6783 meta length > {bytes} drop"
+            "add chain inet narrow {hook} {{ type filter hook {hook} priority 0; }}; \
+             add rule inet narrow {hook} udp dport 6783-6784 meta length > {bytes} drop"
         )
     };
     host.sh(&format!("nft 'add table inet narrow; {}; {}'", chain("output"), chain("input")));
@@ -63,13 +66,24 @@ fn transfer(from: &Container, to: &Container, address: &str, megabytes: u32) -> 
 }
 
 fn an_underlay_of_700_bytes_carries_big_pings_and_tcp_at_once() {
+    carries_much(true, 618);
+}
+
+fn an_underlay_of_700_bytes_does_so_by_the_kernel_too() {
+    carries_much(false, 634);
+}
+
+/// `mtu`: of attachments, 700 less headers of IP, UDP, rnet (the tag of a seal among them) and Ethernet.
+fn carries_much(sealed: bool, mtu: u16) {
     let room = Room::new();
     let [a, b] = room.chain(["a", "b"]);
     for host in [&a, &b] {
         narrow(host, 700);
     }
-    a.launch(&[]);
-    b.launch(&[&a.toward(&b)]);
+    let password = room.path("pw");
+    let options: &[&str] = if sealed { &["--password-file", &password] } else { &[] };
+    a.launch_with(options, &[]).ok();
+    b.launch_with(options, &[&a.toward(&b)]).ok();
     let addresses = [["10.2.1.1/24", "fd00:1::1/64"], ["10.2.1.2/24", "fd00:1::2/64"]];
     let (one, two) = (a.container(&addresses[0]), b.container(&addresses[1]));
     one.reaches("10.2.1.2");
@@ -79,9 +93,9 @@ fn an_underlay_of_700_bytes_carries_big_pings_and_tcp_at_once() {
     }
     let took = transfer(&one, &two, "10.2.1.2", 4);
     assert!(took < Duration::from_secs(10), "{took:?}");
-    // 700 - 28 - 54; IPv6 needs 1280, which goes in pieces.
+    // IPv6 needs 1280, which goes in pieces.
     for container in [&one, &two] {
-        has_width(container, "rnet0", 618);
+        has_width(container, "rnet0", mtu);
         has_width(container, "rnet1", 1280);
     }
     one.run(&["ping", "-nq", "-c1", "-W2", "-M", "do", "-s1232", "fd00:1::2"]).ok();
@@ -91,8 +105,37 @@ fn an_underlay_of_700_bytes_carries_big_pings_and_tcp_at_once() {
     let shown = a.rnet(&["status", "connections"]).ok();
     assert!(shown.contains("mtu=672"), "{shown}");
     let shown = a.rnet(&["status"]).ok();
-    assert!(shown.contains("MTU: 618 (auto: the path between ") && shown.contains("takes 672 bytes"), "{shown}");
+    assert!(
+        shown.contains(&format!("MTU: {mtu} (auto: the path between ")) && shown.contains("takes 672 bytes"),
+        "{shown}"
+    );
     nothing_was_too_big(&a);
+}
+
+fn who_forbids_fragments_is_told_by_icmp_and_by_icmpv6() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    for host in [&a, &b] {
+        narrow(host, 1400);
+    }
+    let password = room.path("pw");
+    let options = ["--password-file", &password, "--mtu", "1400"];
+    a.launch_with(&options, &[]).ok();
+    b.launch_with(&options, &[&a.toward(&b)]).ok();
+    let addresses = [["10.2.1.1/24", "fd00:1::1/64"], ["10.2.1.2/24", "fd00:1::2/64"]];
+    let (one, _two) = (a.container(&addresses[0]), b.container(&addresses[1]));
+    one.reaches("10.2.1.2");
+    one.reaches("fd00:1::2");
+    // 1400 - 28 - 54. Of a path that takes less than 1280, IPv6 is told nothing, and goes in pieces.
+    for (address, told) in [("10.2.1.2", "mtu = 1318"), ("fd00:1::2", "mtu=1318")] {
+        until(SOON, &format!("{address}: {told}"), || {
+            let outcome = one.run(&["ping", "-n", "-c1", "-W1", "-M", "do", "-s", "1300", address]);
+            outcome.code != 0 && outcome.stdout.contains(told)
+        });
+    }
+    // What was told is kept to.
+    one.run(&["ping", "-nq", "-c1", "-W2", "-M", "do", "-s", "1290", "10.2.1.2"]).ok();
+    one.run(&["ping", "-nq", "-c1", "-W2", "-M", "do", "-s", "1270", "fd00:1::2"]).ok();
 }
 
 /// The MSS that the SYN offers which comes out at `to` when `from` connects.

@@ -176,7 +176,9 @@ impl Host {
             }
             HostOp::CloseUplink { port, .. } => drop(self.uplinks.remove(&port)),
             HostOp::OpenVxlan { port, engine: Engine::Userspace } => self.vxlan = Some(port),
-            HostOp::OpenVxlan { engine: Engine::Kernel, .. } => return Err("a simulated kernel has no VXLAN".into()),
+            HostOp::OpenVxlan { engine: Engine::Kernel, .. } | HostOp::TryVxlan { .. } => {
+                return Err("a simulated kernel has no VXLAN".into());
+            }
             HostOp::CloseVxlan => self.vxlan = None,
             HostOp::VxlanPeers(_) | HostOp::SweepRest => {}
             HostOp::OpenOffload { .. } | HostOp::CloseOffload { .. } | HostOp::Offload { .. } => {

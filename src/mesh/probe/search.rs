@@ -16,7 +16,8 @@
 //!
 //! At the end the MTU is settled: one byte more is known to be lost. What is proven is sent again each minute, and each second
 //! while data flows: a path that narrowed in silence is found out within two seconds, and searched from below. Whether it
-//! widened is tried after 10 minutes or when a route changed; the other side's new address is a new path.
+//! widened is tried after 10 minutes or when a route changed; the other side's new address is a new path. Where there is another
+//! way at once (`quick`) it is found out within one second, with less risk of error, and tried again after a minute.
 
 use crate::types::Instant;
 use smallvec::SmallVec;
@@ -39,15 +40,21 @@ const CUTS: u16 = 4;
 const ROUND: usize = USUAL.len() + 2;
 
 const WAIT: Duration = Duration::from_millis(250);
+const QUICK_WAIT: Duration = Duration::from_millis(125);
 const TRIES: u8 = 3;
 const TRIES_MOST: u8 = 8;
 /// A round ends when this is the chance that all tries of a size were lost by accident.
 const ACCIDENT: f32 = 0.01;
+const QUICK_ACCIDENT: f32 = 0.001;
 
 const CHECK_IDLE: Duration = Duration::from_secs(60);
 /// Less than the second between two heartbeats, so that it falls due at each.
 const CHECK_BUSY: Duration = Duration::from_millis(750);
+/// The same of half a second.
+const QUICK_CHECK_BUSY: Duration = Duration::from_millis(400);
 const SEARCH_AGAIN: Duration = Duration::from_secs(600);
+/// The same where another way is used as long as this one is narrow.
+const QUICK_SEARCH_AGAIN: Duration = Duration::from_secs(60);
 /// A route that keeps changing does not keep the search going.
 const GROW_SPACING: Duration = Duration::from_secs(5);
 
@@ -58,17 +65,21 @@ pub(super) struct Patience {
     pub rtt: Duration,
     /// Share of questions that stay without an answer though they are small.
     pub lost: f32,
+    /// There is another way at once, so what fails is to be found out soon.
+    pub quick: bool,
 }
 
 impl Patience {
     fn wait(&self) -> Duration {
-        WAIT.max(2 * self.rtt)
+        let least = if self.quick { QUICK_WAIT } else { WAIT };
+        least.max(2 * self.rtt)
     }
 
     /// Whether these many tries are enough.
     fn is_over(&self, tries: u8) -> bool {
         let by_accident = self.lost.clamp(0.0, 1.0).powi(tries.into());
-        tries >= TRIES && (tries >= TRIES_MOST || by_accident <= ACCIDENT)
+        let accident = if self.quick { QUICK_ACCIDENT } else { ACCIDENT };
+        tries >= TRIES && (tries >= TRIES_MOST || by_accident <= accident)
     }
 }
 
@@ -163,8 +174,9 @@ impl Search {
     }
 
     /// Data flows: what is proven is checked if that is a while ago.
-    pub fn hurry(&mut self, now: Instant) {
-        if self.round.is_none() && self.found_at.is_some() && now - self.checked_at >= CHECK_BUSY {
+    pub fn hurry(&mut self, patience: Patience, now: Instant) {
+        let spacing = if patience.quick { QUICK_CHECK_BUSY } else { CHECK_BUSY };
+        if self.round.is_none() && self.found_at.is_some() && now - self.checked_at >= spacing {
             self.next = self.next.min(now);
         }
     }
@@ -173,7 +185,7 @@ impl Search {
     pub fn poll(&mut self, patience: Patience, now: Instant) -> Option<u16> {
         while now >= self.next {
             let Some(round) = &mut self.round else {
-                self.begin(now);
+                self.begin(patience, now);
                 continue;
             };
             if let Some(size) = round.next() {
@@ -194,14 +206,18 @@ impl Search {
     }
 
     /// Begins the next round, if there is one to begin.
-    fn begin(&mut self, now: Instant) {
+    fn begin(&mut self, patience: Patience, now: Instant) {
         if self.low + 1 < self.high {
             self.round = Some(Round::new(self.candidates(), now));
             self.doubtful = false;
             return;
         }
         let checks = self.found_at.is_some() && self.low > LEAST_MTU;
-        let spacing = if self.again { GROW_SPACING } else { SEARCH_AGAIN };
+        let spacing = match (self.again, patience.quick) {
+            (true, _) => GROW_SPACING,
+            (false, true) => QUICK_SEARCH_AGAIN,
+            (false, false) => SEARCH_AGAIN,
+        };
         if self.found_at.is_some_and(|at| now - at >= spacing) {
             (self.high, self.doubtful, self.again, self.found_at) = (MOST_MTU + 1, true, false, None);
             return;

@@ -319,6 +319,58 @@ fn vxlan_that_fails_is_found_out_within_two_seconds_and_that_it_is_back_within_t
     }
 }
 
+/// Data flows both ways, as the owner tells whenever it looks.
+fn run_busy_by_vxlan<F: FnMut(usize, usize, usize) -> bool>(wire: &mut Wire<F>, until: Instant) {
+    while wire.now < until {
+        let (now, soon) = (wire.now, wire.ends.iter().map(|end| end.deadline(wire.now)).min().unwrap());
+        wire.ends.iter_mut().for_each(|end| end.data_flows(now));
+        wire.run_until(soon.max(now + Duration::from_millis(1)).min(now + Duration::from_millis(500)).min(until));
+    }
+}
+
+#[test]
+fn vxlan_that_fails_or_narrows_under_traffic_is_found_out_before_tcp_tries_for_the_third_time() {
+    for ms in (4000..5000).step_by(37) {
+        for (narrow, limit) in [(0, 1300), (1000, 1000)] {
+            let widest = std::cell::Cell::new(1472);
+            let mut wire = by_vxlan(|_, _, size| size <= widest.get());
+            run_busy_by_vxlan(&mut wire, at(ms));
+            assert!(wire.ends.iter().all(|end| end.proven(wire.now) && end.mtu() == 1472), "{ms}");
+            widest.set(narrow);
+            run_busy_by_vxlan(&mut wire, at(ms + limit));
+            let found = wire.ends.iter().all(|end| !end.proven(wire.now) || end.mtu() < 1472);
+            assert!(found, "{ms}, {narrow}: {:?}", wire.ends.each_ref().map(|end| (end.proven(wire.now), end.mtu())));
+        }
+    }
+}
+
+#[test]
+fn watching_vxlan_under_traffic_costs_little_and_ends_with_it() {
+    let mut wire = by_vxlan(|_, _, size| size <= 1472);
+    run_busy_by_vxlan(&mut wire, at(30_000));
+    let before = wire.sent;
+    run_busy_by_vxlan(&mut wire, at(50_000));
+    // Asks and answers, and for each end two size tests a second with all that belongs to them.
+    assert!(wire.sent - before <= 20 * (2 * 2 + 2 * 2 * 4) + 20, "{}", wire.sent - before);
+    wire.run_until(at(60_000));
+    let before = wire.sent;
+    wire.run_until(at(80_000));
+    assert!(wire.sent - before <= 46, "{}", wire.sent - before);
+}
+
+#[test]
+fn loss_is_not_taken_for_the_end_of_vxlan_under_traffic() {
+    let mut random = StdRng::seed_from_u64(11);
+    let mut wire = by_vxlan(move |_, _, size| size <= 1472 && random.random_bool(0.9));
+    run_busy_by_vxlan(&mut wire, at(10_000));
+    let mut bad = 0;
+    for second in 10..610 {
+        run_busy_by_vxlan(&mut wire, at(second * 1000));
+        bad += u32::from(wire.ends.iter().any(|end| !end.proven(wire.now) || end.mtu() < 1472));
+    }
+    assert!(bad <= 3, "{bad} of 600 seconds");
+}
+
 #[test]
 fn a_heartbeat_proves_only_the_way_that_it_was_made_for() {
     let (mut by_udp, mut by_vxlan) = (Probe::new(true, OVERHEAD, at(0)), Probe::of_vxlan(true, OVERHEAD, at(0)));

@@ -35,6 +35,7 @@ pub(super) fn kinds(world: &mut World, at: usize) -> Vec<&'static str> {
             HostOp::ResizeNetwork { .. } => "resize network",
             HostOp::Resize { .. } => "resize",
             HostOp::OpenVxlan { .. } => "vxlan",
+            HostOp::TryVxlan { .. } => "try vxlan",
             HostOp::CloseVxlan => "unvxlan",
             HostOp::VxlanPeers(_) => "vxlan peers",
             HostOp::SweepRest => "sweep rest",

@@ -8,6 +8,7 @@ mod addresses;
 mod attachments;
 mod direct;
 mod edge;
+mod engines;
 mod linking;
 mod neighbours;
 mod offloads;

@@ -209,6 +209,41 @@ fn who_has_the_port_is_named() {
     });
 }
 
+#[test]
+fn the_kernel_is_asked_while_our_own_sockets_have_the_port_and_takes_it_over_from_them() {
+    in_fresh_namespace(async || {
+        let mut bench = Bench::new(CaptureKind::Tap).await;
+        if bench.carrying().await.is_none() {
+            return;
+        }
+        bench.host.apply(HostOp::CloseVxlan).await.unwrap();
+        let netlink = bench.host.shared.netlink.clone();
+        let (ask, own) = (HostOp::TryVxlan { port: PORT }, HostOp::OpenVxlan { port: PORT, engine: Engine::Userspace });
+        bench.host.apply(own).await.unwrap();
+        let opened = loop {
+            if let HostEvent::DoorOpened { sockets, .. } = bench.event().await {
+                break sockets;
+            }
+        };
+        let before = bench.names().await;
+        assert_eq!(bench.host.apply(ask.clone()).await, Ok(HostAnswer::Done));
+        assert_eq!(bench.names().await, before);
+        let device = Vxlan { vni: 42, port: PORT, ipv6: false, local: None, whole: false, learns: true };
+        netlink.add_vxlan("flannel.1", &device, 1450).await.unwrap();
+        assert!(bench.host.apply(ask).await.unwrap_err().contains("flannel.1"));
+        netlink.delete("flannel.1").await.unwrap();
+        while !matches!(bench.event().await, HostEvent::VxlanGone) {}
+        // The data path closes them a moment later.
+        let closing = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(opened);
+        });
+        bench.host.apply(HostOp::CloseVxlan).await.unwrap();
+        assert_eq!(bench.host.apply(OPEN).await, Ok(HostAnswer::Vxlan(Vec::new())));
+        closing.join().unwrap();
+    });
+}
+
 fn attachment(key: &str, place: &Place, interfaces: &[Interface]) -> Attachment {
     let (published, interfaces) = (Vec::new(), interfaces.to_vec());
     Attachment { key: key.into(), name: None, place: place.clone(), interfaces, unguarded: false, published }
