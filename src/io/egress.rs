@@ -14,10 +14,11 @@
 //! Trap: quinn-udp turns its own GSO hint off for good at the first EIO or EINVAL. The hint is not used here: a
 //! batch that fails so is sent one by one, and the next batch tries again.
 
+use super::sources::Sources;
 use super::udp::{DATAGRAM_MAX, UdpSocket};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Bytes after which a batch is to be sent before more is put into it. What is sealed is copied by the kernel soon after: 128 KB
@@ -41,8 +42,18 @@ const KNOWN_MAX: usize = 4096;
 /// buffer of those that share its socket and of nobody else.
 pub struct Senders {
     sockets: Vec<Arc<UdpSocket>>,
-    known: HashMap<SocketAddr, usize, foldhash::fast::RandomState>,
+    known: HashMap<SocketAddr, Known, foldhash::fast::RandomState>,
     turn: usize,
+    sources: Arc<Sources>,
+    /// Of what `known` holds.
+    version: u64,
+}
+
+/// How datagrams for one destination leave.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    socket: usize,
+    from: Option<IpAddr>,
 }
 
 impl Senders {
@@ -50,20 +61,32 @@ impl Senders {
     pub fn new(first: Arc<UdpSocket>, more: impl IntoIterator<Item = Arc<UdpSocket>>) -> Senders {
         let sockets = std::iter::once(first).chain(more).collect();
         let known = HashMap::with_capacity_and_hasher(KNOWN_MAX, foldhash::fast::RandomState::default());
-        Senders { sockets, known, turn: 0 }
+        Senders { sockets, known, turn: 0, sources: Arc::default(), version: 0 }
     }
 
-    fn of(&mut self, to: SocketAddr) -> &UdpSocket {
+    /// From now on what leaves here leaves from the addresses that `sources` says.
+    pub fn obey(&mut self, sources: Arc<Sources>) {
+        self.sources = sources;
+        self.review();
+    }
+
+    /// What was said of addresses of this host may be another by now.
+    fn review(&mut self) {
+        self.version = self.sources.version();
+        self.known.iter_mut().for_each(|(to, known)| known.from = self.sources.of(*to));
+    }
+
+    fn of(&mut self, to: SocketAddr) -> (&UdpSocket, Option<IpAddr>) {
         if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&to) {
             // Addresses of long ago are among them: all begin anew.
             self.known.clear();
         }
-        let Senders { sockets, known, turn } = self;
-        let place = *known.entry(to).or_insert_with(|| {
+        let Senders { sockets, known, turn, sources, .. } = self;
+        let Known { socket, from } = *known.entry(to).or_insert_with(|| {
             *turn += 1;
-            *turn % sockets.len()
+            Known { socket: *turn % sockets.len(), from: sources.of(to) }
         });
-        &sockets[place]
+        (&sockets[socket], from)
     }
 }
 
@@ -247,6 +270,9 @@ impl Egress {
     pub fn flush(&mut self, senders: &mut Senders) -> Sent {
         let Egress { buffer, used, groups, stretches, together, overflow, .. } = self;
         let mut sent = Sent { overflow: std::mem::take(overflow), ..Sent::default() };
+        if senders.version != senders.sources.version() {
+            senders.review();
+        }
         for group in groups.drain(..) {
             let Stretch { start, end, next } = stretches[group.first];
             let contents = match next {
@@ -268,10 +294,11 @@ impl Egress {
     }
 }
 
-fn send_group(socket: &UdpSocket, group: Group, contents: &[u8], sent: &mut Sent) {
+fn send_group(way: (&UdpSocket, Option<IpAddr>), group: Group, contents: &[u8], sent: &mut Sent) {
     sent.calls += 1;
     let segment = (group.count > 1).then_some(group.segment);
-    match socket.send_segments(group.to, contents, segment) {
+    let (socket, from) = way;
+    match socket.send_segments((from, group.to), contents, segment) {
         Ok(()) => {
             sent.datagrams += group.count as u64;
             sent.bytes += contents.len() as u64;
@@ -279,7 +306,7 @@ fn send_group(socket: &UdpSocket, group: Group, contents: &[u8], sent: &mut Sent
         // No segmentation on this route's device (EIO, EINVAL), or only some of the datagrams are too big.
         Err(e) if group.count > 1 && matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) => {
             for datagram in contents.chunks(group.segment) {
-                send_group(socket, Group { count: 1, ..group }, datagram, sent);
+                send_group(way, Group { count: 1, ..group }, datagram, sent);
             }
         }
         Err(e) => sent.lost(group.count as u64, &e),
@@ -332,6 +359,31 @@ mod tests {
         );
         assert!(got.iter().all(|d| d.iter().all(|b| *b == d[0])), "each datagram is whole");
         assert!(egress.is_empty());
+    }
+
+    #[test]
+    fn what_is_for_a_destination_leaves_from_the_address_that_is_said() {
+        let bind = || UdpSocket::bind_to("0.0.0.0:0".parse().unwrap()).unwrap();
+        let (client, server) = (bind(), bind());
+        let [ours, theirs] = ["127.0.0.2", "127.0.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let to = SocketAddr::new(theirs, server.local_addr().unwrap().port());
+        let (sources, mut senders) = (Arc::new(Sources::default()), Senders::new(Arc::new(client), []));
+        senders.obey(Arc::clone(&sources));
+        let mut egress = Egress::new();
+        for said in [None, Some(ours), None] {
+            sources.set(said.map(|from| (to, from)).into_iter().collect());
+            (0..3).for_each(|mark| assert!(put(&mut egress, to, 100, mark)));
+            assert_eq!(egress.flush(&mut senders).datagrams, 3);
+            let (mut ingress, mut came) = (Ingress::new(), 0);
+            while came < 3 {
+                let mut fds = [nix::poll::PollFd::new(server.as_fd(), nix::poll::PollFlags::POLLIN)];
+                assert_eq!(nix::poll::poll(&mut fds, 2000u16), Ok(1));
+                for (from, _) in ingress.receive(&server).unwrap() {
+                    assert_eq!(from.ip() == ours, said.is_some());
+                    came += 1;
+                }
+            }
+        }
     }
 
     #[test]
@@ -525,7 +577,7 @@ mod tests {
         let bind = || Arc::new(UdpSocket::bind_to("127.0.0.1:0".parse().unwrap()).unwrap());
         let mut senders = Senders::new(bind(), [bind(), bind()]);
         let to = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let of = |senders: &mut Senders, port| senders.of(to(port)).as_raw_fd();
+        let of = |senders: &mut Senders, port| senders.of(to(port)).0.as_raw_fd();
         let first: Vec<_> = (1..=6).map(|port| of(&mut senders, port)).collect();
         assert!(first[..3] == first[3..] && first[0] != first[1] && first[1] != first[2] && first[2] != first[0]);
         assert_eq!((1..=6).map(|port| of(&mut senders, port)).collect::<Vec<_>>(), first);

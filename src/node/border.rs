@@ -80,8 +80,14 @@ pub enum Output {
     Send { link: LinkId, bytes: Vec<u8> },
     /// Flush what was sent (bounded time), then close. No `LinkDown` follows.
     Close { link: LinkId },
-    /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
-    Datagram { to: SocketAddr, bytes: Vec<u8> },
+    /// Send this datagram (probes; already sealed) from that address of ours, or from whichever the kernel chooses. `dont_fragment` is
+    /// always on.
+    Datagram { from: Option<IpAddr>, to: SocketAddr, bytes: Vec<u8> },
+    /// From now on tell with each probe at which address of ours it came in (`Event::Probe`), or no longer. Not at the begin.
+    Locate(bool),
+    /// What the data plane sends to these leaves from these addresses of ours, the rest from whichever the kernel chooses; instead
+    /// of what was said before. A few hundred at most.
+    Sources(BTreeMap<SocketAddr, IpAddr>),
     /// Send this probe (sealed, as a whole datagram of the path) to `peer` by the VXLAN engine that is open, in an Ethernet frame as
     /// `wire::beat` has it; now or never.
     Beat { peer: PeerName, to: SocketAddr, body: Vec<u8> },

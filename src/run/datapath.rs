@@ -16,11 +16,13 @@
 //! What cannot be delivered is counted and gone: nothing waits for anybody.
 
 use super::door::Door;
+use super::located::Located;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
 use crate::io::egress::{Egress, Senders, Sent};
 use crate::io::ingress::Ingress;
 use crate::io::lost;
+use crate::io::sources::Sources;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
 use crate::plane::{Drop as Reason, Event, Plane, Sink, Takes, Tally};
@@ -64,6 +66,20 @@ pub struct Sockets {
     pub receiver: Arc<UdpSocket>,
     /// For sending only.
     pub senders: Vec<Arc<UdpSocket>>,
+    /// Which of this host's addresses to send from.
+    pub sources: Arc<Sources>,
+}
+
+impl Sockets {
+    fn split(self) -> (Arc<UdpSocket>, Senders) {
+        let Sockets { receiver, mut senders, sources } = self;
+        let mut senders = match senders.pop() {
+            Some(first) => Senders::new(first, senders),
+            None => Senders::new(Arc::clone(&receiver), []),
+        };
+        senders.obey(sources);
+        (receiver, senders)
+    }
 }
 
 /// What control tells a thread.
@@ -158,7 +174,8 @@ impl Datapath {
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
-        for (lane, Sockets { receiver, mut senders }) in (0..=u8::MAX).zip(sockets) {
+        for (lane, sockets) in (0..=u8::MAX).zip(sockets) {
+            let (receiver, senders) = sockets.split();
             let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
             let (orders, waiting) = mpsc::channel();
             let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -167,10 +184,7 @@ impl Datapath {
             hands.push(Hand { orders, wake: Arc::clone(&wake) });
             let outlet = Outlet {
                 lane,
-                senders: match senders.pop() {
-                    Some(first) => Senders::new(first, senders),
-                    None => Senders::new(Arc::clone(&receiver), []),
-                },
+                senders,
                 receiver,
                 egress: Egress::new(),
                 ports: Vec::new(),
@@ -472,7 +486,8 @@ impl Worker {
         for _ in 0..ROUNDS {
             let received = ingress.receive(&outlet.receiver)?;
             let last = received.is_last();
-            plane.batch(clock.now()).from_net(received, outlet);
+            let local = received.local();
+            plane.batch(clock.now()).from_net(received, &mut Located { outlet, local });
             if last {
                 break;
             }

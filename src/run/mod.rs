@@ -18,6 +18,7 @@ mod door;
 pub mod journal;
 pub mod keeper;
 pub mod links;
+mod located;
 pub mod machine;
 
 pub use desk::{Desk, Question};

@@ -237,7 +237,8 @@ impl World {
                 }
                 self.pipes.retain(|pipe| !pipe.contains(&(at, link)));
             }
-            Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
+            Output::Datagram { to, bytes, .. } => self.datagram(at, to, bytes),
+            Output::Locate(_) | Output::Sources(_) => {}
             Output::Beat { to, body, .. } => self.beat(at, to, body),
             Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
             Output::Host { host, op } => {
