@@ -390,7 +390,7 @@ impl Node {
     /// Tells the dialer; gives the target if the reason is another one than the last time.
     fn dial_ended(&mut self, connected: &Connected, why: &Why, text: &str) -> Option<Target> {
         let dial = connected.dial?;
-        if why.is_final() { self.dialer.never(dial, text) } else { self.dialer.failed(dial, text, self.now) }
+        if why.is_final() { self.dialer.never(dial, text, self.now) } else { self.dialer.failed(dial, text, self.now) }
     }
 
     /// One line for people, and a line in the status for strangers.
