@@ -276,19 +276,21 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let name = node.name();
 
     let (events, probes) = mpsc::channel(EVENTS_MAX);
-    let Group { sockets: receivers, spares } = sockets.udp;
+    let Group { sockets: receivers, sparse, spares } = sockets.udp;
+    let mut sparse = sparse.into_iter().map(Arc::new);
     let mut spares = spares.into_iter().map(Arc::new);
     // Probes must not wait behind data; where there is no other socket they do.
-    let prober = spares.next();
-    let receivers: Vec<Arc<UdpSocket>> = receivers.into_iter().map(Arc::new).collect();
+    let prober = spares.next().inspect(|prober| prober.stand_apart());
     let sources = Arc::new(Sources::default());
-    let of_thread = |receiver: &Arc<UdpSocket>| datapath::Sockets {
-        receiver: Arc::clone(receiver),
+    let of_thread = |receiver| datapath::Sockets {
+        receiver,
+        sparse: sparse.next(),
         senders: spares.by_ref().take(SENDERS).collect(),
         sources: Arc::clone(&sources),
     };
-    let udp: Vec<_> = receivers.iter().map(of_thread).collect();
-    let prober = prober.or_else(|| receivers.first().cloned());
+    let udp: Vec<_> = receivers.into_iter().map(Arc::new).map(of_thread).collect();
+    let prober = prober.or_else(|| udp.first().map(|sockets| Arc::clone(&sockets.receiver)));
+    let receivers = udp.iter().flat_map(datapath::Sockets::receivers).collect();
     let prober = prober.ok_or_else(|| fail(&"no UDP socket"))?;
     let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events).map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);

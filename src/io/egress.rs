@@ -3,7 +3,8 @@
 //! Owns one preallocated buffer in which datagrams lie in the order they were made, and the list of groups over it. A group is
 //! one UDP_SEGMENT send: one destination, equal sizes but for a shorter last one, at most 64 segments and 65,507 bytes
 //! (the kernel's limits). Datagrams for several destinations by turns (a flood, small frames of many flows) still make few
-//! groups: what lies apart is copied together when it is sent. To one destination they leave in the order they were made.
+//! groups: what lies apart is copied together when it is sent. To one destination they leave in the order they were made, those
+//! of sparse flows by themselves: they have a socket of their own, which marks them.
 //! Nothing here allocates after construction, nothing blocks: what the kernel does not take is counted by reason and gone.
 //!
 //! ```text
@@ -16,6 +17,7 @@
 
 use super::sources::Sources;
 use super::udp::{DATAGRAM_MAX, UdpSocket};
+use crate::plane::Service;
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -42,6 +44,7 @@ const KNOWN_MAX: usize = 4096;
 /// buffer of those that share its socket and of nobody else.
 pub struct Senders {
     sockets: Vec<Arc<UdpSocket>>,
+    sparse: Option<Arc<UdpSocket>>,
     known: HashMap<SocketAddr, Known, foldhash::fast::RandomState>,
     turn: usize,
     sources: Arc<Sources>,
@@ -61,13 +64,19 @@ impl Senders {
     pub fn new(first: Arc<UdpSocket>, more: impl IntoIterator<Item = Arc<UdpSocket>>) -> Senders {
         let sockets = std::iter::once(first).chain(more).collect();
         let known = HashMap::with_capacity_and_hasher(KNOWN_MAX, foldhash::fast::RandomState::default());
-        Senders { sockets, known, turn: 0, sources: Arc::default(), version: 0 }
+        Senders { sockets, sparse: None, known, turn: 0, sources: Arc::default(), version: 0 }
     }
 
-    /// From now on what leaves here leaves from the addresses that `sources` says.
-    pub fn obey(&mut self, sources: Arc<Sources>) {
-        self.sources = sources;
-        self.review();
+    /// Datagrams of sparse flows leave by this one.
+    pub fn with_sparse(self, sparse: Option<Arc<UdpSocket>>) -> Senders {
+        Senders { sparse, ..self }
+    }
+
+    /// What leaves here leaves from the addresses that `sources` says.
+    pub fn with_sources(self, sources: Arc<Sources>) -> Senders {
+        let mut senders = Senders { sources, ..self };
+        senders.review();
+        senders
     }
 
     /// What was said of addresses of this host may be another by now.
@@ -76,17 +85,20 @@ impl Senders {
         self.known.iter_mut().for_each(|(to, known)| known.from = self.sources.of(*to));
     }
 
-    fn of(&mut self, to: SocketAddr) -> (&UdpSocket, Option<IpAddr>) {
+    fn of(&mut self, to: SocketAddr, service: Service) -> (&UdpSocket, Option<IpAddr>) {
         if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&to) {
             // Addresses of long ago are among them: all begin anew.
             self.known.clear();
         }
-        let Senders { sockets, known, turn, sources, .. } = self;
+        let Senders { sockets, sparse, known, turn, sources, .. } = self;
         let Known { socket, from } = *known.entry(to).or_insert_with(|| {
             *turn += 1;
             Known { socket: *turn % sockets.len(), from: sources.of(to) }
         });
-        (&sockets[socket], from)
+        match sparse.as_deref().filter(|_| service.sparse) {
+            Some(sparse) => (sparse, from),
+            None => (&sockets[socket], from),
+        }
     }
 }
 
@@ -150,13 +162,13 @@ struct Group {
     segment: usize,
     count: usize,
     bytes: usize,
-    alone: bool,
+    service: Service,
 }
 
 impl Group {
     /// Whether a datagram of `len` bytes may still join.
     fn takes(&self, len: usize) -> bool {
-        let open = !self.alone && self.bytes == self.segment * self.count;
+        let open = !self.service.alone && self.bytes == self.segment * self.count;
         open && len <= self.segment && self.count < SEGMENTS_MAX && self.bytes + len <= DATAGRAM_MAX
     }
 }
@@ -195,22 +207,19 @@ impl Egress {
     }
 
     /// Whether a datagram of `len` bytes for `to` would ride the send that the last one rides.
-    pub fn joins(&self, to: SocketAddr, len: usize) -> bool {
-        self.groups.get(self.latest).is_some_and(|group| group.to == to && group.takes(len))
+    pub fn joins(&self, service: Service, to: SocketAddr, len: usize) -> bool {
+        let joins = |group: &Group| group.to == to && group.service == service && group.takes(len);
+        self.groups.get(self.latest).is_some_and(joins)
     }
 
     /// Room for a datagram of `len` bytes (1 to 65,507) for `to`, to be written whole before the next call. Nothing if the
     /// batch is full or no datagram can be that long; it is counted as `overflow` then.
     pub fn reserve(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        self.reserve_as(to, len, false)
+        self.reserve_by(Service::default(), to, len)
     }
 
-    /// The same for a datagram that joins no other, and is joined by none.
-    pub fn reserve_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        self.reserve_as(to, len, true)
-    }
-
-    fn reserve_as(&mut self, to: SocketAddr, len: usize, alone: bool) -> Option<&mut [u8]> {
+    /// The same for a datagram that is to be sent in this way: it joins those of its own kind only.
+    pub fn reserve_by(&mut self, service: Service, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
         let fits = len > 0
             && len <= DATAGRAM_MAX
             && self.used + len <= CAPACITY
@@ -222,8 +231,9 @@ impl Egress {
         }
         let (start, end) = (self.used, self.used + len);
         // Only the last group of a destination: an earlier one would overtake it.
-        let group = self.groups.iter_mut().enumerate().rev().take(TURNS).find(|(_, group)| group.to == to);
-        match group.filter(|(_, group)| !alone && group.takes(len)) {
+        let fellow = |group: &Group| group.to == to && group.service.sparse == service.sparse;
+        let group = self.groups.iter_mut().enumerate().rev().take(TURNS).find(|(_, group)| fellow(group));
+        match group.filter(|(_, group)| !service.alone && group.takes(len)) {
             Some((number, group)) => {
                 self.latest = number;
                 group.count += 1;
@@ -247,7 +257,7 @@ impl Egress {
                     segment: len,
                     count: 1,
                     bytes: len,
-                    alone,
+                    service,
                 });
             }
         }
@@ -286,7 +296,7 @@ impl Egress {
                     &together[..length]
                 }
             };
-            send_group(senders.of(group.to), group, contents, &mut sent);
+            send_group(senders.of(group.to, group.service), group, contents, &mut sent);
         }
         stretches.clear();
         *used = 0;
@@ -367,8 +377,8 @@ mod tests {
         let (client, server) = (bind(), bind());
         let [ours, theirs] = ["127.0.0.2", "127.0.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
         let to = SocketAddr::new(theirs, server.local_addr().unwrap().port());
-        let (sources, mut senders) = (Arc::new(Sources::default()), Senders::new(Arc::new(client), []));
-        senders.obey(Arc::clone(&sources));
+        let sources = Arc::new(Sources::default());
+        let mut senders = Senders::new(Arc::new(client), []).with_sources(Arc::clone(&sources));
         let mut egress = Egress::new();
         for said in [None, Some(ours), None] {
             sources.set(said.map(|from| (to, from)).into_iter().collect());
@@ -391,11 +401,36 @@ mod tests {
         let (mut client, server, to) = pair();
         let mut egress = Egress::new();
         for (mark, alone) in [(1, false), (2, true), (3, true), (4, false), (5, false)] {
-            let room = if alone { egress.reserve_alone(to, 500) } else { egress.reserve(to, 500) };
-            room.unwrap().fill(mark);
+            let service = Service { alone, ..Service::default() };
+            egress.reserve_by(service, to, 500).unwrap().fill(mark);
         }
         assert_eq!(egress.flush(&mut client), Sent { datagrams: 5, bytes: 2500, calls: 4, ..Sent::default() });
         assert_eq!(receive(&server, 5).iter().map(|d| d[0]).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn sparse_ones_leave_by_a_socket_of_their_own_whole_and_in_order() {
+        let (senders, server, to) = pair();
+        let own = Arc::new(UdpSocket::bind_to("127.0.0.1:0".parse().unwrap()).unwrap());
+        let mark_of = |datagram: &[u8]| (datagram.len(), datagram[0]);
+        let from = own.local_addr().unwrap();
+        let mut senders = senders.with_sparse(Some(own));
+        let mut egress = Egress::new();
+        for n in 0..9u8 {
+            let service = Service { sparse: n % 3 == 1, alone: false };
+            egress.reserve_by(service, to, 400).unwrap().fill(n);
+        }
+        assert!(!egress.joins(Service { sparse: true, alone: false }, to, 400), "the last one is not");
+        assert_eq!(egress.flush(&mut senders), Sent { datagrams: 9, bytes: 3600, calls: 2, ..Sent::default() });
+        let mut ingress = Ingress::new();
+        let (mut sparse, mut others) = (Vec::new(), Vec::new());
+        while sparse.len() + others.len() < 9 {
+            for (sender, datagram) in ingress.receive(&server).unwrap() {
+                if sender == from { sparse.push(mark_of(datagram)) } else { others.push(mark_of(datagram)) }
+            }
+        }
+        assert_eq!(sparse, [(400, 1), (400, 4), (400, 7)]);
+        assert_eq!(others, [0, 2, 3, 5, 6, 8].map(|n| (400, n)));
     }
 
     #[test]
@@ -508,18 +543,24 @@ mod tests {
         let (mut client, _server, to) = pair();
         let (_, _, other) = pair();
         let mut egress = Egress::new();
-        assert!(!egress.joins(to, 100), "there is none yet");
+        let joins = |egress: &Egress, to, len| egress.joins(Service::default(), to, len);
+        assert!(!joins(&egress, to, 100), "there is none yet");
         put(&mut egress, to, 100, 0);
-        assert!(egress.joins(to, 100) && egress.joins(to, 60) && !egress.joins(to, 101) && !egress.joins(other, 100));
+        assert!(
+            joins(&egress, to, 100)
+                && joins(&egress, to, 60)
+                && !joins(&egress, to, 101)
+                && !joins(&egress, other, 100)
+        );
         put(&mut egress, other, 100, 0);
         assert!(
-            egress.joins(other, 100) && !egress.joins(to, 100),
+            joins(&egress, other, 100) && !joins(&egress, to, 100),
             "an older group is not the one that is being filled"
         );
         put(&mut egress, to, 60, 0);
-        assert!(!egress.joins(to, 60) && !egress.joins(other, 100));
+        assert!(!joins(&egress, to, 60) && !joins(&egress, other, 100));
         egress.flush(&mut client);
-        assert!(!egress.joins(to, 60));
+        assert!(!joins(&egress, to, 60));
     }
 
     #[test]
@@ -577,7 +618,7 @@ mod tests {
         let bind = || Arc::new(UdpSocket::bind_to("127.0.0.1:0".parse().unwrap()).unwrap());
         let mut senders = Senders::new(bind(), [bind(), bind()]);
         let to = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-        let of = |senders: &mut Senders, port| senders.of(to(port)).0.as_raw_fd();
+        let of = |senders: &mut Senders, port| senders.of(to(port), Service::default()).0.as_raw_fd();
         let first: Vec<_> = (1..=6).map(|port| of(&mut senders, port)).collect();
         assert!(first[..3] == first[3..] && first[0] != first[1] && first[1] != first[2] && first[2] != first[0]);
         assert_eq!((1..=6).map(|port| of(&mut senders, port)).collect::<Vec<_>>(), first);

@@ -16,11 +16,11 @@
 //!
 //! A path begins sealed and not ready: data goes out only after `set_ready(true)`, in clear only after `set_sealed(false)`.
 
-use super::Sink;
 use super::counters::Drop;
 use super::fib::PathId;
 use super::fragment::{Key, Reassembly};
 use super::vxlan::{Carrier, End};
+use super::{Service, Sink};
 use crate::crypto::keys::EpochKeys;
 use crate::crypto::replay::Window;
 use crate::crypto::seal::{Cipher, Opener, Sealer};
@@ -284,7 +284,7 @@ impl Path {
             return false;
         };
         datagram.resize(OUTER_LEN + body.len() + TAG_LEN, 0);
-        let written = keys.emit(Kind::Probe, (counter, 0), datagram, |into| into.copy_from_slice(body));
+        let written = keys.emit((Kind::Probe, 0, true), counter, datagram, |into| into.copy_from_slice(body));
         if written.is_none() {
             datagram.clear();
         }
@@ -298,7 +298,7 @@ impl Path {
     pub fn writer(&self) -> Result<Writer, Drop> {
         let state = self.state.load();
         match (state.endpoint, &state.active, state.ready) {
-            (Some(to), Some(_), true) => Ok(Writer { state, to, peer: self.peer() }),
+            (Some(to), Some(_), true) => Ok(Writer { state, to, peer: self.peer(), sparse: false }),
             _ => Err(Drop::NotReady),
         }
     }
@@ -371,9 +371,15 @@ pub struct Writer {
     state: Guard<Arc<State>>,
     to: SocketAddr,
     peer: ShortId,
+    sparse: bool,
 }
 
 impl Writer {
+    /// The same for datagrams of a flow that sends little, or of any.
+    pub fn sparse(self, sparse: bool) -> Writer {
+        Writer { sparse, ..self }
+    }
+
     /// The most bytes of a frame that one datagram takes; of a piece of a frame, 6 fewer.
     pub fn room(&self) -> usize {
         usize::from(self.state.mtu).saturating_sub(OUTER_LEN + INNER_LEN + self.state.tag_len())
@@ -416,11 +422,10 @@ impl Writer {
         }
         let keys = state.active.as_ref().ok_or(Drop::NotReady)?;
         let (counter, lane) = (keys.take_counter()?, out.lane());
-        let room =
-            if state.mtu < MTU_ALONE { out.datagram_alone(self.to, length) } else { out.datagram(self.to, length) };
-        let datagram = room.ok_or(Drop::SinkFull)?;
+        let service = Service { alone: state.mtu < MTU_ALONE, sparse: self.sparse };
+        let datagram = out.datagram_by(service, self.to, length).ok_or(Drop::SinkFull)?;
         let kind = if state.sealed { Kind::Sealed } else { Kind::Plain };
-        let written = keys.emit(kind, (counter, lane), datagram, |body| {
+        let written = keys.emit((kind, lane, self.sparse), counter, datagram, |body| {
             inner.emit(body);
             if let Some(rest) = body.get_mut(header..) {
                 fill(rest);
@@ -462,13 +467,13 @@ impl Keys {
     #[inline]
     fn emit(
         &self,
-        kind: Kind,
-        (counter, lane): (u64, u8),
+        (kind, lane, sparse): (Kind, u8, bool),
+        counter: u64,
         datagram: &mut [u8],
         fill: impl FnOnce(&mut [u8]),
     ) -> Option<()> {
         let (header, rest) = datagram.split_first_chunk_mut::<OUTER_LEN>()?;
-        Outer { kind, lane, epoch: self.number, index: self.their_index, counter }.emit(header);
+        Outer { kind, lane, sparse, epoch: self.number, index: self.their_index, counter }.emit(header);
         if kind == Kind::Plain {
             fill(rest);
             return Some(());

@@ -1,10 +1,11 @@
 //! The threads that move frames: capture ports and UDP sockets on one side, the pure `Plane` on the other.
 //!
 //! ```text
-//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port, its socket of every door; sends by
+//! each thread: epoll(7) over a wake-up, its two UDP sockets, its queue of every capture port, its socket of every door; sends by
 //! sockets of their own
 //!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
+//!              what is of sparse flows has a socket of its own, and is looked for first
 //!   door readable      the same with plane.from_vteps: VXLAN
 //!   wake-up            orders of control: a port or door is open, or closed, a frame for a port, end
 //! ```
@@ -16,6 +17,7 @@
 //! What cannot be delivered is counted and gone: nothing waits for anybody.
 
 use super::door::Door;
+use super::intake::Intake;
 use super::located::Located;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
@@ -25,7 +27,7 @@ use crate::io::lost;
 use crate::io::sources::Sources;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
-use crate::plane::{Drop as Reason, Event, Plane, Sink, Takes, Tally};
+use crate::plane::{Drop as Reason, Event, Plane, Service, Sink, Takes, Tally};
 use crate::types::Instant;
 use crate::wire::virtio::Offload;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -64,6 +66,8 @@ pub const SENDERS: usize = 8;
 pub struct Sockets {
     /// Takes datagrams; sends too if there is no other.
     pub receiver: Arc<UdpSocket>,
+    /// Takes and sends those of sparse flows, if it can be told apart.
+    pub sparse: Option<Arc<UdpSocket>>,
     /// For sending only.
     pub senders: Vec<Arc<UdpSocket>>,
     /// Which of this host's addresses to send from.
@@ -71,14 +75,15 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    fn split(self) -> (Arc<UdpSocket>, Senders) {
-        let Sockets { receiver, mut senders, sources } = self;
-        let mut senders = match senders.pop() {
-            Some(first) => Senders::new(first, senders),
-            None => Senders::new(Arc::clone(&receiver), []),
-        };
-        senders.obey(sources);
-        (receiver, senders)
+    /// Those that datagrams come in by.
+    pub fn receivers(&self) -> impl Iterator<Item = Arc<UdpSocket>> {
+        std::iter::once(&self.receiver).chain(&self.sparse).cloned()
+    }
+
+    fn senders(mut self) -> (Senders, Sockets) {
+        let first = self.senders.pop().unwrap_or_else(|| Arc::clone(&self.receiver));
+        let senders = Senders::new(first, std::mem::take(&mut self.senders)).with_sparse(self.sparse.clone());
+        (senders.with_sources(Arc::clone(&self.sources)), self)
     }
 }
 
@@ -175,27 +180,29 @@ impl Datapath {
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
         for (lane, sockets) in (0..=u8::MAX).zip(sockets) {
-            let (receiver, senders) = sockets.split();
+            let (senders, Sockets { receiver, sparse, .. }) = sockets.senders();
             let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
             let (orders, waiting) = mpsc::channel();
             let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
             readable.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
             readable.add(&receiver, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
+            if let Some(sparse) = &sparse {
+                readable.add(sparse, EpollEvent::new(EpollFlags::EPOLLIN, SPARSE))?;
+            }
             hands.push(Hand { orders, wake: Arc::clone(&wake) });
             let outlet = Outlet {
                 lane,
                 senders,
-                receiver,
+                intakes: [receiver].into_iter().chain(sparse).map(Intake::new).collect(),
                 egress: Egress::new(),
                 ports: Vec::new(),
                 doors: Vec::new(),
                 events: events.clone(),
                 lost: Tally::default(),
             };
-            let drops = lost::of_socket(&outlet.receiver).unwrap_or(0);
             let audited = clock.now();
             let plane = Arc::clone(&plane);
-            workers.push(Worker { audited, drops, captured: false, plane, clock, waiting, wake, readable, outlet });
+            workers.push(Worker { audited, captured: false, plane, clock, waiting, wake, readable, outlet });
         }
         let mut datapath = Datapath { hands: Hands { threads: hands.into() }, threads: Vec::new() };
         for mut worker in workers {
@@ -248,16 +255,18 @@ struct Port {
     drops: u64,
 }
 
-/// What is readable, as epoll keeps it: the two that are always there, ports above, and doors above those.
+/// What is readable, as epoll keeps it: those that are always there, ports above, and doors above those.
 const WAKE: u64 = 0;
 const NET: u64 = 1;
-const PORTS: u64 = 2;
+const SPARSE: u64 = 2;
+const PORTS: u64 = 3;
 const DOORS: u64 = 1 << 33;
 
 /// Where results of the plane go.
 struct Outlet {
     lane: u8,
-    receiver: Arc<UdpSocket>,
+    /// For all; for what is of sparse flows, if that is told apart.
+    intakes: Vec<Intake>,
     senders: Senders,
     egress: Egress,
     /// Few, and the one in use is found first.
@@ -315,17 +324,14 @@ impl Outlet {
 
 impl Sink for Outlet {
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        if self.egress.is_pressing() && !self.egress.joins(to, len) {
-            self.flush();
-        }
-        self.egress.reserve(to, len)
+        self.datagram_by(Service::default(), to, len)
     }
 
-    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        if self.egress.is_pressing() {
+    fn datagram_by(&mut self, service: Service, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        if self.egress.is_pressing() && !self.egress.joins(service, to, len) {
             self.flush();
         }
-        self.egress.reserve_alone(to, len)
+        self.egress.reserve_by(service, to, len)
     }
 
     fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
@@ -362,9 +368,8 @@ impl Sink for Outlet {
 }
 
 struct Worker {
-    /// When the kernel's drops were looked at, and the socket's so far.
+    /// When the kernel's drops were looked at.
     audited: Instant,
-    drops: u32,
     /// Frames were captured since.
     captured: bool,
     plane: Arc<Plane>,
@@ -386,12 +391,15 @@ impl Worker {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(why) => return tracing::error!("data path: {why}: no frame will pass"),
             };
-            for event in ready.iter().take(count) {
+            let ready = ready.get(..count).unwrap_or_default();
+            // What is of sparse flows first: all else may take a millisecond.
+            let first = ready.iter().filter(|event| event.data() == SPARSE);
+            for event in first.chain(ready.iter().filter(|event| event.data() != SPARSE)) {
                 match event.data() {
                     WAKE if !self.obey() => return,
                     WAKE => {}
-                    NET => {
-                        if let Err(why) = self.take_from_net(&mut ingress) {
+                    net @ (NET | SPARSE) => {
+                        if let Err(why) = self.take_from_net(usize::from(net == SPARSE), &mut ingress) {
                             return tracing::error!("data path: UDP socket: {why}: no frame will pass");
                         }
                     }
@@ -413,11 +421,9 @@ impl Worker {
             return;
         }
         self.audited = now;
-        let Outlet { lane, receiver, ports, doors, lost, .. } = &mut self.outlet;
-        let drops = lost::of_socket(receiver).unwrap_or(self.drops);
-        lost.drops_of(Reason::NetQueue, drops.wrapping_sub(self.drops).into());
-        self.drops = drops;
-        doors.iter_mut().for_each(|door| lost.drops_of(Reason::NetQueue, door.dropped()));
+        let Outlet { lane, intakes, ports, doors, lost, .. } = &mut self.outlet;
+        let sockets = intakes.iter_mut().chain(doors.iter_mut().map(|door| &mut door.intake));
+        sockets.for_each(|intake| lost.drops_of(Reason::NetQueue, intake.dropped()));
         for port in ports.iter_mut() {
             lost.drops_of(Reason::BridgeQueue, port.capture.dropped());
         }
@@ -481,10 +487,11 @@ impl Worker {
         }
     }
 
-    fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
+    fn take_from_net(&mut self, intake: usize, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
         for _ in 0..ROUNDS {
-            let received = ingress.receive(&outlet.receiver)?;
+            let Some(intake) = outlet.intakes.get(intake) else { break };
+            let received = ingress.receive(&intake.socket)?;
             let last = received.is_last();
             let local = received.local();
             plane.batch(clock.now()).from_net(received, &mut Located { outlet, local });
@@ -501,7 +508,7 @@ impl Worker {
         let Worker { plane, clock, readable, outlet, .. } = self;
         for _ in 0..ROUNDS {
             let Some(open) = outlet.doors.iter().find(|open| open.port == door) else { break };
-            match ingress.receive(&open.socket) {
+            match ingress.receive(&open.intake.socket) {
                 Ok(received) => {
                     let last = received.is_last();
                     plane.batch(clock.now()).from_vteps(door, received, outlet);
@@ -511,7 +518,7 @@ impl Worker {
                 }
                 // Not waited for any more: VTEPs that are reached by it are silent from now on.
                 Err(why) => {
-                    let _ = readable.delete(&open.socket);
+                    let _ = readable.delete(&open.intake.socket);
                     tracing::error!("data path: UDP port {door}: {why}");
                     break;
                 }

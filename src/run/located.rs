@@ -3,7 +3,7 @@
 //! Lent to the plane in place of the thread's outlet, for datagrams of paths; all else it passes on.
 
 use crate::plane::fib::PortId;
-use crate::plane::{Event, Sink, Takes};
+use crate::plane::{Event, Service, Sink, Takes};
 use crate::wire::virtio::Offload;
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +20,8 @@ impl<S: Sink> Sink for Located<'_, S> {
         self.outlet.datagram(to, len)
     }
 
-    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        self.outlet.datagram_alone(to, len)
+    fn datagram_by(&mut self, service: Service, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        self.outlet.datagram_by(service, to, len)
     }
 
     fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
