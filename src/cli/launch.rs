@@ -343,7 +343,8 @@ fn require_capture(kind: CaptureKind) -> Result<(), Failure> {
     }
 }
 
-/// A framing that was asked for by its name is had, or the router does not start. After the sweep: a killed router may have the port.
+/// A framing that was asked for by its name is had, or the router does not start. After the sweep: a killed router may have the
+/// port.
 async fn require_framing(host: &Host, config: &Config) -> Result<(), Failure> {
     let (Some(framing), Some(port)) = (config.framing, config.port.checked_add(1)) else { return Ok(()) };
     let had = match framing {

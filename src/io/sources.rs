@@ -1,7 +1,7 @@
 //! Which address of this host a datagram leaves from, by where it goes: what control says and all senders obey.
 //!
-//! Empty on a host with one address, and for most destinations elsewhere: then the kernel chooses by its routes. Senders keep a copy
-//! of what concerns them, and look here again only when the version is another: one relaxed load a batch.
+//! Empty on a host with one address, and for most destinations elsewhere: then the kernel chooses by its routes. Senders keep a
+//! copy of what concerns them, and look here again only when the version is another: one relaxed load a batch.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -7,8 +7,8 @@
 //! datagram only.
 //!
 //! Several threads have several sockets on one port, a [`Group`]: the kernel gives each datagram to one of them, by a byte of
-//! it, and those of sparse flows to another of that thread. Spare ones receive nothing: they send, each with a send buffer of its own, so that neither control's probes nor other
-//! neighbours wait behind what a slow neighbour's line has not taken yet.
+//! it, and those of sparse flows to another of that thread. Spare ones receive nothing: they send, each with a send buffer of its
+//! own, so that neither control's probes nor other neighbours wait behind what a slow neighbour's line has not taken yet.
 //!
 //! Invariant: nothing a peer sends or an ICMP error says makes a call here fail for good.
 
@@ -84,7 +84,8 @@ impl UdpSocket {
     /// sparse, and `spares` that are for sending only; there are none of either where the kernel refuses the program that tells
     /// them apart.
     ///
-    /// A datagram goes to the socket that its lane says, or by the kernel's hash of its addresses where programs are refused. Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
+    /// A datagram goes to the socket that its lane says, or by the kernel's hash of its addresses where programs are refused.
+    /// Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
     pub fn bind_group(port: u16, count: usize, spares: usize) -> io::Result<Group> {
         match UdpSocket::bind_group_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), count, spares) {
             Err(e) if no_ipv6(&e) => {

@@ -9,9 +9,9 @@
 //!             '----> Blocked <-----'             until no lower one was heard for HOLD
 //! ```
 //!
-//! Of all ports that reach a segment, the lowest (peer, port) keeps it: each one sees by itself whether it is that one, and one is
-//! left without a word between them. A port that hears its own beacon by another way than its segment (a bridge of this host, a
-//! VTEP, a peer) is blocked too: the other way cannot be.
+//! Of all ports that reach a segment, the lowest (peer, port) keeps it: each one sees by itself whether it is that one, and one
+//! is left without a word between them. A port that hears its own beacon by another way than its segment (a bridge of this host,
+//! a VTEP, a peer) is blocked too: the other way cannot be.
 //!
 //! Heard is only what a member of the mesh that data reaches said in its present run, with a right tag, each beacon once. Whoever
 //! is on two segments and carries beacons from one to the other joins them indeed. Without a password anybody can make a tag: he

@@ -1,4 +1,5 @@
-//! What every path has in common, with a link beside it or without: heartbeats and checks, and the address of ours that they leave from.
+//! What every path has in common, with a link beside it or without: heartbeats and checks, and the address of ours that they
+//! leave from.
 //!
 //! A view of the parts of one path, lent for as long as something is sent or taken in. Owns how those are sealed, counted and
 //! sent; whose path it is, whether it may move, and what its proof means is its owner's (`paths`, `kept`, `direct`).

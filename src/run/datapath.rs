@@ -10,10 +10,10 @@
 //!   wake-up            orders of control: a port or door is open, or closed, a frame for a port, end
 //! ```
 //!
-//! Threads share the plane and nothing else: a flow stays on one of them, because the kernel keeps it on one queue of the TAP, and the
-//! number of the thread that wrote a datagram picks the socket that takes it (`io::udp`). No frame touches an async runtime,
-//! no memory is allocated for one, and a thread sleeps while there is nothing to do: no spinning, which costs more than it
-//! brings wherever cores are shared. Turns are short, so that no port waits long for another: what is left is still readable.
+//! Threads share the plane and nothing else: a flow stays on one of them, because the kernel keeps it on one queue of the TAP,
+//! and the number of the thread that wrote a datagram picks the socket that takes it (`io::udp`). No frame touches an async
+//! runtime, no memory is allocated for one, and a thread sleeps while there is nothing to do: no spinning, which costs more than
+//! it brings wherever cores are shared. Turns are short, so that no port waits long for another: what is left is still readable.
 //! What cannot be delivered is counted and gone: nothing waits for anybody.
 
 use super::door::Door;
@@ -129,8 +129,8 @@ impl Hands {
         self.threads.iter().for_each(|hand| hand.order(Order::Close(port)));
     }
 
-    /// Datagrams of VTEPs or of peers come to UDP port `door` from now on: one socket for each thread. What goes to them leaves by
-    /// `senders`, if there are any.
+    /// Datagrams of VTEPs or of peers come to UDP port `door` from now on: one socket for each thread. What goes to them leaves
+    /// by `senders`, if there are any.
     pub fn open_door(&self, door: u16, sockets: Vec<UdpSocket>, mut senders: Vec<UdpSocket>) {
         let each = senders.len() / self.threads.len().max(1);
         for (hand, socket) in self.threads.iter().zip(sockets) {

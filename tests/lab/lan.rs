@@ -107,7 +107,8 @@ impl Translated {
     #[track_caller]
     pub fn outlasts_mappings(&self, outside: &str) {
         const CANARY: u16 = 4321;
-        let say = "import socket,sys; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', (sys.argv[1], int(sys.argv[2])))";
+        let say = "import socket,sys; to = (sys.argv[1], int(sys.argv[2]))\n\
+                   socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', to)";
         self.host.run(&["python3", "-c", say, outside, &CANARY.to_string()]).ok();
         until(SOON, "a datagram is mapped", || self.remembers(CANARY) == 1);
         until(4 * SOON, "it is forgotten", || self.remembers(CANARY) == 0);

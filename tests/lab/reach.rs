@@ -218,7 +218,8 @@ fn two_behind_translators_with_random_ports_are_relayed_and_told_so() {
     stream.unharmed();
 }
 
-/// A private address that the kernel answers from, and a public one that is dialled: a translator lets in what comes from there only.
+/// A private address that the kernel answers from, and a public one that is dialled: a translator lets in what comes from there
+/// only.
 fn answers_leave_from_the_address_that_was_reached() {
     let (room, public) = (Room::new(), "203.0.113.1");
     let lan = Lan::new(&room, "10.201.0");
