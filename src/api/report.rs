@@ -162,7 +162,7 @@ fn summary(status: &Status) -> String {
     text
 }
 
-/// `tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues`.
+/// `tap, 2 threads, offloads: checksum tso sparse-lane gso gro, without: uso fair-queues`.
 fn datapath(status: &DatapathStatus) -> String {
     let pinned = if status.pinned { " pinned" } else { "" };
     let mut text = format!("{}, {}{pinned}", status.capture, counted(status.threads, "thread"));

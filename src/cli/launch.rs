@@ -235,6 +235,7 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
         tcp_super_frames: features.tso,
         udp_super_frames: features.uso,
         fair_queues: features.fair,
+        sparse_lane: !udp.sparse.is_empty(),
         udp_gso,
         udp_gro,
         separate_probes: !udp.spares.is_empty(),

@@ -45,7 +45,7 @@ const BURST: usize = 64;
 /// Bytes read of one port before the others have their turn: at 10 Gbit/s, 0.2 ms.
 const BYTES: usize = 256 << 10;
 /// Receive calls before the ports have their turn; each brings up to 8 x 64 KiB.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 1;
 /// How often the kernel's drops are looked at.
 const AUDIT: Duration = Duration::from_secs(1);
 /// Events that may wait for control; more are dropped, and the prober sees a lost probe.

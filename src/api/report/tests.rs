@@ -95,12 +95,17 @@ pub(super) fn sample() -> Status {
             ends: [(name(0x44), Nickname::new("host1")), (name(0x45), Nickname::new("host2"))],
             mtu: 1472,
         }),
-        framing: FramingStatus { wanted: "auto".into(), info: "all is encrypted".into(), ..FramingStatus::default() },
+        framing: FramingStatus {
+            wanted: "auto".into(),
+            info: "all is encrypted".into(),
+            ..FramingStatus::default()
+        },
         datapath: DatapathStatus {
             capture: "tap".into(),
             threads: 2,
             checksum: true,
             tcp_super_frames: true,
+            sparse_lane: true,
             udp_gso: true,
             udp_gro: true,
             separate_probes: true,
@@ -153,7 +158,7 @@ fn renders_the_summary() {
                Port: 6783
                 MTU: 1418 (auto: the path between 7e:21:4a:70:2f:44(host1) and 7e:21:4a:70:2f:45(host2) takes 1472 bytes)
             Framing: auto (udp; all is encrypted)
-          Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues
+          Data path: tap, 2 threads, offloads: checksum tso sparse-lane gso gro, without: uso fair-queues
              Uptime: 1h01m
             Targets: 2
         Connections: 6 (1 established, 1 pending, 1 direct, 1 relayed, 1 failed, 1 connecting)
@@ -172,7 +177,9 @@ fn renders_the_summary() {
 fn warns_of_a_mesh_without_password() {
     let text = text(&Status { encrypted: false, ..sample() }, View::Summary);
     assert!(
-        text.ends_with("\nWarning: no password: traffic is not encrypted, and whoever reaches port 6783 can join\n")
+        text.ends_with(
+            "\nWarning: no password: traffic is not encrypted, and whoever reaches port 6783 can join\n"
+        )
     );
 }
 
