@@ -473,11 +473,16 @@ fn lossy_line_is_left_within_ten_seconds() {
         let via = status.peers.iter().find(|peer| peer.nickname.as_str() == to)?.via?;
         status.peers.iter().find(|peer| peer.name == via).map(|peer| peer.nickname.to_string())
     };
-    // All six ends of links tell how large datagrams may be: none is tried any more that is too big.
+    // All six ends of links tell how large datagrams may be, so none is tried any more that is too big; and loss is looked at over
+    // a few seconds.
     until(SOON, "sizes are found, and the line in between is the way", || {
         let status = a.status();
         let sizes: Vec<u16> = status.peers.iter().flat_map(|peer| &peer.links).map(|link| link.mtu).collect();
-        sizes.len() == 6 && !sizes.contains(&0) && via(&a, "b").as_deref() == Some("b")
+        let lasts = |from: &Host, to: &str| {
+            connection(&from.status(), to).and_then(|c| c.path).is_some_and(|path| path.up_for >= 5)
+        };
+        let is_settled = sizes.len() == 6 && !sizes.contains(&0) && lasts(&a, "b") && lasts(&b, "a");
+        is_settled && via(&a, "b").as_deref() == Some("b")
     });
     for (from, to) in [(&a, "to-b"), (&b, "to-a")] {
         // As netem would, where the kernel has none.

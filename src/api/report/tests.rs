@@ -95,11 +95,7 @@ pub(super) fn sample() -> Status {
             ends: [(name(0x44), Nickname::new("host1")), (name(0x45), Nickname::new("host2"))],
             mtu: 1472,
         }),
-        framing: FramingStatus {
-            wanted: "auto".into(),
-            info: "all is encrypted".into(),
-            ..FramingStatus::default()
-        },
+        framing: FramingStatus { wanted: "auto".into(), info: "all is encrypted".into(), ..FramingStatus::default() },
         datapath: DatapathStatus {
             capture: "tap".into(),
             threads: 2,
@@ -177,9 +173,7 @@ fn renders_the_summary() {
 fn warns_of_a_mesh_without_password() {
     let text = text(&Status { encrypted: false, ..sample() }, View::Summary);
     assert!(
-        text.ends_with(
-            "\nWarning: no password: traffic is not encrypted, and whoever reaches port 6783 can join\n"
-        )
+        text.ends_with("\nWarning: no password: traffic is not encrypted, and whoever reaches port 6783 can join\n")
     );
 }
 
