@@ -309,10 +309,15 @@ impl Candidates {
         Some(if is_nearer { nearest.to } else { current })
     }
 
-    /// Which of our addresses reaches that one, if it answered within the last two seconds; nothing in it: the kernel's choice.
-    pub fn reached_from(&self, to: SocketAddr, now: Instant) -> Option<Option<IpAddr>> {
-        let candidate = self.list.iter().find(|candidate| candidate.to == to)?;
-        candidate.answered.filter(|answered| now - *answered < LOST).map(|_| candidate.from)
+    /// Which of our addresses reached that one when it last answered; nothing: the kernel's choice.
+    pub fn reached_from(&self, to: SocketAddr) -> Option<IpAddr> {
+        self.list.iter().find(|candidate| candidate.to == to)?.from
+    }
+
+    /// Whether it answered within the last two seconds.
+    pub fn is_heard(&self, to: SocketAddr, now: Instant) -> bool {
+        let heard = |candidate: &Candidate| candidate.answered.is_some_and(|answered| now - answered < LOST);
+        self.list.iter().any(|candidate| candidate.to == to && heard(candidate))
     }
 
     /// Whether the mesh tells of this address.
@@ -323,12 +328,6 @@ impl Candidates {
     /// How many addresses there are, and how many of them answer.
     pub fn count(&self, now: Instant) -> (usize, usize) {
         (self.list.len(), self.list.iter().filter(|candidate| candidate.answers(now)).count())
-    }
-
-    /// Nothing answers, and nothing is tried any more.
-    pub fn is_exhausted(&self, now: Instant) -> bool {
-        let waits = |candidate: &Candidate| candidate.asked.last().is_some_and(|asked| now - asked.at < LOST);
-        self.list.iter().all(|candidate| candidate.next.is_none() && candidate.answered.is_none() && !waits(candidate))
     }
 }
 

@@ -13,6 +13,8 @@
 //! Waiting --(discovered, TRIES failures)--> Asleep --(10 min, or the network changed)--> Waiting
 //! ```
 //!
+//! `never` is for addresses: a name that led to ourselves or to a collision failed, and may stand for another host by the next try.
+//!
 //! Delays: 1 s, times 1.5, at most 60 s, less up to a quarter at random. For a minute after a link was lost they stay
 //! within 2 s: most losses are restarts. Bounds: `MAX_GIVEN`, `MAX_DISCOVERED` targets, `MAX_DIALLING` dials at once.
 

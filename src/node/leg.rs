@@ -111,14 +111,17 @@ impl Leg<'_> {
 
     /// Takes in a check, and answers it from where it came to if it asks. Else: what it brought about.
     pub fn checked(&mut self, came: &Arrival<'_>, post: &mut Post<'_>) -> Option<Checked> {
-        match self.candidates.handle(came.body, came.from, came.at).ok()? {
-            Checked::Asked(answer) => {
-                self.probe.came_aside();
-                self.send((came.local, came.from), &answer, post.out);
-                None
-            }
-            other => Some(other),
+        let brought = self.candidates.handle(came.body, came.from, came.at).ok()?;
+        if brought == Checked::Leave {
+            return Some(brought);
         }
+        // Neither questions nor answers need to arrive: one from an address of ours that leads nowhere is no loss of the path's.
+        self.probe.came_aside();
+        let Checked::Asked(answer) = brought else { return Some(brought) };
+        if self.send((came.local, came.from), &answer, post.out) {
+            self.probe.sent_aside();
+        }
+        None
     }
 
     /// Leads it to the best address, from the best of ours. Returns where it leads now if that is another address.
@@ -126,12 +129,12 @@ impl Leg<'_> {
         let now = post.now;
         let (current, silent) = (self.path.endpoint(), self.is_silent(now));
         let best = self.candidates.best(current, silent, now)?;
-        let from = self.candidates.reached_from(best, now);
+        let from = self.candidates.reached_from(best);
         if Some(best) != current {
-            self.lead_to(best, from.unwrap_or_default(), post);
+            self.lead_to(best, from, post);
             return Some(best);
         }
-        if let Some(from) = from.filter(|from| silent && *from != *self.local) {
+        if silent && from != *self.local && self.candidates.is_heard(best, now) {
             self.leave_from(from, post);
             self.probe.address_changed(now);
         }
