@@ -1,26 +1,16 @@
 //! The command line as definitions: help, shell completion and man pages are made of these.
 //!
 //! Values of `launch` stay texts here: `config` parses them together with environment and file, so that every fault is
-//! reported at once and in one voice. Examples stand in `after_help`, a few for each command.
+//! reported at once and in one voice. Examples stand in `after_help`, a few for each command (`examples`).
+
+mod examples;
 
 use super::bridge::{BRIDGE, Bridge};
 use crate::types::PortMap;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use examples::{ATTACH, CONNECT, EXPOSE, FORGET, LAUNCH, OVERVIEW, PUBLISH, RESET, RMPEER, RUN, STATUS};
 use std::ffi::OsString;
-
-const OVERVIEW: &str = "\
-Examples:
-  host1# rnet launch --password-file /etc/rnet.pw
-  host2# rnet launch --password-file /etc/rnet.pw host1
-  host1# rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
-  host2# rnet run --cidr 10.2.1.2/24 -- curl http://10.2.1.1/
-
-Addresses: [ip:]ADDRESS/LENGTH is that very address, net:CIDR any free one of that network, \
-net:default any free one of the default network. \
-Several may be given; what has the same CIDR is one network, whatever else is kept apart.
-
-Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.";
 
 /// A virtual switch and router that joins containers and processes of many hosts into private encrypted networks
 #[derive(Debug, Parser)]
@@ -118,105 +108,6 @@ pub enum Command {
     #[command(after_help = "Examples:\n  rnet man | man -l -\n  rnet man launch > rnet-launch.1")]
     Man(Man),
 }
-
-const RESET: &str = "\
-Examples:
-  rnet reset
-  rnet reset --force      the router was killed and left its interfaces behind
-
-Gives this host's addresses to the other hosts, stops, and removes what rnet made, and nothing else.";
-
-const CONNECT: &str = "\
-Examples:
-  rnet connect host3 192.0.2.7:7000
-  rnet connect --replace host4
-  rnet connect vxlan://10.0.0.5 --network 10.2.1.0/24 --vni 42       a kernel's VXLAN device, Open vSwitch, a switch
-  rnet connect vxlan://[fd00::5]:8472 --network 10.2.1.0/24 --vni 42
-
-A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, and everybody on that network reaches it; \
-from a second one frames would go in circles. What is between is not encrypted. The VTEP must send to an address of this \
-host, with the same VNI; what is behind it is not guarded, its addresses are unknown to rnet (take them from outside of \
---ipalloc-range), and packets of more than the network's MTU (`rnet status`) do not come through. It is kept until \
-`rnet forget`.
-
-On the other side, for example:
-  ip link add vx0 type vxlan id 42 dstport 4789 local 10.0.0.5 remote THIS-HOST
-  ovs-vsctl add-port br0 vx0 -- set interface vx0 type=vxlan options:remote_ip=THIS-HOST options:key=42";
-
-const FORGET: &str = "\
-Examples:
-  rnet forget host3
-  rnet forget vxlan://10.0.0.5
-  rnet forget vxlan://10.0.0.5 --network 10.2.1.0/24                 if it is on several
-
-Give a peer as it was given before: `rnet status targets` lists them.";
-
-const RMPEER: &str = "\
-Examples:
-  rnet rmpeer host3
-  rnet rmpeer 7e:21:4a:70:2f:45 host4      several that died together are given together
-
-Give names or nicknames; `rnet status ipam` lists them. A majority of the other hosts must agree. It is safe to repeat it, also \
-on two hosts at once. A host that was removed and comes back begins anew and says so in its log.";
-
-const RUN: &str = "\
-Examples:
-  rnet run --cidr net:10.32.2.0/24 -- curl http://10.32.2.1/
-  rnet run --cidr 10.2.1.1/24 --name web -- python3 -m http.server 80
-  rnet run --cidr 10.2.1.3/24 --cidr fd00:1::3/64 -- ping -c3 10.2.1.1
-  rnet run --cidr 10.2.1.4/24 -p 8091:8090 --gateway -- ./server     needs `rnet expose 10.2.1.254/24`
-  rnet run --join web -- tcpdump -ni rnet0
-  rnet run --network none -- ./build.sh                              loopback only
-
-The command starts when its interfaces rnet0, rnet1, ... are up. Terminal, signals and exit status pass through; \
-everything is removed when it ends. `rnet attach ADDR NAME` adds networks while it runs. Without --cidr the variable RNET_CIDR (or WEAVE_CIDR) is read, several addresses \
-separated by spaces; `none` gives the command no interface. Without both it gets an address of the default network.";
-
-const ATTACH: &str = "\
-Examples:
-  rnet attach net:10.32.2.0/24 web            a free address of that network
-  rnet attach 10.2.1.1/24 web                 a container, by name or id
-  rnet attach 10.2.1.1/24 10.2.2.1/24 pid:4711
-  rnet attach fd00:1::5/64 netns:blue         /run/netns/blue; a path works too
-
-Prints the addresses. Attaching again with the same address changes nothing.";
-
-const EXPOSE: &str = "\
-Examples:
-  rnet expose 10.2.1.254/24
-  rnet expose 10.2.1.254/24 fd00:1::fe/64
-  rnet expose --without-masquerade 10.2.1.254/24      others route to the network through this host
-
-Prints the addresses. The host then reaches that network and is reached from it; attachments that were given --gateway get \
-out through it, by its address unless --without-masquerade says otherwise. Networks still do not reach one another. \
-Needs the program nft.";
-
-const PUBLISH: &str = "\
-Examples:
-  rnet publish 8091:8090 web
-  rnet publish 53:5353/udp 192.0.2.1:80:8080 web
-
-The port is reached from outside and from this host, which needs an address on a network of the target (`rnet expose`). \
-`rnet ps` shows it; it ends with the attachment. Needs the program nft.";
-
-const STATUS: &str = "\
-Examples:
-  rnet status
-  rnet status connections
-  rnet status peers --json
-
-The exit status is not 0 until the router is ready.";
-
-const LAUNCH: &str = "\
-Examples:
-  rnet launch --password-file /etc/rnet.pw
-  rnet launch --password-file /etc/rnet.pw host1 192.0.2.7:7000
-  rnet launch --foreground --resume          for systemd (Type=notify) and containers
-  rnet launch --config /etc/rnet.toml        port = 6783, peers = [\"host1\"], no-discovery = true
-
-Returns when the router is ready and prints its name. \
-Options come from the command line, the environment (RNET_PORT, ...) \
-and the file of --config, in this order. Without a password anyone who reaches the port can join.";
 
 /// Options of `launch`; see `config` for what they may be.
 #[derive(Debug, Default, Args)]
@@ -530,68 +421,4 @@ pub struct Man {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::OPTIONS;
-    use clap::CommandFactory;
-
-    fn parse(line: &str) -> Result<Command, clap::error::ErrorKind> {
-        Cli::try_parse_from(line.split(' ')).map(|cli| cli.command).map_err(|error| error.kind())
-    }
-
-    #[test]
-    fn definitions_are_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn launch_has_every_option_of_the_configuration_and_tells_its_variable() {
-        let mut cli = Cli::command();
-        cli.build();
-        let launch = cli.find_subcommand("launch").unwrap();
-        for spec in OPTIONS {
-            let id = spec.name.replace('-', "_");
-            let argument = launch.get_arguments().find(|a| a.get_id().as_str() == id);
-            let help = argument.unwrap_or_else(|| panic!("{} is missing", spec.name)).get_help().unwrap().to_string();
-            assert!(help.contains(&format!("[env: {}]", spec.env)), "{}: {help}", spec.name);
-        }
-    }
-
-    #[test]
-    fn every_command_tells_what_it_does() {
-        for command in Cli::command().get_subcommands() {
-            assert!(command.get_about().is_some(), "{}", command.get_name());
-        }
-    }
-
-    #[test]
-    fn run_keeps_the_options_of_the_command_that_it_runs() {
-        for line in
-            ["rnet run --cidr 10.2.1.1/24 -- ping -c3 --name x", "rnet run --cidr 10.2.1.1/24 ping -c3 --name x"]
-        {
-            let Ok(Command::Run(run)) = parse(line) else { panic!("{line}") };
-            assert_eq!((run.cidr.len(), run.name.as_deref()), (1, None));
-            assert_eq!(run.command, ["ping", "-c3", "--name", "x"]);
-        }
-        assert!(matches!(parse("rnet run --cdir 10.2.1.1/24 ping"), Err(clap::error::ErrorKind::UnknownArgument)));
-        assert!(matches!(parse("rnet run"), Err(clap::error::ErrorKind::MissingRequiredArgument)));
-    }
-
-    #[test]
-    fn router_options_stand_before_or_after_the_command() {
-        for line in ["rnet --run-dir /r status peers", "rnet status --run-dir /r peers"] {
-            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!(cli.router.run_dir.as_deref(), Some("/r"));
-            assert!(matches!(cli.command, Command::Status(Status { view: Some(View::Peers), json: false })));
-        }
-    }
-
-    #[test]
-    fn attach_takes_addresses_before_the_target() {
-        let Ok(Command::Attach(attach)) = parse("rnet attach 10.2.1.1/24 fd00::1/64 pid:7 --no-guard") else {
-            panic!()
-        };
-        assert_eq!((attach.words.len(), attach.no_guard), (3, true));
-        assert!(parse("rnet attach").is_err());
-    }
-}
+mod tests;

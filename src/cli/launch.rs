@@ -21,6 +21,7 @@ use crate::io::background::{self, Ready, Side, Start};
 use crate::io::capture::{CaptureKind, Options};
 use crate::io::clock::Clock;
 use crate::io::lock::Lock;
+use crate::io::sources::Sources;
 use crate::io::store::{Loaded, Store};
 use crate::io::tap::Tap;
 use crate::io::udp::{Group, UdpSocket};
@@ -284,15 +285,16 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let mut spares = spares.into_iter().map(Arc::new);
     // Probes must not wait behind data; where there is no other socket they do.
     let prober = spares.next().inspect(|prober| prober.stand_apart());
-    let udp: Vec<_> = receivers
-        .into_iter()
-        .map(|receiver| datapath::Sockets {
-            receiver: Arc::new(receiver),
-            sparse: sparse.next(),
-            senders: spares.by_ref().take(SENDERS).collect(),
-        })
-        .collect();
+    let sources = Arc::new(Sources::default());
+    let of_thread = |receiver| datapath::Sockets {
+        receiver,
+        sparse: sparse.next(),
+        senders: spares.by_ref().take(SENDERS).collect(),
+        sources: Arc::clone(&sources),
+    };
+    let udp: Vec<_> = receivers.into_iter().map(Arc::new).map(of_thread).collect();
     let prober = prober.or_else(|| udp.first().map(|sockets| Arc::clone(&sockets.receiver)));
+    let receivers = udp.iter().flat_map(datapath::Sockets::receivers).collect();
     let prober = prober.ok_or_else(|| fail(&"no UDP socket"))?;
     let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events).map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
@@ -315,8 +317,8 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (end, ended) = oneshot::channel::<()>();
     let socket = api::http::bind(&config.run_dir).map_err(|why| fail(&why))?;
     let api = tokio::spawn(api::http::serve(socket, desk, async { ended.await.unwrap_or_default() }));
-    let outlets =
-        Outlets { links: Links::new(happenings), socket: prober, hands: datapath.hands(), beats, machine, keeper };
+    let (links, hands) = (Links::new(happenings), datapath.hands());
+    let outlets = Outlets { links, socket: prober, receivers, sources, hands, beats, machine, keeper };
     let control = Control::new(node, clock, outlets);
     let alarm = Alarm::new().map_err(|why| fail(&why))?;
 
@@ -352,7 +354,8 @@ fn can_offload(kind: CaptureKind) -> bool {
         .is_ok()
 }
 
-/// A framing that was asked for by its name is had, or the router does not start. After the sweep: a killed router may have the port.
+/// A framing that was asked for by its name is had, or the router does not start. After the sweep: a killed router may have the
+/// port.
 async fn require_framing(host: &Host, config: &Config) -> Result<(), Failure> {
     let (Some(framing), Some(port)) = (config.framing, config.port.checked_add(1)) else { return Ok(()) };
     let had = match framing {
@@ -381,6 +384,7 @@ fn node_config(config: &mut Config, key: StaticKey, state: State) -> Result<Node
         reach: ReachConfig {
             advertise: std::mem::take(&mut config.advertise),
             interfaces: std::mem::take(&mut config.interface_filter),
+            listen: config.host,
         },
         mtu: config.mtu,
         framing: config.framing,

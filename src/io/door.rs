@@ -34,9 +34,9 @@ pub fn open(port: u16, at: Option<IpAddr>, count: usize) -> io::Result<Vec<UdpSo
     Ok(sockets)
 }
 
-/// Sockets of this address of the host, or of all, for sending only: each of a port of its own. So nothing that a slow one has not
-/// taken holds up another, sending and receiving do not wait for one another, and routers and threads on the way tell their flows
-/// apart (RFC 7348, section 5). Errors: AddrNotAvailable.
+/// Sockets of this address of the host, or of all, for sending only: each of a port of its own. So nothing that a slow one has
+/// not taken holds up another, sending and receiving do not wait for one another, and routers and threads on the way tell their
+/// flows apart (RFC 7348, section 5). Errors: AddrNotAvailable.
 pub fn senders(at: Option<IpAddr>, count: usize) -> io::Result<Vec<UdpSocket>> {
     let bind = || match at {
         Some(ip) => UdpSocket::bind_to(SocketAddr::new(ip, 0)),

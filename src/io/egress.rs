@@ -15,11 +15,12 @@
 //! Trap: quinn-udp turns its own GSO hint off for good at the first EIO or EINVAL. The hint is not used here: a
 //! batch that fails so is sent one by one, and the next batch tries again.
 
+use super::sources::Sources;
 use super::udp::{DATAGRAM_MAX, UdpSocket};
 use crate::plane::Service;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 /// Bytes after which a batch is to be sent before more is put into it. What is sealed is copied by the kernel soon after: 128 KB
@@ -44,8 +45,18 @@ const KNOWN_MAX: usize = 4096;
 pub struct Senders {
     sockets: Vec<Arc<UdpSocket>>,
     sparse: Option<Arc<UdpSocket>>,
-    known: HashMap<SocketAddr, usize, foldhash::fast::RandomState>,
+    known: HashMap<SocketAddr, Known, foldhash::fast::RandomState>,
     turn: usize,
+    sources: Arc<Sources>,
+    /// Of what `known` holds.
+    version: u64,
+}
+
+/// How datagrams for one destination leave.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    socket: usize,
+    from: Option<IpAddr>,
 }
 
 impl Senders {
@@ -53,7 +64,7 @@ impl Senders {
     pub fn new(first: Arc<UdpSocket>, more: impl IntoIterator<Item = Arc<UdpSocket>>) -> Senders {
         let sockets = std::iter::once(first).chain(more).collect();
         let known = HashMap::with_capacity_and_hasher(KNOWN_MAX, foldhash::fast::RandomState::default());
-        Senders { sockets, sparse: None, known, turn: 0 }
+        Senders { sockets, sparse: None, known, turn: 0, sources: Arc::default(), version: 0 }
     }
 
     /// Datagrams of sparse flows leave by this one.
@@ -61,22 +72,33 @@ impl Senders {
         Senders { sparse, ..self }
     }
 
-    fn of(&mut self, to: SocketAddr, service: Service) -> &UdpSocket {
-        if service.sparse
-            && let Some(sparse) = &self.sparse
-        {
-            return sparse;
-        }
+    /// What leaves here leaves from the addresses that `sources` says.
+    pub fn with_sources(self, sources: Arc<Sources>) -> Senders {
+        let mut senders = Senders { sources, ..self };
+        senders.review();
+        senders
+    }
+
+    /// What was said of addresses of this host may be another by now.
+    fn review(&mut self) {
+        self.version = self.sources.version();
+        self.known.iter_mut().for_each(|(to, known)| known.from = self.sources.of(*to));
+    }
+
+    fn of(&mut self, to: SocketAddr, service: Service) -> (&UdpSocket, Option<IpAddr>) {
         if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&to) {
             // Addresses of long ago are among them: all begin anew.
             self.known.clear();
         }
-        let Senders { sockets, known, turn, .. } = self;
-        let place = *known.entry(to).or_insert_with(|| {
+        let Senders { sockets, sparse, known, turn, sources, .. } = self;
+        let Known { socket, from } = *known.entry(to).or_insert_with(|| {
             *turn += 1;
-            *turn % sockets.len()
+            Known { socket: *turn % sockets.len(), from: sources.of(to) }
         });
-        &sockets[place]
+        match sparse.as_deref().filter(|_| service.sparse) {
+            Some(sparse) => (sparse, from),
+            None => (&sockets[socket], from),
+        }
     }
 }
 
@@ -258,6 +280,9 @@ impl Egress {
     pub fn flush(&mut self, senders: &mut Senders) -> Sent {
         let Egress { buffer, used, groups, stretches, together, overflow, .. } = self;
         let mut sent = Sent { overflow: std::mem::take(overflow), ..Sent::default() };
+        if senders.version != senders.sources.version() {
+            senders.review();
+        }
         for group in groups.drain(..) {
             let Stretch { start, end, next } = stretches[group.first];
             let contents = match next {
@@ -279,10 +304,11 @@ impl Egress {
     }
 }
 
-fn send_group(socket: &UdpSocket, group: Group, contents: &[u8], sent: &mut Sent) {
+fn send_group(way: (&UdpSocket, Option<IpAddr>), group: Group, contents: &[u8], sent: &mut Sent) {
     sent.calls += 1;
     let segment = (group.count > 1).then_some(group.segment);
-    match socket.send_segments(group.to, contents, segment) {
+    let (socket, from) = way;
+    match socket.send_segments((from, group.to), contents, segment) {
         Ok(()) => {
             sent.datagrams += group.count as u64;
             sent.bytes += contents.len() as u64;
@@ -290,7 +316,7 @@ fn send_group(socket: &UdpSocket, group: Group, contents: &[u8], sent: &mut Sent
         // No segmentation on this route's device (EIO, EINVAL), or only some of the datagrams are too big.
         Err(e) if group.count > 1 && matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) => {
             for datagram in contents.chunks(group.segment) {
-                send_group(socket, Group { count: 1, ..group }, datagram, sent);
+                send_group(way, Group { count: 1, ..group }, datagram, sent);
             }
         }
         Err(e) => sent.lost(group.count as u64, &e),

@@ -6,6 +6,7 @@
 
 use super::udp::{UdpSocket, plain};
 use quinn_udp::RecvMeta;
+use std::cell::Cell;
 use std::io::{self, IoSliceMut};
 use std::iter::Zip;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -20,6 +21,7 @@ const MESSAGE: usize = 1 << 16;
 pub struct Ingress {
     buffers: Box<[u8]>,
     metas: [RecvMeta; MESSAGES],
+    local: Cell<Option<IpAddr>>,
 }
 
 impl Default for Ingress {
@@ -31,7 +33,8 @@ impl Default for Ingress {
 impl Ingress {
     /// With all the memory it will ever have.
     pub fn new() -> Ingress {
-        Ingress { buffers: vec![0; MESSAGES * MESSAGE].into_boxed_slice(), metas: [RecvMeta::default(); MESSAGES] }
+        let buffers = vec![0; MESSAGES * MESSAGE].into_boxed_slice();
+        Ingress { buffers, metas: [RecvMeta::default(); MESSAGES], local: Cell::new(None) }
     }
 
     /// One receive call, and what it brought: nothing if nothing waits. An error queued by ICMP for an earlier send counts as
@@ -49,7 +52,8 @@ impl Ingress {
         };
         let buffers = self.buffers.chunks_exact_mut(MESSAGE);
         let metas = self.metas.get(..messages).unwrap_or(&self.metas).iter();
-        Ok(Received { messages, from: NOBODY, datagrams: [].chunks_mut(1), next: metas.zip(buffers) })
+        let next = metas.zip(buffers);
+        Ok(Received { messages, from: NOBODY, local: &self.local, datagrams: [].chunks_mut(1), next })
     }
 }
 
@@ -61,11 +65,17 @@ const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 pub struct Received<'b> {
     messages: usize,
     from: SocketAddr,
+    local: &'b Cell<Option<IpAddr>>,
     datagrams: ChunksMut<'b, u8>,
     next: Zip<Iter<'b, RecvMeta>, ChunksExactMut<'b, u8>>,
 }
 
-impl Received<'_> {
+impl<'b> Received<'b> {
+    /// The address of this host that the datagram came to which was handed on last, if the socket tells (`UdpSocket::locate`).
+    pub fn local(&self) -> &'b Cell<Option<IpAddr>> {
+        self.local
+    }
+
     /// Whether nothing waited.
     pub fn is_empty(&self) -> bool {
         self.messages == 0
@@ -87,6 +97,7 @@ impl<'b> Iterator for Received<'b> {
             }
             let (meta, buffer) = self.next.next()?;
             self.from = plain(meta.addr);
+            self.local.set(meta.dst_ip.map(|ip| ip.to_canonical()));
             // An empty datagram has neither length nor stride, and nothing to tell.
             let length = meta.len.min(MESSAGE);
             self.datagrams = buffer.get_mut(..length).unwrap_or_default().chunks_mut(meta.stride.max(1));

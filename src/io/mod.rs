@@ -45,6 +45,7 @@ pub mod process;
 pub mod raw;
 pub mod routes;
 pub mod sieve;
+pub mod sources;
 pub mod steering;
 pub mod store;
 pub mod tap;

@@ -1,8 +1,9 @@
 //! A TAP device as a capture port, with the kernel's work left to us where we ask for it.
 //!
 //! Owns the descriptors of /dev/net/tun, one per queue. Each thread has several queues over which flows are spread
-//! (`steering`) and which it reads in turns (`turns`): a question of 64 bytes waits for a few super-frames, not for all that a full
-//! stream has in flight. Where the kernel does not let us steer, a thread has one queue, and the kernel spreads flows over threads.
+//! (`steering`) and which it reads in turns (`turns`): a question of 64 bytes waits for a few super-frames, not for all that a
+//! full stream has in flight. Where the kernel does not let us steer, a thread has one queue, and the kernel spreads flows over
+//! threads.
 //!
 //! The device is not persistent: it lives exactly as long as its last descriptor, so that no TAP is left of a router that was
 //! killed, and a TAP that stands is proof of a living one. MTU, bridge and state are set by `netlink`.

@@ -7,8 +7,8 @@
 //! datagram only.
 //!
 //! Several threads have several sockets on one port, a [`Group`]: the kernel gives each datagram to one of them, by a byte of
-//! it, and those of sparse flows to another of that thread. Spare ones receive nothing: they send, each with a send buffer of its own, so that neither control's probes nor other
-//! neighbours wait behind what a slow neighbour's line has not taken yet.
+//! it, and those of sparse flows to another of that thread. Spare ones receive nothing: they send, each with a send buffer of its
+//! own, so that neither control's probes nor other neighbours wait behind what a slow neighbour's line has not taken yet.
 //!
 //! Invariant: nothing a peer sends or an ICMP error says makes a call here fail for good.
 
@@ -84,7 +84,8 @@ impl UdpSocket {
     /// sparse, and `spares` that are for sending only; there are none of either where the kernel refuses the program that tells
     /// them apart.
     ///
-    /// A datagram goes to the socket that its lane says, or by the kernel's hash of its addresses where programs are refused. Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
+    /// A datagram goes to the socket that its lane says, or by the kernel's hash of its addresses where programs are refused.
+    /// Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
     pub fn bind_group(port: u16, count: usize, spares: usize) -> io::Result<Group> {
         match UdpSocket::bind_group_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), count, spares) {
             Err(e) if no_ipv6(&e) => {
@@ -158,14 +159,36 @@ impl UdpSocket {
     /// Sends one datagram now (control's probes). The error says why this one did not leave: `WouldBlock` for a full
     /// buffer, EMSGSIZE for one larger than the interface's MTU.
     pub fn send(&self, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
-        self.send_segments(to, datagram, None)
+        self.send_segments((None, to), datagram, None)
     }
 
-    /// One send of datagrams of `segment` bytes each (the last may be shorter).
-    pub(super) fn send_segments(&self, to: SocketAddr, contents: &[u8], segment: Option<usize>) -> io::Result<()> {
+    /// As [`UdpSocket::send`], from that address of this host; an error (EINVAL, ENETUNREACH) if it is none.
+    pub fn send_from(&self, from: Option<IpAddr>, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
+        self.send_segments((from, to), datagram, None)
+    }
+
+    /// One send of datagrams of `segment` bytes each (the last may be shorter), from that address of this host if one is named.
+    pub(super) fn send_segments(
+        &self,
+        (src_ip, to): (Option<IpAddr>, SocketAddr),
+        contents: &[u8],
+        segment: Option<usize>,
+    ) -> io::Result<()> {
         let destination = self.outward(to)?;
-        let transmit = Transmit { destination, ecn: None, contents, segment_size: segment, src_ip: None };
+        let transmit = Transmit { destination, ecn: None, contents, segment_size: segment, src_ip };
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+    }
+
+    /// From now on `Ingress` is told at which address of this host each datagram came in, or no longer: at first it is not, for
+    /// that costs time for each (see `hush`). Errors: none but a broken socket's.
+    pub fn locate(&self, on: bool) -> io::Result<()> {
+        use nix::sys::socket::{setsockopt, sockopt};
+        // A socket of IPv6 tells it of IPv4 too, as a mapped address.
+        match self.v6 {
+            true => setsockopt(&self.socket, sockopt::Ipv6RecvPacketInfo, &on)?,
+            false => setsockopt(&self.socket, sockopt::Ipv4PacketInfo, &on)?,
+        }
+        Ok(())
     }
 
     /// An address as this socket's family needs it.
@@ -333,6 +356,34 @@ mod tests {
         assert!(Ingress::new().receive(&socket).unwrap().is_empty());
     }
 
+    /// What came in, and at which address.
+    fn located(socket: &UdpSocket) -> (SocketAddr, Option<IpAddr>) {
+        let mut ingress = Ingress::new();
+        let mut fds = [nix::poll::PollFd::new(socket.as_fd(), nix::poll::PollFlags::POLLIN)];
+        nix::poll::poll(&mut fds, 2000u16).unwrap();
+        let mut received = ingress.receive(socket).unwrap();
+        let local = received.local();
+        (received.next().unwrap().0, local.get())
+    }
+
+    #[test]
+    fn a_datagram_leaves_from_the_address_that_is_named_and_where_it_came_in_is_told_on_demand() {
+        for any in ["[::]:0", "0.0.0.0:0"] {
+            let [server, client] = [(); 2].map(|()| UdpSocket::bind_to(any.parse().unwrap()).unwrap());
+            let [ours, theirs] = ["127.0.0.2", "127.0.0.3"].map(|address| address.parse::<IpAddr>().unwrap());
+            let to = SocketAddr::new(theirs, port(&server));
+            client.send_from(Some(ours), to, b"x").unwrap();
+            assert_eq!(located(&server), (SocketAddr::new(ours, port(&client)), None), "nobody asked");
+            server.locate(true).unwrap();
+            client.send_from(Some(ours), to, b"x").unwrap();
+            assert_eq!(located(&server), (SocketAddr::new(ours, port(&client)), Some(theirs)));
+            server.locate(false).unwrap();
+            client.send_from(None, to, b"x").unwrap();
+            assert_eq!(located(&server).1, None);
+            client.send_from(Some("192.0.2.1".parse().unwrap()), to, b"x").unwrap_err();
+        }
+    }
+
     fn loopback(port: u16) -> [SocketAddr; 2] {
         [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), SocketAddr::from((Ipv6Addr::LOCALHOST, port))]
     }
@@ -425,7 +476,7 @@ mod tests {
         let (server, client) = (UdpSocket::bind(0).unwrap(), UdpSocket::bind(0).unwrap());
         let to = loopback(port(&server))[0];
         let contents: Vec<u8> = (0..3500u32).map(|n| (n / 1000) as u8).collect();
-        client.send_segments(to, &contents, Some(1000)).unwrap();
+        client.send_segments((None, to), &contents, Some(1000)).unwrap();
         client.send(to, b"").unwrap();
         client.send(to, b"alone").unwrap();
         let mut ingress = Ingress::new();

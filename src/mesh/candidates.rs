@@ -18,13 +18,16 @@
 //! Both ends check, also where only one decides: what goes out is what opens a translator (NAT) for what comes in.
 //! An answer goes to wherever its question came from, and is no longer than that.
 //!
+//! A host with several addresses of a family asks from each of them by turns, the kernel's choice first: only one of them may
+//! have a way there, or be known to a firewall in between. Which one it was is remembered with what answers.
+//!
 //! Bounds: `TOLD_MAX` addresses that others tell of, `SEEN_MAX` that checks came from. Of an address that never answered
 //! nobody gets more than 6 datagrams of 56 bytes a minute from one path, since anybody may be named there.
 
 use crate::types::Instant;
 use crate::wire::Malformed;
 use smallvec::SmallVec;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Bytes of a check.
@@ -56,16 +59,26 @@ const LOST: Duration = Duration::from_secs(2);
 /// Another address is better if it is nearer by this and by a quarter.
 const MARGIN_US: u32 = 2000;
 
+/// A question that waits for its answer.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    token: u32,
+    at: Instant,
+    from: Option<IpAddr>,
+}
+
 #[derive(Debug)]
 struct Candidate {
     to: SocketAddr,
+    /// Our address that reached it; nothing: the kernel's choice.
+    from: Option<IpAddr>,
     /// The mesh tells of it; else something came from there.
     told: bool,
     /// Checks sent since it was fresh; beyond the last stage: given up, or at rest.
     stage: usize,
     fresh_at: Instant,
     next: Option<Instant>,
-    asked: SmallVec<[(u32, Instant); 4]>,
+    asked: SmallVec<[Asked; 4]>,
     rtt_us: Option<u32>,
     answered: Option<Instant>,
 }
@@ -73,13 +86,23 @@ struct Candidate {
 impl Candidate {
     fn new(to: SocketAddr, told: bool, now: Instant) -> Candidate {
         let asked = SmallVec::new();
-        Candidate { to, told, stage: 0, fresh_at: now, next: Some(now), asked, rtt_us: None, answered: None }
+        Candidate {
+            to,
+            from: None,
+            told,
+            stage: 0,
+            fresh_at: now,
+            next: Some(now),
+            asked,
+            rtt_us: None,
+            answered: None,
+        }
     }
 
     /// It answered the last time it was asked long enough ago.
     fn answers(&self, now: Instant) -> bool {
         let Some(answered) = self.answered else { return false };
-        let overdue = |(_, at): &(u32, Instant)| now - *at >= LOST && *at > answered;
+        let overdue = |asked: &Asked| now - asked.at >= LOST && asked.at > answered;
         now - answered < AGAIN + LOST && !self.asked.iter().any(overdue)
     }
 
@@ -89,11 +112,21 @@ impl Candidate {
         }
     }
 
-    fn ask(&mut self, token: u32, now: Instant) {
+    /// Which of our addresses its next check leaves from.
+    fn turn(&self, ours: &[IpAddr]) -> Option<IpAddr> {
+        if self.stage >= STAGES.len() {
+            return self.from.filter(|from| ours.contains(from));
+        }
+        let mut of_family = ours.iter().filter(|ip| ip.is_ipv4() == self.to.is_ipv4());
+        let turns = of_family.clone().count() + 1;
+        of_family.nth((self.stage % turns).checked_sub(1)?).copied()
+    }
+
+    fn ask(&mut self, token: u32, from: Option<IpAddr>, now: Instant) {
         if self.asked.len() >= 4 {
             self.asked.remove(0);
         }
-        self.asked.push((token, now));
+        self.asked.push(Asked { token, at: now, from });
         self.stage += 1;
         self.next = match STAGES.get(self.stage) {
             Some(wait) => Some(now + *wait),
@@ -119,6 +152,17 @@ pub enum Checked {
     Late,
     /// The other side would rather not use the path.
     Leave,
+}
+
+/// A check to be sealed and sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Check {
+    /// Where to.
+    pub to: SocketAddr,
+    /// Our address that it leaves from; nothing: the kernel chooses.
+    pub from: Option<IpAddr>,
+    /// What is sealed.
+    pub body: [u8; BODY_LEN],
 }
 
 /// The addresses of one path. See the head of this file.
@@ -197,12 +241,13 @@ impl Candidates {
         self.list.iter_mut().for_each(|candidate| candidate.refresh(now));
     }
 
-    /// The next check to seal and send now. To be called until it has none.
-    pub fn poll(&mut self, now: Instant) -> Option<(SocketAddr, [u8; BODY_LEN])> {
+    /// The next check to seal and send now. To be called until it has none. `ours`: our addresses, if there are several.
+    pub fn poll(&mut self, ours: &[IpAddr], now: Instant) -> Option<Check> {
         let candidate = self.list.iter_mut().find(|candidate| candidate.next.is_some_and(|at| at <= now))?;
         self.tokens = self.tokens.wrapping_add(1);
-        candidate.ask(self.tokens, now);
-        Some((candidate.to, emit(ASK, self.tokens)))
+        let from = candidate.turn(ours);
+        candidate.ask(self.tokens, from, now);
+        Some(Check { to: candidate.to, from, body: emit(ASK, self.tokens) })
     }
 
     /// When `poll` may next have something.
@@ -221,14 +266,18 @@ impl Candidates {
             LEAVE => return Ok(Checked::Leave),
             _ => {}
         }
-        let place = |candidate: &Candidate| candidate.asked.iter().position(|(asked, _)| *asked == token);
+        let place = |candidate: &Candidate| candidate.asked.iter().position(|asked| asked.token == token);
         let Some((candidate, at)) =
             self.list.iter_mut().find_map(|candidate| place(candidate).map(|at| (candidate, at)))
         else {
             return Ok(Checked::Late);
         };
-        let (_, asked) = candidate.asked.remove(at);
+        let Asked { at: asked, from, .. } = candidate.asked.remove(at);
         let rtt = u32::try_from((now - asked).as_micros()).unwrap_or(u32::MAX).max(1);
+        // The first of ours that gets there stays the one, until it does not any more.
+        if candidate.answered.is_none_or(|answered| now - answered >= LOST) {
+            candidate.from = from;
+        }
         // The least of the last few is the distance; the rest is queues.
         candidate.rtt_us = Some(candidate.rtt_us.map_or(rtt, |old| rtt.min(old.saturating_add(old / 8))));
         candidate.answered = Some(now);
@@ -260,6 +309,17 @@ impl Candidates {
         Some(if is_nearer { nearest.to } else { current })
     }
 
+    /// Which of our addresses reached that one when it last answered; nothing: the kernel's choice.
+    pub fn reached_from(&self, to: SocketAddr) -> Option<IpAddr> {
+        self.list.iter().find(|candidate| candidate.to == to)?.from
+    }
+
+    /// Whether it answered within the last two seconds.
+    pub fn is_heard(&self, to: SocketAddr, now: Instant) -> bool {
+        let heard = |candidate: &Candidate| candidate.answered.is_some_and(|answered| now - answered < LOST);
+        self.list.iter().any(|candidate| candidate.to == to && heard(candidate))
+    }
+
     /// Whether the mesh tells of this address.
     pub fn is_told(&self, address: SocketAddr) -> bool {
         self.list.iter().any(|candidate| candidate.to == address && candidate.told)
@@ -268,12 +328,6 @@ impl Candidates {
     /// How many addresses there are, and how many of them answer.
     pub fn count(&self, now: Instant) -> (usize, usize) {
         (self.list.len(), self.list.iter().filter(|candidate| candidate.answers(now)).count())
-    }
-
-    /// Nothing answers, and nothing is tried any more.
-    pub fn is_exhausted(&self, now: Instant) -> bool {
-        let waits = |candidate: &Candidate| candidate.asked.last().is_some_and(|(_, at)| now - *at < LOST);
-        self.list.iter().all(|candidate| candidate.next.is_none() && candidate.answered.is_none() && !waits(candidate))
     }
 }
 

@@ -13,6 +13,8 @@
 //! Waiting --(discovered, TRIES failures)--> Asleep --(10 min, or the network changed)--> Waiting
 //! ```
 //!
+//! `never` is for addresses: a name that led to ourselves or to a collision failed, and may stand for another host by the next try.
+//!
 //! Delays: 1 s, times 1.5, at most 60 s, less up to a quarter at random. For a minute after a link was lost they stay
 //! within 2 s: most losses are restarts. Bounds: `MAX_GIVEN`, `MAX_DISCOVERED` targets, `MAX_DIALLING` dials at once.
 
@@ -49,7 +51,7 @@ pub enum Attempt {
     Dialling(u64),
     /// Its peer is linked.
     Idle,
-    /// It is ourselves or a collision: not tried again until the user gives it again.
+    /// An address that is ourselves or a collision: not tried again until the user gives it again.
     Never,
     /// A discovered target that did not answer: forgotten until this instant.
     Asleep(Instant),
@@ -287,9 +289,13 @@ impl Dialer {
         news.then_some(target)
     }
 
-    /// A dial led to where it must not lead (ourselves, a collision): it is not tried again. Gives the target if that is news.
-    pub fn never(&mut self, dial: u64, why: &str) -> Option<Target> {
+    /// A dial led to where it must not lead (ourselves, a collision): an address is not tried again, a name may stand for another
+    /// one by the next try. Gives the target if that is news.
+    pub fn never(&mut self, dial: u64, why: &str, now: Instant) -> Option<Target> {
         self.due = None;
+        if self.dials.get(&dial)?.ip().is_none() {
+            return self.failed(dial, why, now);
+        }
         let target = self.dials.remove(&dial)?;
         let entry = self.entries.get_mut(&target)?;
         let news = entry.why != why;
@@ -437,13 +443,28 @@ mod tests {
     #[test]
     fn never_dials_ourselves_again_until_the_user_asks_again() {
         let mut dialer = Dialer::new([1; 32]);
-        dialer.give(target("host1"), at(0));
+        dialer.give(target("192.0.2.1"), at(0));
         let (dial, _) = dialer.poll(at(0)).unwrap();
-        dialer.never(dial, "this is ourselves");
+        dialer.never(dial, "this is ourselves", at(0));
         dialer.network_changed(at(10_000));
         assert_eq!((dialer.poll(at(1_000_000)), dialer.deadline()), (None, None));
-        dialer.give(target("host1"), at(1_000_000));
+        dialer.give(target("192.0.2.1"), at(1_000_000));
         assert!(dialer.poll(at(1_000_000)).is_some());
+    }
+
+    #[test]
+    fn name_that_stood_for_ourselves_is_tried_again_as_after_a_failure() {
+        let mut dialer = Dialer::new([1; 32]);
+        dialer.give(target("host1"), at(0));
+        let mut now = at(0);
+        for _ in 0..12 {
+            let (dial, _) = dialer.poll(now).unwrap();
+            dialer.never(dial, "this is ourselves", now);
+            now = waits_until(&dialer, "host1");
+        }
+        let (dial, _) = dialer.poll(now).unwrap();
+        dialer.never(dial, "this is ourselves", now);
+        assert!(waits_until(&dialer, "host1") - now >= Duration::from_secs(45), "seldom, in the end");
     }
 
     #[test]

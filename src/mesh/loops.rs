@@ -9,9 +9,9 @@
 //!             '----> Blocked <-----'             until no lower one was heard for HOLD
 //! ```
 //!
-//! Of all ports that reach a segment, the lowest (peer, port) keeps it: each one sees by itself whether it is that one, and one is
-//! left without a word between them. A port that hears its own beacon by another way than its segment (a bridge of this host, a
-//! VTEP, a peer) is blocked too: the other way cannot be.
+//! Of all ports that reach a segment, the lowest (peer, port) keeps it: each one sees by itself whether it is that one, and one
+//! is left without a word between them. A port that hears its own beacon by another way than its segment (a bridge of this host,
+//! a VTEP, a peer) is blocked too: the other way cannot be.
 //!
 //! A VTEP never sends on what another VTEP said, so the hosts that join one do not hear each other by it. Their beacons go through
 //! the mesh instead, under a port number that is made of the VTEP's address and its name for the network ([`number`]) and so is

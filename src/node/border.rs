@@ -65,8 +65,8 @@ pub enum Input<'a> {
     RouteMtu { port: PortId, mtu: u16 },
     /// What the captured interface that is `port` does now.
     Uplink { port: PortId, state: UplinkState },
-    /// The kernel's VXLAN device of a network, or (none) the one that heartbeats pass, is gone or was changed by others: nothing that
-    /// was installed there counts any more.
+    /// The kernel's VXLAN device of a network, or (none) the one that heartbeats pass, is gone or was changed by others: nothing
+    /// that was installed there counts any more.
     OffloadLost { id: Option<NetId> },
     /// A VXLAN device of somebody else is gone: its UDP port may be free.
     VxlanGone,
@@ -82,10 +82,16 @@ pub enum Output {
     Send { link: LinkId, bytes: Vec<u8> },
     /// Flush what was sent (bounded time), then close. No `LinkDown` follows.
     Close { link: LinkId },
-    /// Send this datagram (probes; already sealed). `dont_fragment` is always on.
-    Datagram { to: SocketAddr, bytes: Vec<u8> },
-    /// Send this probe (sealed, as a whole datagram of the path) to `peer` by the VXLAN engine that is open, in an Ethernet frame as
-    /// `wire::beat` has it; now or never.
+    /// Send this datagram (probes; already sealed) from that address of ours, or from whichever the kernel chooses.
+    /// `dont_fragment` is always on.
+    Datagram { from: Option<IpAddr>, to: SocketAddr, bytes: Vec<u8> },
+    /// From now on tell with each probe at which address of ours it came in (`Event::Probe`), or no longer. Not at the begin.
+    Locate(bool),
+    /// What the data plane sends to these leaves from these addresses of ours, the rest from whichever the kernel chooses;
+    /// instead of what was said before. A few hundred at most.
+    Sources(BTreeMap<SocketAddr, IpAddr>),
+    /// Send this probe (sealed, as a whole datagram of the path) to `peer` by the VXLAN engine that is open, in an Ethernet frame
+    /// as `wire::beat` has it; now or never.
     Beat { peer: PeerName, to: SocketAddr, body: Vec<u8> },
     /// Write a frame to whatever is behind `port`, now or never.
     Deliver { port: PortId, frame: Vec<u8> },
@@ -143,15 +149,16 @@ pub enum HostOp {
     OpenTunnel { port: PortId, id: NetId, vtep: Vtep },
     /// No longer.
     CloseTunnel { port: PortId, vtep: Vtep },
-    /// Capture this interface: it is `port` of its network. Datagrams and connections of the mesh's port are not captured. If it `must`,
-    /// an interface that cannot be captured just now is an error; else it is when it can. `Input::Uplink` tells, then and whenever that changes.
+    /// Capture this interface: it is `port` of its network. Datagrams and connections of the mesh's port are not captured. If it
+    /// `must`, an interface that cannot be captured just now is an error; else it is when it can. `Input::Uplink` tells, then and
+    /// whenever that changes.
     OpenUplink { port: PortId, id: NetId, uplink: Uplink, mesh: u16, must: bool },
     /// No longer.
     CloseUplink { port: PortId, uplink: Uplink },
     /// Route and translate between networks and the outside as this says, instead of whatever was said before.
     Filter(Edge),
-    /// Take in and send VXLAN of peers by this UDP port: by sockets that are handed to the data path, or by the kernel. Refused if that
-    /// cannot be had: one line why.
+    /// Take in and send VXLAN of peers by this UDP port: by sockets that are handed to the data path, or by the kernel. Refused
+    /// if that cannot be had: one line why.
     OpenVxlan { port: u16, engine: Engine },
     /// Whether the kernel's engine could be had by this UDP port if the data path's sockets gave it up; nothing changes. Refused
     /// if not: one line why.
@@ -164,7 +171,8 @@ pub enum HostOp {
     OpenOffload { network: Network, id: NetId, mtu: u16 },
     /// Remove it, with all that was installed there.
     CloseOffload { id: NetId },
-    /// Kernel engine: have the kernel carry frames for `mac` to the peer at this address, or no longer; it is no error if it did not.
+    /// Kernel engine: have the kernel carry frames for `mac` to the peer at this address, or no longer; it is no error if it did
+    /// not.
     Offload { id: NetId, mac: Mac, to: Option<SocketAddr> },
     /// All that is remembered of the last run is back: remove what a killed router left and nothing took over.
     SweepRest,

@@ -5,7 +5,8 @@
 //! side follows its heartbeats.
 
 use super::Node;
-use super::border::{LinkId, Output};
+use super::border::LinkId;
+use super::leg::{Arrival, Post};
 use super::paths::Tended;
 use crate::crypto::session::Role;
 use crate::mesh::candidates::Checked;
@@ -18,8 +19,6 @@ use std::time::Duration;
 
 /// Nothing came back for this long: nearly twice what lies between two answers.
 pub(super) const SILENT: Duration = Duration::from_millis(1750);
-/// Between two alarms of one path.
-const ALARM_SPACING: Duration = Duration::from_secs(1);
 
 impl Tended {
     /// It comes from another address of a host that is known to have several: whoever leads looks for the best of them itself.
@@ -32,11 +31,17 @@ impl Tended {
         self.proven && self.probe.proven(now) && self.vxlan.is_none()
     }
 
-    fn alarm(&mut self, now: Instant) {
-        if self.probe.is_silent(SILENT, now) && now - self.trouble_at >= ALARM_SPACING {
-            self.trouble_at = now;
-            self.candidates.trouble(now);
+    /// The newest heartbeat came: the path leads to where it came from, unless it `stays`, and the side that does not lead
+    /// leaves from where it was reached. Returns whether it moved.
+    pub fn follow(&mut self, came: &Arrival<'_>, leads: bool, stays: bool, post: &mut Post<'_>) -> bool {
+        let moves = self.path.endpoint() != Some(came.from) && !stays;
+        let mut leg = self.leg();
+        if moves {
+            leg.lead_to(came.from, came.local, post);
+        } else if !leads {
+            leg.leave_from(came.local, post);
         }
+        moves
     }
 }
 
@@ -74,51 +79,28 @@ impl Node {
 
     /// Sends the checks of a link's path that are due.
     pub(super) fn send_checks(&mut self, id: LinkId) {
-        let now = self.now;
-        let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
-        if tended.rekey.active() == 0 {
-            return;
-        }
-        tended.alarm(now);
-        while let Some((to, body)) = tended.candidates.poll(now) {
-            let mut bytes = Vec::new();
-            if self.directs.restraint.allows(to.ip(), now) && tended.path.seal_probe(&body, &mut bytes) {
-                tended.sealed += 1;
-                tended.probe.sent_aside();
-                self.out.push_back(Output::Datagram { to, bytes });
-            }
-        }
+        let tended = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut());
+        let Some(tended) = tended.filter(|tended| tended.rekey.active() != 0) else { return };
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        tended.leg().send_checks(&mut post);
     }
 
     /// A check of a link's path was opened.
-    pub(super) fn checked(&mut self, id: LinkId, body: &[u8], from: SocketAddr) {
-        let now = self.now;
+    pub(super) fn checked(&mut self, id: LinkId, came: &Arrival<'_>) {
         let encrypts = self.config.psk.is_some();
         let Some(connected) = self.links.all.get_mut(&id) else { return };
         let (leads, nickname, peer) = (connected.link.role() == Role::Dialer, connected.nickname(), connected.peer);
         let Some(tended) = connected.tended.as_mut() else { return };
-        match tended.candidates.handle(body, from, now) {
-            Ok(Checked::Asked(answer)) => {
-                tended.probe.came_aside();
-                let mut bytes = Vec::new();
-                if tended.path.seal_probe(&answer, &mut bytes) {
-                    tended.sealed += 1;
-                    self.out.push_back(Output::Datagram { to: from, bytes });
-                }
-            }
-            // What is in clear because both ends trust an address stays at that one.
-            Ok(Checked::Answered(_)) if leads && tended.vxlan.is_none() && tended.path.is_sealed() == encrypts => {
-                let current = tended.path.endpoint();
-                let silent = tended.probe.is_silent(SILENT, now);
-                let best = tended.candidates.best(current, silent, now).filter(|best| Some(*best) != current);
-                if let Some(best) = best {
-                    tended.path.set_endpoint(best);
-                    tended.probe.address_changed(now);
-                    let peer = peer.unwrap_or_default();
-                    self.log_about(best.ip(), format!("path to {peer}({nickname}) leads to {best} now"));
-                }
-            }
-            Ok(_) | Err(_) => {}
+        // What is in clear because both ends trust an address stays at that one.
+        let may_move = leads && tended.vxlan.is_none() && tended.path.is_sealed() == encrypts;
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        let mut leg = tended.leg();
+        if let Some(Checked::Answered(_)) = leg.checked(came, &mut post)
+            && may_move
+            && let Some(best) = leg.choose(&mut post)
+        {
+            let peer = peer.unwrap_or_default();
+            self.log_about(best.ip(), format!("path to {peer}({nickname}) leads to {best} now"));
         }
         self.send_checks(id);
         self.send_probes(id);

@@ -18,21 +18,21 @@
 //! Bounds: [`PATHS_MAX`] paths, [`WISHES_MAX`] peers that are remembered as relayed.
 
 use super::Node;
-use super::border::{Level, Output};
-use super::checks::{SILENT, arrivals};
+use super::border::Level;
+use super::checks::arrivals;
 use super::knocks::{Bucket, Exchange, Heard};
-use super::whereabouts::Restraint;
+use super::leg::{Arrival, Leg, Post};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
 use crate::mesh::candidates::{Candidates, Checked, is_check, leave};
 use crate::mesh::cost::Cost;
 use crate::mesh::probe::Probe;
 use crate::mesh::routes::A_HOP;
-use crate::plane::fib::{Fib, PathId};
+use crate::plane::fib::Fib;
 use crate::plane::path::Path;
 use crate::types::{Instant, PeerName, PublicKey, ShortId, Uid};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +74,7 @@ pub(super) struct Direct {
     pub path: Arc<Path>,
     pub probe: Probe,
     pub candidates: Candidates,
+    local: Option<IpAddr>,
     pub cipher: Cipher,
     /// The epoch that seals, 0: none yet, and since when.
     pub epoch: u16,
@@ -106,6 +107,7 @@ impl Direct {
             path,
             probe: Probe::new(role == Role::Dialer, overhead, now),
             candidates: Candidates::default(),
+            local: None,
             cipher: Cipher::ChaCha20Poly1305,
             epoch: 0,
             keyed_at: now,
@@ -122,6 +124,19 @@ impl Direct {
             trouble_at: now,
             cost: Cost::default(),
             left: None,
+        }
+    }
+
+    /// What sends and takes in its probes.
+    pub fn leg(&mut self) -> Leg<'_> {
+        Leg {
+            path: &self.path,
+            probe: &mut self.probe,
+            candidates: &mut self.candidates,
+            local: &mut self.local,
+            sealed: &mut self.sealed,
+            trouble_at: &mut self.trouble_at,
+            told_mtu: &mut self.told_mtu,
         }
     }
 
@@ -158,48 +173,7 @@ impl Direct {
 
     /// Frames passed since this was last called.
     fn was_used(&mut self, now: Instant) -> bool {
-        let sealed = self.path.counter();
-        let sent = sealed != std::mem::replace(&mut self.sealed, sealed);
-        if sent {
-            self.probe.data_flows(now);
-        }
-        sent | self.path.take_carried()
-    }
-
-    /// Nothing comes back from where it leads.
-    fn is_silent(&self, now: Instant) -> bool {
-        self.path.endpoint().is_none() || self.probe.is_silent(SILENT, now)
-    }
-
-    /// Leads it to the best address. Returns whether that is another one.
-    fn choose(&mut self, now: Instant) -> bool {
-        if self.role != Role::Dialer {
-            return false;
-        }
-        let (current, silent) = (self.path.endpoint(), self.is_silent(now));
-        let best = self.candidates.best(current, silent, now);
-        match best.filter(|best| Some(*best) != current) {
-            Some(best) => {
-                self.lead_to(best, now);
-                true
-            }
-            None => false,
-        }
-    }
-
-    fn lead_to(&mut self, address: SocketAddr, now: Instant) {
-        self.path.set_endpoint(address);
-        self.probe.address_changed(now);
-    }
-
-    fn tell_mtu(&mut self) {
-        let found = (self.probe.mtu(), self.probe.is_settled());
-        if found != std::mem::replace(&mut self.told_mtu, found) {
-            match found {
-                (mtu, true) => self.path.set_mtu(mtu),
-                (mtu, false) => self.path.set_mtu_so_far(mtu),
-            }
-        }
+        self.leg().saw_data(now) | self.path.take_carried()
     }
 }
 
@@ -210,7 +184,6 @@ pub(super) struct Directs {
     pub wishes: BTreeMap<PeerName, Wish>,
     pub heard: BTreeMap<PeerName, Heard>,
     pub bucket: Bucket,
-    pub restraint: Restraint,
 }
 
 impl Directs {
@@ -305,50 +278,26 @@ impl Node {
     /// Tells the other side that a path is left, as long as it is opened: it cannot know what we did not get.
     fn leave_direct(&mut self, peer: PeerName) {
         let Some(direct) = self.directs.paths.get_mut(&peer).filter(|direct| direct.left.is_some()) else { return };
-        let mut bytes = Vec::new();
-        if let Some(to) = direct.path.endpoint()
-            && direct.path.seal_probe(&leave(), &mut bytes)
-        {
-            direct.sealed += 1;
-            self.out.push_back(Output::Datagram { to, bytes });
+        if let Some(to) = direct.path.endpoint() {
+            let from = direct.local;
+            direct.leg().send((from, to), &leave(), &mut self.out);
         }
     }
 
     /// Sends what its machines want sent.
     fn probe_direct(&mut self, peer: PeerName) {
-        let now = self.now;
-        let Directs { paths, restraint, .. } = &mut self.directs;
-        let Some(direct) = paths.get_mut(&peer).filter(|direct| direct.epoch != 0) else { return };
-        if direct.is_silent(now) && now - direct.trouble_at >= Duration::from_secs(1) {
-            direct.trouble_at = now;
-            direct.candidates.trouble(now);
-        }
-        let mut bodies: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
-        while let Some((to, body)) = direct.candidates.poll(now) {
-            if restraint.allows(to.ip(), now) {
-                direct.probe.sent_aside();
-                bodies.push((to, body.to_vec()));
-            }
-        }
-        if let Some(to) = direct.path.endpoint() {
-            while let Some(body) = direct.probe.poll(now) {
-                bodies.push((to, body));
-            }
-        }
-        for (to, body) in bodies {
-            let mut bytes = Vec::new();
-            if direct.path.seal_probe(&body, &mut bytes) {
-                direct.sealed += 1;
-                self.out.push_back(Output::Datagram { to, bytes });
-            }
-        }
+        let Some(direct) = self.directs.paths.get_mut(&peer).filter(|direct| direct.epoch != 0) else { return };
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        let mut leg = direct.leg();
+        leg.send_checks(&mut post);
+        leg.send_probes(&mut post);
     }
 
     /// Tells the data plane whether frames may go by it.
     fn judge_direct(&mut self, peer: PeerName) {
         let now = self.now;
         let Some(direct) = self.directs.paths.get_mut(&peer) else { return };
-        direct.tell_mtu();
+        direct.leg().tell_mtu();
         let proven = direct.probe.proven(now);
         let changed = proven != direct.proven;
         if changed {
@@ -392,42 +341,30 @@ impl Node {
     }
 
     /// The data plane opened a probe of a path without a link.
-    pub(super) fn direct_probed(
-        &mut self,
-        (path, epoch): (PathId, u16),
-        from: SocketAddr,
-        (body, size): (&[u8], u16),
-        at: Instant,
-    ) {
-        let now = at.min(self.now);
-        let found = self.directs.paths.iter_mut().find(|(_, direct)| direct.path.id() == path);
+    pub(super) fn direct_probed(&mut self, came: &Arrival<'_>) {
+        let found = self.directs.paths.iter_mut().find(|(_, direct)| direct.path.id() == came.path);
         let Some((peer, direct)) = found.map(|(peer, direct)| (*peer, direct)) else { return };
-        if direct.next_epoch == Some(epoch) {
-            direct.activate(epoch, super::rekey::RETIRE_AFTER, self.now);
+        if direct.next_epoch == Some(came.epoch) {
+            direct.activate(came.epoch, super::rekey::RETIRE_AFTER, self.now);
         }
-        if is_check(body) {
-            match direct.candidates.handle(body, from, now) {
-                Ok(Checked::Asked(answer)) => {
-                    direct.probe.came_aside();
-                    let mut bytes = Vec::new();
-                    if direct.path.seal_probe(&answer, &mut bytes) {
-                        direct.sealed += 1;
-                        self.out.push_back(Output::Datagram { to: from, bytes });
-                    }
-                }
-                Ok(Checked::Answered(_)) => _ = direct.choose(self.now),
-                Ok(Checked::Leave) => _ = direct.left.get_or_insert(self.now),
-                Ok(Checked::Late) | Err(_) => {}
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        if is_check(came.body) {
+            match direct.leg().checked(came, &mut post) {
+                Some(Checked::Answered(_)) if direct.role == Role::Dialer => _ = direct.leg().choose(&mut post),
+                Some(Checked::Leave) => _ = direct.left.get_or_insert(self.now),
+                _ => {}
             }
-        } else if let Ok(heard) = direct.probe.handle(body, size, now) {
-            let moved = heard.newest && direct.path.endpoint() != Some(from);
+        } else if let Ok(heard) = direct.probe.handle(came.body, came.size, came.at) {
+            let moved = heard.newest && direct.path.endpoint() != Some(came.from);
             // Who knocked leads; the other side is followed where it must have moved.
-            let leads = direct.role == Role::Dialer && !direct.is_silent(self.now);
+            let leads = direct.role == Role::Dialer && !direct.leg().is_silent(self.now);
             if moved {
-                direct.candidates.saw(from, now);
+                direct.candidates.saw(came.from, came.at);
             }
             if moved && !leads {
-                direct.lead_to(from, self.now);
+                direct.leg().lead_to(came.from, came.local, &mut post);
+            } else if heard.newest && !leads {
+                direct.leg().leave_from(came.local, &mut post);
             }
             if heard.newest {
                 self.weigh_direct(peer);

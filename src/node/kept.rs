@@ -11,13 +11,14 @@
 //! ```
 
 use super::Node;
-use super::border::{Level, Output};
+use super::border::Level;
 use super::checks::SILENT;
+use super::leg::{Arrival, Post};
 use super::links::Connected;
 use super::paths::{Tended, round_rtt};
-use crate::mesh::candidates::{Checked, is_check};
+use crate::mesh::candidates::is_check;
 use crate::mesh::peers::LinkRecord;
-use crate::plane::fib::{Fib, PathId};
+use crate::plane::fib::Fib;
 use crate::plane::path::Path;
 use crate::types::{Instant, Nickname, PeerName, Refusal, ShortId};
 use std::collections::BTreeMap;
@@ -154,26 +155,11 @@ impl Node {
     }
 
     fn probe_kept(&mut self, peer: PeerName) {
-        let now = self.now;
         let Some(Kept { tended, .. }) = self.kept.0.get_mut(&peer) else { return };
-        let mut bodies: Vec<(SocketAddr, Vec<u8>)> = Vec::new();
-        while let Some((to, body)) = tended.candidates.poll(now) {
-            if self.directs.restraint.allows(to.ip(), now) {
-                tended.probe.sent_aside();
-                bodies.push((to, body.to_vec()));
-            }
-        }
-        if let Some(to) = tended.path.endpoint() {
-            while let Some(body) = tended.probe.poll(now) {
-                bodies.push((to, body));
-            }
-        }
-        for (to, body) in bodies {
-            let mut bytes = Vec::new();
-            if tended.path.seal_probe(&body, &mut bytes) {
-                self.out.push_back(Output::Datagram { to, bytes });
-            }
-        }
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        let mut leg = tended.leg();
+        leg.send_checks(&mut post);
+        leg.send_probes(&mut post);
         tended.tell_mtu();
     }
 
@@ -189,35 +175,21 @@ impl Node {
     }
 
     /// The data plane opened a probe of a path that has no link.
-    pub(super) fn probed_without_link(
-        &mut self,
-        (path, epoch): (PathId, u16),
-        from: SocketAddr,
-        (body, size): (&[u8], u16),
-        at: Instant,
-    ) {
-        let now = at.min(self.now);
-        let found = self.kept.0.iter_mut().find(|(_, kept)| kept.tended.path.id() == path);
+    pub(super) fn probed_without_link(&mut self, came: &Arrival<'_>) {
+        let found = self.kept.0.iter_mut().find(|(_, kept)| kept.tended.path.id() == came.path);
         let Some((peer, kept)) = found.map(|(peer, kept)| (*peer, kept)) else {
-            return self.direct_probed((path, epoch), from, (body, size), at);
+            return self.direct_probed(came);
         };
-        let tended = &mut kept.tended;
-        if is_check(body) {
-            if let Ok(Checked::Asked(answer)) = tended.candidates.handle(body, from, now) {
-                let mut bytes = Vec::new();
-                if tended.path.seal_probe(&answer, &mut bytes) {
-                    self.out.push_back(Output::Datagram { to: from, bytes });
-                }
+        let (leads, tended) = (kept.outbound, &mut kept.tended);
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        if is_check(came.body) {
+            tended.leg().checked(came, &mut post);
+        } else if tended.probe.handle(came.body, came.size, came.at).is_ok_and(|heard| heard.newest) {
+            let stays = leads && tended.is_aside(came.from) && !tended.probe.is_silent(SILENT, came.at);
+            if tended.follow(came, leads, stays, &mut post) {
+                let line = format!("path to {peer}({}) moved to {}", kept.nickname, came.from);
+                self.log_about(came.from.ip(), line);
             }
-        } else if let Ok(heard) = tended.probe.handle(body, size, now)
-            && heard.newest
-            && tended.path.endpoint() != Some(from)
-            && !(kept.outbound && tended.is_aside(from) && !tended.probe.is_silent(SILENT, now))
-        {
-            tended.path.set_endpoint(from);
-            tended.probe.address_changed(now);
-            let line = format!("path to {peer}({}) moved to {from}", kept.nickname);
-            self.log_about(from.ip(), line);
         }
         self.probe_kept(peer);
     }

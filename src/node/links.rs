@@ -34,6 +34,8 @@ pub(super) struct Connected {
     /// The dial that made it; nothing: the other side dialled.
     pub dial: Option<u64>,
     pub remote: SocketAddr,
+    /// The address of ours that it stands on.
+    pub local: IpAddr,
     /// Whom the key belongs to, once proven.
     pub peer: Option<PeerName>,
     /// Decided when this one answers its challenge or ends.
@@ -167,8 +169,8 @@ impl Node {
         }
     }
 
-    pub(super) fn link_up(&mut self, id: LinkId, dial: Option<DialId>, remote: SocketAddr) {
-        let remote = canonical(remote);
+    pub(super) fn link_up(&mut self, id: LinkId, dial: Option<DialId>, remote: SocketAddr, local: IpAddr) {
+        let (remote, local) = (canonical(remote), local.to_canonical());
         if self.stopping || (dial.is_none() && !self.links.has_room(remote.ip())) {
             if !self.stopping {
                 self.log_about(
@@ -194,7 +196,7 @@ impl Node {
             Setup { role, key: &self.config.key, psk: self.config.psk.as_ref(), seed: self.rng.random(), intro };
         let link = Link::new(setup, self.now);
         let dial = dial.map(|dial| dial.0);
-        self.links.all.insert(id, Connected { link, dial, remote, peer: None, waits_for: None, tended: None });
+        self.links.all.insert(id, Connected { link, dial, remote, local, peer: None, waits_for: None, tended: None });
     }
 
     pub(super) fn link_bytes(&mut self, id: LinkId, bytes: &[u8]) {
@@ -388,7 +390,7 @@ impl Node {
     /// Tells the dialer; gives the target if the reason is another one than the last time.
     fn dial_ended(&mut self, connected: &Connected, why: &Why, text: &str) -> Option<Target> {
         let dial = connected.dial?;
-        if why.is_final() { self.dialer.never(dial, text) } else { self.dialer.failed(dial, text, self.now) }
+        if why.is_final() { self.dialer.never(dial, text, self.now) } else { self.dialer.failed(dial, text, self.now) }
     }
 
     /// One line for people, and a line in the status for strangers.

@@ -39,6 +39,7 @@ mod jobs;
 mod journal;
 mod kept;
 mod knocks;
+mod leg;
 mod letters;
 mod links;
 mod neighbours;
@@ -272,7 +273,7 @@ impl Node {
         self.now = self.now.max(now);
         self.unsettled = true;
         match input {
-            Input::LinkUp { link, dial, remote, local: _ } => self.link_up(link, dial, remote),
+            Input::LinkUp { link, dial, remote, local } => self.link_up(link, dial, remote, local.ip()),
             Input::LinkBytes { link, bytes } => self.link_bytes(link, bytes),
             Input::LinkDrained { link } => self.link_drained(link),
             Input::LinkDown { link, why } => self.link_down(link, why),
@@ -334,6 +335,7 @@ impl Node {
         self.next_job();
         self.publish();
         self.obey_allocator();
+        self.publish_sources();
         self.gossip();
         self.flush_links();
         self.save();

@@ -5,8 +5,9 @@
 //! hosts). A path begins when its link is up and ends with it; data flows while both sides prove it.
 
 use super::Node;
-use super::border::{Level, LinkId, Output};
+use super::border::{Level, LinkId};
 use super::carriers::{self, Vxlan};
+use super::leg::{Arrival, Leg, Post};
 use super::rekey::{Fresh, KeyStep, Rekey};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
@@ -22,7 +23,7 @@ use crate::wire::message::Message;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,23 +57,30 @@ pub(super) struct Tended {
     /// Where the peer may be reached besides.
     pub candidates: Candidates,
     pub trouble_at: Instant,
+    /// Our address that its datagrams leave from; nothing: the kernel's choice.
+    pub local: Option<IpAddr>,
     /// What the mesh is told of its quality.
     pub cost: Cost,
 }
 
 impl Tended {
+    /// What sends and takes in its probes.
+    pub fn leg(&mut self) -> Leg<'_> {
+        Leg {
+            path: &self.path,
+            probe: &mut self.probe,
+            candidates: &mut self.candidates,
+            local: &mut self.local,
+            sealed: &mut self.sealed,
+            trouble_at: &mut self.trouble_at,
+            told_mtu: &mut self.told_mtu,
+        }
+    }
+
     /// Tells the data plane what was found out of the MTU. Returns whether the mesh is to know it too.
     pub fn tell_mtu(&mut self) -> bool {
-        let found = (self.probe.mtu(), self.probe.is_settled());
-        if found == std::mem::replace(&mut self.told_mtu, found) {
-            return false;
-        }
-        match found {
-            (mtu, true) => self.path.set_mtu(mtu),
-            (mtu, false) => self.path.set_mtu_so_far(mtu),
-        }
-        let (mtu, settled) = found;
-        settled && mtu != std::mem::replace(&mut self.settled_mtu, mtu)
+        let (is_news, (mtu, settled)) = (self.leg().tell_mtu(), self.told_mtu);
+        is_news && settled && mtu != std::mem::replace(&mut self.settled_mtu, mtu)
     }
 
     pub fn deadline(&self, now: Instant) -> Instant {
@@ -108,6 +116,8 @@ impl Node {
         path.set_sealed(theirs.is_none_or(|theirs| carriers::is_sealed(connected.link.ours(), theirs)));
         let agreed = theirs.and_then(|theirs| Vxlan::agreed(connected.link.ours(), theirs, role, self.now));
         path.set_endpoint(connected.dialable());
+        // Who dialled us gets answers from where it dialled to.
+        let local = Some(connected.local).filter(|_| role == Role::Listener);
         connected.tended = Some(Tended {
             path,
             probe: Probe::new(role == Role::Dialer, PROBE_OVERHEAD, self.now),
@@ -123,10 +133,16 @@ impl Node {
             sealed: 0,
             candidates: Candidates::default(),
             trouble_at: self.now,
+            local: None,
             cost: Cost::default(),
         });
+        if let Some(local) = local.filter(|local| self.may_leave_from(*local)) {
+            let tended = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut());
+            tended.into_iter().for_each(|tended| tended.local = Some(local));
+        }
         self.tell_candidates(id);
         self.published.fib_changed = true;
+        self.whereabouts.sources_changed = true;
     }
 
     pub(super) fn used_indexes(&self) -> BTreeSet<u32> {
@@ -197,19 +213,12 @@ impl Node {
     }
 
     pub(super) fn send_probes(&mut self, id: LinkId) {
-        let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
-        let Some(to) = tended.path.endpoint().filter(|_| tended.rekey.active() != 0) else { return };
-        let sealed = tended.path.counter();
-        if sealed != std::mem::replace(&mut tended.sealed, sealed) {
-            tended.probe.data_flows(self.now);
-        }
-        while let Some(body) = tended.probe.poll(self.now) {
-            let mut bytes = Vec::new();
-            if tended.path.seal_probe(&body, &mut bytes) {
-                tended.sealed += 1;
-                self.out.push_back(Output::Datagram { to, bytes });
-            }
-        }
+        let tended = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut());
+        let Some(tended) = tended.filter(|tended| tended.rekey.active() != 0) else { return };
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        let mut leg = tended.leg();
+        leg.saw_data(self.now);
+        leg.send_probes(&mut post);
     }
 
     /// Tells the data plane and the mesh whether data may flow.
@@ -259,9 +268,11 @@ impl Node {
     /// The data plane has something to tell.
     pub(super) fn told_by_plane(&mut self, event: Event) {
         match event {
-            Event::Probe { path, from, body, size, at, epoch } => {
-                if !self.probed(path, from, (&body, size), at) {
-                    self.probed_without_link((path, epoch), from, (&body, size), at);
+            Event::Probe { path, from, local, body, size, at, epoch } => {
+                let local = local.filter(|local| self.may_leave_from(*local));
+                let came = Arrival { path, epoch, from, local, body: &body, size, at: at.min(self.now) };
+                if !self.probed(&came) {
+                    self.probed_without_link(&came);
                 }
             }
             Event::Relayed { to } => self.relayed(to),
@@ -273,21 +284,21 @@ impl Node {
     }
 
     /// The data plane opened a probe. False: it is of a path without a link.
-    fn probed(&mut self, path: PathId, from: SocketAddr, (body, size): (&[u8], u16), at: Instant) -> bool {
-        let of_path = |tended: &Tended| tended.path.id() == path;
+    fn probed(&mut self, came: &Arrival<'_>) -> bool {
+        let of_path = |tended: &Tended| tended.path.id() == came.path;
         let found = self.links.all.iter_mut().find(|(_, connected)| connected.tended.as_ref().is_some_and(of_path));
         let Some((id, connected)) = found else { return false };
         let (id, nickname, leads) = (*id, connected.nickname(), connected.link.role() == Role::Dialer);
         let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return true };
-        if is_check(body) {
-            self.checked(id, body, from);
+        if is_check(came.body) {
+            self.checked(id, came);
             return true;
         }
-        let Ok(heard) = tended.probe.handle(body, size, at.min(self.now)) else { return true };
-        let old = tended.path.endpoint();
-        if heard.newest && old != Some(from) && !(leads && tended.is_aside(from)) {
-            tended.path.set_endpoint(from);
-            tended.probe.address_changed(self.now);
+        let Ok(heard) = tended.probe.handle(came.body, came.size, came.at) else { return true };
+        let (from, old) = (came.from, tended.path.endpoint());
+        let stays = leads && tended.is_aside(from);
+        let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
+        if heard.newest && tended.follow(came, leads, stays, &mut post) {
             if let Some(vxlan) = tended.vxlan.as_mut().filter(|_| old.map(|old| old.ip()) != Some(from.ip())) {
                 vxlan.moved(self.now);
             }

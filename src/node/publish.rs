@@ -146,6 +146,8 @@ impl Node {
 
     fn publish_fib(&mut self) {
         self.published.epoch += 1;
+        // Paths came or went.
+        self.whereabouts.sources_changed = true;
         let routes = self.published.routes.clone();
         let path_of = |peer: &PeerName| self.path_beside(*peer);
         let paths: Vec<Option<Arc<Path>>> = routes.neighbours().iter().map(path_of).collect();

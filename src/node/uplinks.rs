@@ -1,8 +1,8 @@
 //! Uplinks: interfaces of this host that rnet did not make, captured for a network, each one more port of it.
 //!
 //! Owns which are captured, the checks, the changes that it takes, and what follows when a segment is found to be reached twice
-//! (`mesh::loops`); `jobs` carries the changes out, `plane` moves the frames. A network with an uplink is open here even if nothing
-//! is attached, so that floods of the mesh come.
+//! (`mesh::loops`); `jobs` carries the changes out, `plane` moves the frames. A network with an uplink is open here even if
+//! nothing is attached, so that floods of the mesh come.
 //!
 //! ```text
 //! bridge    > OpenNetwork (unless it is open) > OpenUplink   done: a port of the snapshot that carries nothing

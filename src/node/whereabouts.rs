@@ -6,10 +6,11 @@
 //! sent to the rest is bounded by `mesh::candidates` and by [`Restraint`].
 
 use super::Node;
+use super::border::Output;
 use crate::mesh::candidates::TOLD_MAX;
 use crate::mesh::peers::MAX_ADDRESSES;
 use crate::types::{Instant, InterfaceFilter, PeerName, objection};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -20,6 +21,19 @@ pub struct ReachConfig {
     pub advertise: Vec<SocketAddr>,
     /// Interfaces whose addresses are told.
     pub interfaces: InterfaceFilter,
+    /// The only address that we listen on, an unspecified one for all of its family; none: all of both.
+    pub listen: Option<IpAddr>,
+}
+
+impl ReachConfig {
+    /// Whether somebody who sends there reaches us.
+    fn listens_on(&self, ip: IpAddr) -> bool {
+        match self.listen {
+            Some(IpAddr::V4(any)) if any.is_unspecified() => ip.is_ipv4(),
+            Some(only) if !only.is_unspecified() => only == ip,
+            _ => true,
+        }
+    }
 }
 
 /// What we know of our own addresses.
@@ -29,6 +43,12 @@ pub(super) struct Whereabouts {
     own: Vec<IpAddr>,
     /// For our record.
     pub told: Vec<SocketAddr>,
+    /// Those of this machine that are told, if there are several of a family: it matters which one a datagram leaves from.
+    pub ours: Vec<IpAddr>,
+    /// As the driver was told, and whether that may have changed.
+    pub sources: BTreeMap<SocketAddr, IpAddr>,
+    pub sources_changed: bool,
+    pub restraint: Restraint,
 }
 
 /// Checks to one IP address, from all paths together, within a time.
@@ -73,7 +93,8 @@ impl Node {
             told.push(SocketAddr::new(canonical(&advertised.ip()), port));
         }
         let interfaces = all.iter().filter(|(name, _)| self.config.reach.interfaces.allows(name));
-        told.extend(interfaces.map(|(_, ip)| SocketAddr::new(canonical(ip), port)));
+        let ours = interfaces.map(|(_, ip)| canonical(ip)).filter(|ip| self.config.reach.listens_on(*ip));
+        told.extend(ours.map(|ip| SocketAddr::new(ip, port)));
         told.retain(|address| objection(*address).is_none());
         let mut seen = Vec::new();
         told.retain(|address| {
@@ -83,10 +104,33 @@ impl Node {
             }
         });
         told.truncate(MAX_ADDRESSES);
+        self.tell_apart(&told);
         if self.whereabouts.told != told {
             self.whereabouts.told = told;
             self.refresh_record();
         }
+    }
+
+    /// Whether it matters from which of our addresses something leaves, and so at which one it comes in.
+    fn tell_apart(&mut self, told: &[SocketAddr]) {
+        let Whereabouts { own, ours: before, .. } = &self.whereabouts;
+        let ours: BTreeSet<IpAddr> = told.iter().map(SocketAddr::ip).filter(|ip| own.contains(ip)).collect();
+        let of_v4 = ours.iter().filter(|ip| ip.is_ipv4()).count();
+        let several = of_v4 > 1 || ours.len() - of_v4 > 1;
+        let were_several = !before.is_empty();
+        if several != were_several {
+            self.out.push_back(Output::Locate(several));
+        }
+        self.whereabouts.ours = if several { ours.into_iter().collect() } else { Vec::new() };
+        if several || were_several {
+            self.unpin();
+        }
+    }
+
+    /// Whether something may be told to leave from that address.
+    pub(super) fn may_leave_from(&self, ip: IpAddr) -> bool {
+        let Whereabouts { own, ours, .. } = &self.whereabouts;
+        !ours.is_empty() && own.contains(&ip) && objection(SocketAddr::new(ip, self.config.port)).is_none()
     }
 
     fn is_ours(&self, address: SocketAddr) -> bool {
@@ -147,6 +191,24 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn told_is_only_where_we_listen() {
+        let listens = |on: &str, ip: &str| {
+            let listen = (!on.is_empty()).then(|| on.parse().unwrap());
+            ReachConfig { listen, ..ReachConfig::default() }.listens_on(ip.parse().unwrap())
+        };
+        for (on, ip, told) in [
+            ("", "10.0.0.1", true),
+            ("::", "10.0.0.1", true),
+            ("0.0.0.0", "10.0.0.1", true),
+            ("0.0.0.0", "2001:db8::1", false),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+        ] {
+            assert_eq!(listens(on, ip), told, "{on} {ip}");
+        }
+    }
 
     #[test]
     fn nobody_gets_more_than_a_few_checks_whoever_names_him() {

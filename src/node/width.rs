@@ -55,7 +55,8 @@ pub(super) struct Width {
 }
 
 impl Width {
-    /// `before`: what was measured in the last run. What is attached still has that width, so it counts until it is measured otherwise.
+    /// `before`: what was measured in the last run. What is attached still has that width, so it counts until it is measured
+    /// otherwise.
     pub fn new(mtu: Mtu, before: Option<u16>) -> Width {
         let (in_use, fixed) = match mtu {
             Mtu::Auto => (before.map_or(START, |before| before.clamp(LEAST, MOST_MTU)), false),

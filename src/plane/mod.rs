@@ -68,7 +68,7 @@ use offers::Offers;
 use offload::{Coalescer, Odd, Segments};
 use smallvec::SmallVec;
 use sparse::Flows;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -130,7 +130,16 @@ pub trait Sink {
 pub enum Event {
     /// An authenticated probe (heartbeat) arrived on `path` from `from`: its body, at most 64 bytes kept, and the
     /// size of the whole datagram in bytes (padding is cut, its size is what proves the path MTU). Sealed under `epoch`.
-    Probe { path: PathId, epoch: u16, from: SocketAddr, body: SmallVec<[u8; 64]>, size: u16, at: Instant },
+    /// `local`: which address of this host it came to; the plane does not know it, its driver may.
+    Probe {
+        path: PathId,
+        epoch: u16,
+        from: SocketAddr,
+        local: Option<IpAddr>,
+        body: SmallVec<[u8; 64]>,
+        size: u16,
+        at: Instant,
+    },
     /// Frames of ours for this peer go by way of another. Told a few times a second at most, while it is so.
     Relayed {
         /// Whom they are for.
@@ -482,7 +491,8 @@ impl<S: Sink> Way<'_, S> {
         if outer.kind == Kind::Probe {
             let body = body.get(..PROBE_KEPT).unwrap_or(body);
             let body = SmallVec::from_slice(body);
-            self.out.event(Event::Probe { path: came.id(), epoch: outer.epoch, from, body, size, at: self.now });
+            let (path, epoch, at) = (came.id(), outer.epoch, self.now);
+            self.out.event(Event::Probe { path, epoch, from, local: None, body, size, at });
             return Ok(());
         }
         let (inner, header) = Inner::parse(body).map_err(|_| Drop::Malformed)?;

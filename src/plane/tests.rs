@@ -245,7 +245,8 @@ fn probes_are_told_to_control_with_their_size_and_whence_they_came() {
     mesh.receive(2, address(1), probe);
     let path = mesh.host(2).paths[&1].id();
     let kept = SmallVec::from_slice(&body[..64]);
-    let event = Event::Probe { path, epoch: 1, from: address(77), body: kept, size: 1432, at: Instant::ZERO };
+    let event =
+        Event::Probe { path, epoch: 1, from: address(77), local: None, body: kept, size: 1432, at: Instant::ZERO };
     assert_eq!(mesh.host(2).out.events, [event]);
     assert_eq!(dropped(&mut mesh, 2), [(Drop::Replayed, 1)]);
 }

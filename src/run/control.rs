@@ -18,6 +18,7 @@ use super::{Happening, Question};
 use crate::host::Beats;
 use crate::io::alarm::Alarm;
 use crate::io::clock::Clock;
+use crate::io::sources::Sources;
 use crate::io::udp::UdpSocket;
 use crate::node::Node;
 use crate::node::border::{HostId, HostOp, Input, LinkId, Output, RequestId};
@@ -35,6 +36,10 @@ pub struct Outlets {
     pub links: Links,
     /// Probes leave here.
     pub socket: Arc<UdpSocket>,
+    /// Probes come in here.
+    pub receivers: Vec<Arc<UdpSocket>>,
+    /// Which of this host's addresses the data path sends from.
+    pub sources: Arc<Sources>,
     /// Frames for bridges leave here.
     pub hands: Hands,
     /// Heartbeats leave here, while the kernel's VXLAN is open.
@@ -173,10 +178,12 @@ impl Control {
                 Output::Dial { dial, target, default_port } => self.outlets.links.dial(dial, target, default_port),
                 Output::Send { link, bytes } => self.send(link, bytes),
                 Output::Close { link } => self.outlets.links.close(link),
-                Output::Datagram { to, bytes } => {
+                Output::Datagram { from, to, bytes } => {
                     // A probe that cannot leave is a lost probe: the prober draws the conclusion.
-                    let _ = self.outlets.socket.send(to, &bytes);
+                    let _ = self.outlets.socket.send_from(from, to, &bytes);
                 }
+                Output::Locate(on) => self.locate(on),
+                Output::Sources(all) => self.outlets.sources.set(all),
                 Output::Beat { peer, to, body } => {
                     let frame = beat::frame(self.node.name(), peer, &body);
                     if !self.outlets.beats.send(to, &frame) {
@@ -199,6 +206,14 @@ impl Control {
                 }
                 Output::Persist { number, state } => self.outlets.keeper.keep(number, state),
                 Output::Log { level, line } => journal::line(level, &line),
+            }
+        }
+    }
+
+    fn locate(&self, on: bool) {
+        for socket in &self.outlets.receivers {
+            if let Err(why) = socket.locate(on) {
+                tracing::warn!("which address datagrams come to is not told: {why}");
             }
         }
     }

@@ -10,19 +10,21 @@
 //!   wake-up            orders of control: a port or door is open, or closed, a frame for a port, end
 //! ```
 //!
-//! Threads share the plane and nothing else: a flow stays on one of them, because the kernel keeps it on one queue of the TAP, and the
-//! number of the thread that wrote a datagram picks the socket that takes it (`io::udp`). No frame touches an async runtime,
-//! no memory is allocated for one, and a thread sleeps while there is nothing to do: no spinning, which costs more than it
-//! brings wherever cores are shared. Turns are short, so that no port waits long for another: what is left is still readable.
+//! Threads share the plane and nothing else: a flow stays on one of them, because the kernel keeps it on one queue of the TAP,
+//! and the number of the thread that wrote a datagram picks the socket that takes it (`io::udp`). No frame touches an async
+//! runtime, no memory is allocated for one, and a thread sleeps while there is nothing to do: no spinning, which costs more than
+//! it brings wherever cores are shared. Turns are short, so that no port waits long for another: what is left is still readable.
 //! What cannot be delivered is counted and gone: nothing waits for anybody.
 
 use super::door::Door;
 use super::intake::Intake;
+use super::located::Located;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
 use crate::io::egress::{Egress, Senders, Sent};
 use crate::io::ingress::Ingress;
 use crate::io::lost;
+use crate::io::sources::Sources;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
 use crate::plane::{Drop as Reason, Event, Plane, Service, Sink, Takes, Tally};
@@ -66,6 +68,21 @@ pub struct Sockets {
     pub sparse: Option<Arc<UdpSocket>>,
     /// For sending only.
     pub senders: Vec<Arc<UdpSocket>>,
+    /// Which of this host's addresses to send from.
+    pub sources: Arc<Sources>,
+}
+
+impl Sockets {
+    /// Those that datagrams come in by.
+    pub fn receivers(&self) -> impl Iterator<Item = Arc<UdpSocket>> {
+        std::iter::once(&self.receiver).chain(&self.sparse).cloned()
+    }
+
+    fn senders(mut self) -> (Senders, Sockets) {
+        let first = self.senders.pop().unwrap_or_else(|| Arc::clone(&self.receiver));
+        let senders = Senders::new(first, std::mem::take(&mut self.senders)).with_sparse(self.sparse.clone());
+        (senders.with_sources(Arc::clone(&self.sources)), self)
+    }
 }
 
 /// What control tells a thread.
@@ -111,8 +128,8 @@ impl Hands {
         self.threads.iter().for_each(|hand| hand.order(Order::Close(port)));
     }
 
-    /// Datagrams of VTEPs or of peers come to UDP port `door` from now on: one socket for each thread. What goes to them leaves by
-    /// `senders`, if there are any.
+    /// Datagrams of VTEPs or of peers come to UDP port `door` from now on: one socket for each thread. What goes to them leaves
+    /// by `senders`, if there are any.
     pub fn open_door(&self, door: u16, sockets: Vec<UdpSocket>, mut senders: Vec<UdpSocket>) {
         let each = senders.len() / self.threads.len().max(1);
         for (hand, socket) in self.threads.iter().zip(sockets) {
@@ -168,7 +185,8 @@ impl Datapath {
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
-        for (lane, Sockets { receiver, sparse, mut senders }) in (0..=u8::MAX).zip(sockets) {
+        for (lane, sockets) in (0..=u8::MAX).zip(sockets) {
+            let (senders, Sockets { receiver, sparse, .. }) = sockets.senders();
             let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
             let (orders, waiting) = mpsc::channel();
             let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -180,10 +198,7 @@ impl Datapath {
             hands.push(Hand { orders, wake: Arc::clone(&wake) });
             let outlet = Outlet {
                 lane,
-                senders: match senders.pop() {
-                    Some(first) => Senders::new(first, senders).with_sparse(sparse.clone()),
-                    None => Senders::new(Arc::clone(&receiver), []).with_sparse(sparse.clone()),
-                },
+                senders,
                 intakes: [receiver].into_iter().chain(sparse).map(Intake::new).collect(),
                 egress: Egress::new(),
                 ports: Vec::new(),
@@ -489,7 +504,8 @@ impl Worker {
             let Some(intake) = outlet.intakes.get(intake) else { break };
             let received = ingress.receive(&intake.socket)?;
             let last = received.is_last();
-            plane.batch(clock.now()).from_net(received, outlet);
+            let local = received.local();
+            plane.batch(clock.now()).from_net(received, &mut Located { outlet, local });
             if last {
                 break;
             }

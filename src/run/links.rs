@@ -178,7 +178,7 @@ impl Links {
 
 async fn connect(target: &Target, default_port: u16) -> Result<(TcpStream, SocketAddr), String> {
     let port = target.port.unwrap_or(default_port);
-    let addresses: Vec<SocketAddr> = match target.ip() {
+    let mut addresses: Vec<SocketAddr> = match target.ip() {
         Some(ip) => vec![SocketAddr::new(ip, port)],
         // The text of the resolver's error differs by system and says no more than this.
         None => lookup_host((target.host.as_str(), port))
@@ -186,6 +186,7 @@ async fn connect(target: &Target, default_port: u16) -> Result<(TcpStream, Socke
             .map_err(|_| format!("{}: no such name", target.host))?
             .collect(),
     };
+    leave_out_ours(&mut addresses, default_port);
     let mut last = format!("{}: no address", target.host);
     let mut tries = tokio::task::JoinSet::new();
     let mut waiting = addresses.into_iter().take(ADDRESSES_MAX);
@@ -202,6 +203,20 @@ async fn connect(target: &Target, default_port: u16) -> Result<(TcpStream, Socke
             Ok(None) if waiting.len() == 0 => return Err(last),
             Ok(Some(Err(_)) | None) | Err(_) => {}
         }
+    }
+}
+
+/// A name may stand for every host of a mesh: of its addresses our own would answer first, and lead nowhere. `port`: ours.
+fn leave_out_ours(addresses: &mut Vec<SocketAddr>, port: u16) {
+    if addresses.len() < 2 {
+        return;
+    }
+    // Where the kernel does not tell them, ours is refused as ourselves, and tried again.
+    let ours = crate::io::own::addresses().unwrap_or_default();
+    let is_ours = |to: &SocketAddr| to.port() == port && ours.iter().any(|(_, ip)| *ip == to.ip());
+    let others: Vec<SocketAddr> = addresses.iter().copied().filter(|to| !is_ours(to)).collect();
+    if !others.is_empty() {
+        *addresses = others;
     }
 }
 
@@ -357,6 +372,18 @@ mod tests {
             assert!(sent <= 16, "{sent} MiB wait");
             assert!(!links.is_open(link));
         });
+    }
+
+    #[test]
+    fn of_several_addresses_our_own_is_left_out() {
+        let left = |addresses: &[&str]| {
+            let mut addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+            leave_out_ours(&mut addresses, 6783);
+            addresses.iter().map(SocketAddr::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(left(&["127.0.0.1:6783", "192.0.2.1:6783"]), ["192.0.2.1:6783"]);
+        assert_eq!(left(&["127.0.0.1:7000", "192.0.2.1:6783"]).len(), 2, "somebody else's port");
+        assert_eq!(left(&["127.0.0.1:6783"]), ["127.0.0.1:6783"], "alone it is told as ourselves");
     }
 
     #[test]

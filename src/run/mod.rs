@@ -19,6 +19,7 @@ mod intake;
 pub mod journal;
 pub mod keeper;
 pub mod links;
+mod located;
 pub mod machine;
 
 pub use desk::{Desk, Question};

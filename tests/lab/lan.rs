@@ -1,6 +1,36 @@
 //! Lines with more than two ends, and translators between them.
 
-use crate::room::{Host, Room};
+use crate::room::{Host, Room, SOON};
+use crate::wait::until;
+
+/// Asks the kernel for what it tracks (ctnetlink: a dump of IPv4) and counts what was first sent to a port by UDP.
+const MAPPINGS: &str = "
+import socket, struct, sys
+s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12)
+s.send(struct.pack('=IHHIIBBH', 20, 1 << 8 | 1, 0x301, 1, 0, 2, 0, 0))
+def inner(data, *kinds):
+    for kind in kinds:
+        at = 0
+        while at + 4 <= len(data):
+            length, found = struct.unpack_from('=HH', data, at)
+            if found & 0x3fff == kind: break
+            at += max(length, 4) + 3 & ~3
+        else: return b''
+        data = data[at + 4:at + length]
+    return data
+count, more = 0, True
+while more:
+    data = s.recv(1 << 17)
+    while data:
+        length, kind = struct.unpack_from('=IH', data)
+        if kind == 2: sys.exit('refused')
+        if kind == 3: more = False
+        # CTA_TUPLE_ORIG, CTA_TUPLE_PROTO, then CTA_PROTO_NUM and CTA_PROTO_DST_PORT
+        first = lambda last: inner(data[20:length], 1, 2, last)
+        if kind == 256 and first(1) == b'\\x11' and first(3) == struct.pack('!H', int(sys.argv[1])): count += 1
+        data = data[length + 3 & ~3:]
+print(count)
+";
 
 /// A switch with hosts on it: `<prefix>.1` and on, in the order in which they were plugged in.
 pub struct Lan {
@@ -66,6 +96,22 @@ impl Translated {
         nat.sh("cd /proc/sys/net/netfilter && for f in nf_conntrack_udp_timeout nf_conntrack_udp_timeout_stream; do \
              [ ! -w $f ] || echo 5 >$f; done");
         Translated { host, nat }
+    }
+
+    /// How many mappings of UDP to this port the translator remembers.
+    pub fn remembers(&self, port: u16) -> usize {
+        self.nat.run(&["python3", "-c", MAPPINGS, &port.to_string()]).ok().trim().parse().unwrap()
+    }
+
+    /// Waits until nothing that was last used when this was called is remembered any more.
+    #[track_caller]
+    pub fn outlasts_mappings(&self, outside: &str) {
+        const CANARY: u16 = 4321;
+        let say = "import socket,sys; to = (sys.argv[1], int(sys.argv[2]))\n\
+                   socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', to)";
+        self.host.run(&["python3", "-c", say, outside, &CANARY.to_string()]).ok();
+        until(SOON, "a datagram is mapped", || self.remembers(CANARY) == 1);
+        until(4 * SOON, "it is forgotten", || self.remembers(CANARY) == 0);
     }
 
     /// Takes another address outside: the kernel forgets all mappings of the old one.

@@ -13,8 +13,8 @@
 //!   +--------------+                 +--------------+                 +--------------+
 //! ```
 //!
-//! Needs `unshare`, `nsenter`, `ip`, `nft`, `ping`, `curl`, `script`, `ethtool`, `tc` and `python3`; root, or a kernel that lets users have
-//! namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never as passed; with
+//! Needs `unshare`, `nsenter`, `ip`, `nft`, `ping`, `curl`, `script`, `ethtool`, `tc` and `python3`; root, or a kernel that lets
+//! users have namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never as passed; with
 //! `RNET_LAB_REQUIRE=1` that is a failure. Tests named `limit_*` measure: they have the machine to themselves, and run only in
 //! a release build (`./dev bench`).
 

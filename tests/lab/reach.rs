@@ -11,9 +11,17 @@ crate::facts![
     idle_host_behind_a_translator_is_reached_and_a_new_address_of_it_is_survived,
     two_behind_translators_meet_directly_where_ports_are_kept,
     two_behind_translators_with_random_ports_are_relayed_and_told_so,
+    answers_leave_from_the_address_that_was_reached,
     another_address_takes_over_when_a_line_dies,
     ipv6_takes_over_from_ipv4,
+    ipv6_alone_carries_a_mesh,
+    where_two_have_no_family_in_common_a_third_hands_on,
     lossy_line_is_left_within_ten_seconds,
+    name_with_a_dead_address_and_a_live_one_is_reached_by_the_live_one,
+    name_is_resolved_again_at_every_try,
+    advertised_address_is_where_others_dial,
+    address_that_is_not_listened_on_is_neither_told_nor_answered,
+    filtered_interface_is_not_told_and_not_used,
     addresses_that_nobody_can_reach_are_refused_at_launch,
 ];
 
@@ -37,6 +45,14 @@ impl Beat {
     fn start(from: &Container<'_>, to: &str) -> Beat {
         from.reaches(to);
         Beat(from.start(&["ping", "-n", "-D", "-i0.05", "-W1", to]))
+    }
+
+    /// Waits until so many more are answered.
+    #[track_caller]
+    fn goes_on(&self, answers: usize) {
+        let count = || self.0.stdout().matches("icmp_seq=").count();
+        let enough = count() + answers;
+        until(SOON, "requests are answered", || count() >= enough);
     }
 
     fn longest_gap(self) -> u64 {
@@ -77,9 +93,7 @@ fn twelve_hosts_with_three_links_each_talk_directly() {
         first.reaches(&address);
         becomes(&hosts[0], &host.name, ConnectionState::Direct, SOON);
         becomes(host, "h0", ConnectionState::Direct, SOON);
-        let stream = first.stream(&address);
-        std::thread::sleep(Duration::from_secs(1));
-        stream.unharmed();
+        first.stream(&address).unharmed();
         let text = hosts[0].rnet(&["status", "connections"]).ok();
         assert!(text.lines().any(|line| line.contains(&host.name) && line.contains(" direct ")), "{text}");
         drop(container);
@@ -107,22 +121,43 @@ fn idle_host_behind_a_translator_is_reached_and_a_new_address_of_it_is_survived(
         let client = open.container(&["10.2.1.1/24"]);
         client.reaches("10.2.1.2");
         // Mappings last 5 s here: nothing but heartbeats passes for longer than that.
-        std::thread::sleep(Duration::from_secs(12));
-        assert!(client.pings("10.2.1.2"), "at once, after silence");
-        let mut echo = server.start(&["python3", "-u", "-c", ECHO]);
-        until(SOON, "the server listens", || echo.stdout().contains("ready"));
-        let talk = client.start(&["python3", "-u", "-c", TALK, "10.2.1.2"]);
+        hidden.outlasts_mappings("10.201.0.1");
+        assert!(hidden.remembers(6783) > 0 && client.pings("10.2.1.2"), "at once, after silence");
+        let talk = Talk::start(&client, &server, "10.2.1.2");
         let beat = Beat::start(&client, "10.2.1.2");
-        std::thread::sleep(Duration::from_secs(2));
+        beat.goes_on(20);
         hidden.moves_to("10.201.0.2", "10.201.0.77");
-        std::thread::sleep(Duration::from_secs(9));
+        beat.goes_on(20);
         let gap = beat.longest_gap();
         assert!(gap < 2000, "{how}: {gap} ms without an answer");
-        let said = talk.finish(SOON);
-        assert!(said.code == 0 && said.stdout.contains("all came back"), "{said:?}");
-        assert!(echo.finished().is_none());
+        talk.ends_well();
         let endpoint = connection(&open.status(), "hidden").and_then(|c| c.path).map(|path| path.endpoint.to_string());
         assert!(endpoint.clone().is_some_and(|endpoint| endpoint.starts_with("10.201.0.77:")), "{endpoint:?}");
+    }
+}
+
+/// One TCP connection between containers, over which somebody talks for ten seconds.
+struct Talk {
+    echo: Process,
+    talk: Process,
+}
+
+impl Talk {
+    #[track_caller]
+    fn start(client: &Container<'_>, server: &Container<'_>, to: &str) -> Talk {
+        let echo = server.start(&["python3", "-u", "-c", ECHO]);
+        until(SOON, "the server listens", || echo.stdout().contains("ready"));
+        let talk = client.start(&["python3", "-u", "-c", TALK, to]);
+        until(SOON, "they talk", || talk.stdout().contains("begun"));
+        Talk { echo, talk }
+    }
+
+    /// Panics unless all that was said came back by the same connection.
+    #[track_caller]
+    fn ends_well(mut self) {
+        let said = self.talk.finish(SOON);
+        assert!(said.code == 0 && said.stdout.contains("all came back"), "{said:?}");
+        assert!(self.echo.finished().is_none());
     }
 }
 
@@ -148,6 +183,7 @@ for n in range(200):
     back = b''
     while len(back) < 6: back += c.recv(6 - len(back))
     assert back == word
+    if n == 0: print('begun')
     time.sleep(0.05)
 print('all came back')
 ";
@@ -161,9 +197,7 @@ fn two_behind_translators_meet_directly_where_ports_are_kept() {
     client.reaches("10.2.1.2");
     becomes(one, "two", ConnectionState::Direct, SOON);
     becomes(two, "one", ConnectionState::Direct, SOON);
-    let stream = client.stream("10.2.1.2");
-    std::thread::sleep(Duration::from_secs(2));
-    stream.unharmed();
+    client.stream("10.2.1.2").unharmed();
 }
 
 fn two_behind_translators_with_random_ports_are_relayed_and_told_so() {
@@ -184,6 +218,52 @@ fn two_behind_translators_with_random_ports_are_relayed_and_told_so() {
     stream.unharmed();
 }
 
+/// A private address that the kernel answers from, and a public one that is dialled: a translator lets in what comes from there
+/// only.
+fn answers_leave_from_the_address_that_was_reached() {
+    let (room, public) = (Room::new(), "203.0.113.1");
+    let lan = Lan::new(&room, "10.201.0");
+    let open = room.host("open");
+    let private = lan.plug(&open, "eth0");
+    open.sh(&format!("ip address add {public}/32 dev eth0"));
+    let Translated { host: hidden, nat } = Translated::new(&room, &lan, ("hidden", 1), "");
+    nat.sh(&format!(
+        "ip route add {public} via {private} && \
+         nft 'add chain ip nat onward {{ type filter hook forward priority 0; }}' && \
+         nft add rule ip nat onward ip daddr {private} drop"
+    ));
+    open.launch(&[]);
+    hidden.launch(&[public]);
+    open.linked(1);
+    hidden.linked(1);
+    let _server = hidden.container(&["10.2.1.2/24"]);
+    let client = open.container(&["10.2.1.1/24"]);
+    client.stream("10.2.1.2").unharmed();
+    let endpoint = connection(&hidden.status(), "open").and_then(|c| c.path).map(|path| path.endpoint.ip().to_string());
+    assert_eq!(endpoint.as_deref(), Some(public));
+}
+
+/// Datagrams of the mesh that come in by an interface.
+struct Counted<'h>(&'h Host);
+
+impl Counted<'_> {
+    fn on<'h>(host: &'h Host, interface: &str) -> Counted<'h> {
+        host.sh(&format!(
+            "nft add table inet counted && \
+             nft 'add chain inet counted in {{ type filter hook input priority -300; }}' && \
+             nft add rule inet counted in iifname {interface} udp dport 6783 counter"
+        ));
+        Counted(host)
+    }
+
+    #[track_caller]
+    fn count(&self) -> u64 {
+        let rules = self.0.sh("nft list chain inet counted in");
+        let count = rules.split("packets ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        count.expect("a counter")
+    }
+}
+
 /// Two hosts on two switches; cuts the first.
 fn takes_over(first: &str, second: &str) {
     let room = Room::new();
@@ -192,20 +272,20 @@ fn takes_over(first: &str, second: &str) {
     let (_, dialled) = (one_lan.plug(&a, "eth0"), one_lan.plug(&b, "eth0"));
     other_lan.plug(&a, "eth1");
     let other = other_lan.plug(&b, "eth1");
+    let eth1 = Counted::on(&a, "eth1");
     b.launch(&[]);
     a.launch(&[&dialled]);
     a.linked(1);
-    let _server = b.container(&["10.2.1.2/24"]);
+    let server = b.container(&["10.2.1.2/24"]);
     let client = a.container(&["10.2.1.1/24"]);
-    client.reaches("10.2.1.2");
-    // The other address is known to answer.
-    std::thread::sleep(Duration::from_secs(3));
-    let beat = Beat::start(&client, "10.2.1.2");
-    std::thread::sleep(Duration::from_secs(1));
+    let (talk, beat) = (Talk::start(&client, &server, "10.2.1.2"), Beat::start(&client, "10.2.1.2"));
+    until(SOON, "the other address is checked, and answers", || eth1.count() >= 2);
+    beat.goes_on(20);
     one_lan.cut(2);
-    std::thread::sleep(Duration::from_secs(7));
+    beat.goes_on(20);
     let gap = beat.longest_gap();
-    assert!(gap < 3500, "{gap} ms without an answer");
+    assert!(gap < 3000, "{gap} ms without an answer");
+    talk.ends_well();
     // The link too is made anew, by the address that is left.
     until(SOON, "a link by the other address", || {
         let c = connection(&a.status(), "b").filter(|c| c.state == ConnectionState::Established);
@@ -219,6 +299,159 @@ fn another_address_takes_over_when_a_line_dies() {
 
 fn ipv6_takes_over_from_ipv4() {
     takes_over("10.201.0", "fd00:201:");
+}
+
+fn ipv6_alone_carries_a_mesh() {
+    let room = Room::new();
+    let lan = Lan::new(&room, "fd00:201:");
+    let hosts = ["a", "b", "c"].map(|name| room.host(name));
+    let addresses: Vec<String> = hosts.iter().map(|host| lan.plug(host, "eth0")).collect();
+    hosts[0].launch(&[]);
+    hosts[1..].iter().for_each(|host| host.launch(&[&addresses[0]]));
+    hosts.iter().for_each(|host| host.linked(2));
+    let _server = hosts[2].container(&["10.2.1.2/24"]);
+    hosts[1].container(&["10.2.1.1/24"]).stream("10.2.1.2").unharmed();
+    let endpoint = connection(&hosts[1].status(), "c").and_then(|c| c.path).map(|path| path.endpoint.ip().to_string());
+    assert_eq!(endpoint.as_deref(), Some(addresses[2].as_str()));
+}
+
+fn where_two_have_no_family_in_common_a_third_hands_on() {
+    let room = Room::new();
+    let (old, new) = (Lan::new(&room, "10.201.0"), Lan::new(&room, "fd00:201:"));
+    let [a, b, c] = ["a", "b", "c"].map(|name| room.host(name));
+    old.plug(&a, "eth0");
+    let (by_old, by_new) = (old.plug(&b, "eth0"), new.plug(&b, "eth1"));
+    new.plug(&c, "eth0");
+    b.launch(&[]);
+    a.launch(&[&by_old]);
+    c.launch(&[&by_new]);
+    b.linked(2);
+    let _server = c.container(&["10.2.1.2/24"]);
+    let client = a.container(&["10.2.1.1/24"]);
+    let stream = client.stream("10.2.1.2");
+    until(SOON, "the relay is told, and why", || {
+        connection(&a.status(), "c").is_some_and(|c| {
+            let via = c.via.is_some_and(|(_, nickname)| nickname.as_str() == "b");
+            c.state == ConnectionState::Relayed && via && c.info.contains("no answer over UDP")
+        })
+    });
+    stream.unharmed();
+}
+
+/// Gives a host names of its own.
+fn names(host: &Host, lines: &str) {
+    let file = host.data_dir().with_file_name("hosts");
+    std::fs::write(&file, format!("127.0.0.1 localhost\n{lines}\n")).unwrap();
+    host.sh(&format!("mountpoint -q /etc/hosts || mount --bind {} /etc/hosts", file.display()));
+}
+
+/// Nobody is there and nobody says so: whoever dials it waits.
+fn is_silent(host: &Host, address: &str) {
+    host.sh(&format!("ip neighbour replace {address} lladdr 02:00:00:00:00:99 dev eth0 nud permanent"));
+}
+
+fn name_with_a_dead_address_and_a_live_one_is_reached_by_the_live_one() {
+    // Our own is among them too, where all hosts of a mesh have one name.
+    for order in [["10.201.0.99", "10.201.0.2", "10.201.0.1"], ["10.201.0.2", "10.201.0.1", "10.201.0.99"]] {
+        let room = Room::new();
+        let lan = Lan::new(&room, "10.201.0");
+        let [a, b] = ["a", "b"].map(|name| room.host(name));
+        [&a, &b].into_iter().for_each(|host| _ = lan.plug(host, "eth0"));
+        is_silent(&b, "10.201.0.99");
+        names(&b, &order.map(|address| format!("{address} mesh.example")).join("\n"));
+        a.launch(&[]);
+        b.launch(&["mesh.example"]);
+        // One address alone would take five seconds, after which the next try were the same.
+        until(Duration::from_secs(3), "the live one is linked", || {
+            connection(&b.status(), "a").is_some_and(|c| c.state == ConnectionState::Established)
+        });
+        let status = b.status();
+        assert_eq!(status.targets.iter().map(ToString::to_string).collect::<Vec<_>>(), ["mesh.example"]);
+        assert_eq!(connection(&status, "a").unwrap().path.unwrap().endpoint.to_string(), "10.201.0.1:6783");
+    }
+}
+
+fn name_is_resolved_again_at_every_try() {
+    let room = Room::new();
+    let lan = Lan::new(&room, "10.201.0");
+    let [a, b, other] = ["a", "b", "other"].map(|name| room.host(name));
+    [&a, &b, &other].into_iter().for_each(|host| _ = lan.plug(host, "eth0"));
+    names(&b, "");
+    a.launch(&[]);
+    b.launch(&["mesh.example"]);
+    b.told(&["no such name"]);
+    // Somebody else's machine, where nobody listens; then our own.
+    names(&b, "10.201.0.3 mesh.example");
+    b.told(&["connection refused"]);
+    names(&b, "10.201.0.2 mesh.example");
+    b.told(&["ourselves"]);
+    names(&b, "10.201.0.1 mesh.example");
+    b.linked(1);
+    // It moves, and the name with it: the link by the old address breaks, and the next try finds it.
+    a.sh("ip address del 10.201.0.1/24 dev eth0 && ip address add 10.201.0.50/24 dev eth0");
+    a.murder();
+    names(&b, "10.201.0.50 mesh.example");
+    a.launch(&[]);
+    until(2 * SOON, "linked at the new address", || {
+        let c = connection(&b.status(), "a").filter(|c| c.state == ConnectionState::Established);
+        c.and_then(|c| c.path).is_some_and(|path| path.endpoint.to_string() == "10.201.0.50:6783")
+    });
+}
+
+fn advertised_address_is_where_others_dial() {
+    let room = Room::new();
+    let lan = Lan::new(&room, "10.201.0");
+    let [open, far] = ["open", "far"].map(|name| room.host(name));
+    let meeting = lan.plug(&open, "eth0");
+    lan.plug(&far, "eth0");
+    let Translated { host: hidden, nat } = Translated::new(&room, &lan, ("hidden", 1), "");
+    // As a router at home: what comes in for one port outside is for the host inside.
+    nat.sh("nft 'add chain ip nat before { type nat hook prerouting priority -100; }' && \
+         nft add rule ip nat before iifname out tcp dport 7000 dnat to 10.202.1.2:6783 && \
+         nft add rule ip nat before iifname out udp dport 7000 dnat to 10.202.1.2:6783");
+    let (password, outside) = (room.path("pw"), "10.201.0.3:7000");
+    open.launch(&[]);
+    let options = ["--password-file", &password, "--advertise", outside, "--no-discovery"];
+    hidden.launch_with(&options, &[&meeting]).ok();
+    far.launch(&[&meeting]);
+    until(SOON, "whoever only heard of it has a link by the address that is advertised", || {
+        let c = connection(&far.status(), "hidden").filter(|c| c.state == ConnectionState::Established);
+        c.is_some_and(|c| c.outbound && c.address == outside)
+    });
+    let _server = hidden.container(&["10.2.1.2/24"]);
+    far.container(&["10.2.1.1/24"]).stream("10.2.1.2").unharmed();
+}
+
+/// Two hosts on two switches, launched with these options; `b` dials by the first: that alone is told, and nothing goes by the
+/// second, not even once the first is dead.
+fn keeps_to_the_first(of_a: &[&str], of_b: &[&str]) {
+    let room = Room::new();
+    let (one_lan, other_lan) = (Lan::new(&room, "10.201.0"), Lan::new(&room, "10.203.0"));
+    let (a, b) = (room.host("a"), room.host("b"));
+    let (dialled, _) = (one_lan.plug(&a, "eth0"), one_lan.plug(&b, "eth0"));
+    other_lan.plug(&a, "eth1");
+    other_lan.plug(&b, "eth1");
+    let eth1 = Counted::on(&a, "eth1");
+    let password = room.path("pw");
+    a.launch_with(&[&["--password-file", password.as_str()][..], of_a].concat(), &[]).ok();
+    b.launch_with(&[&["--password-file", password.as_str()][..], of_b].concat(), &[&dialled]).ok();
+    b.linked(1);
+    let _server = a.container(&["10.2.1.2/24"]);
+    let client = b.container(&["10.2.1.1/24"]);
+    client.reaches("10.2.1.2");
+    one_lan.cut(1);
+    until(SOON, "the only line is dead", || {
+        connection(&b.status(), "a").is_none_or(|c| c.state != ConnectionState::Established)
+    });
+    assert!(!client.pings("10.2.1.2") && eth1.count() == 0);
+}
+
+fn address_that_is_not_listened_on_is_neither_told_nor_answered() {
+    keeps_to_the_first(&["--listen", "10.201.0.1"], &[]);
+}
+
+fn filtered_interface_is_not_told_and_not_used() {
+    keeps_to_the_first(&["--interface-filter", "!eth1"], &["--interface-filter", "eth0"]);
 }
 
 fn lossy_line_is_left_within_ten_seconds() {
@@ -240,9 +473,17 @@ fn lossy_line_is_left_within_ten_seconds() {
         let via = status.peers.iter().find(|peer| peer.nickname.as_str() == to)?.via?;
         status.peers.iter().find(|peer| peer.name == via).map(|peer| peer.nickname.to_string())
     };
-    // Sizes are being searched for.
-    std::thread::sleep(Duration::from_secs(5));
-    assert_eq!(via(&a, "b").as_deref(), Some("b"));
+    // All six ends of links tell how large datagrams may be, so none is tried any more that is too big; and loss is looked at over
+    // a few seconds.
+    until(SOON, "sizes are found, and the line in between is the way", || {
+        let status = a.status();
+        let sizes: Vec<u16> = status.peers.iter().flat_map(|peer| &peer.links).map(|link| link.mtu).collect();
+        let lasts = |from: &Host, to: &str| {
+            connection(&from.status(), to).and_then(|c| c.path).is_some_and(|path| path.up_for >= 5)
+        };
+        let is_settled = sizes.len() == 6 && !sizes.contains(&0) && lasts(&a, "b") && lasts(&b, "a");
+        is_settled && via(&a, "b").as_deref() == Some("b")
+    });
     for (from, to) in [(&a, "to-b"), (&b, "to-a")] {
         // As netem would, where the kernel has none.
         from.sh(&format!(

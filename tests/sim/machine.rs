@@ -93,6 +93,12 @@ pub struct Host {
     pub contacted: BTreeMap<SocketAddr, Instant>,
     /// Besides `ip`, told to the router.
     pub more_ips: Vec<IpAddr>,
+    /// What its kernel sends from, if not from `ip`.
+    pub usual_ip: Option<IpAddr>,
+    /// The router asked to be told which address a probe came to.
+    pub locates: bool,
+    /// Where the router says that datagrams leave from.
+    pub sources: BTreeMap<SocketAddr, IpAddr>,
     pub key: StaticKey,
     pub uid: Uid,
     pub options: Options,
@@ -263,11 +269,12 @@ impl World {
     /// What the data plane of `h` wants done.
     pub fn carry_out(&mut self, h: H, outcome: Outcome) {
         for (to, bytes) in outcome.datagrams {
-            self.send_datagram(h, PORT, to, bytes);
+            let from = self.hosts[h.0].sources.get(&to).copied();
+            self.send_datagram(h, (from, PORT), to, bytes);
         }
         let door = self.hosts[h.0].vxlan;
         for (to, bytes) in outcome.tunnelled {
-            door.into_iter().for_each(|door| self.send_datagram(h, door, to, bytes.clone()));
+            door.into_iter().for_each(|door| self.send_datagram(h, (None, door), to, bytes.clone()));
         }
         for (port, frame) in outcome.delivered {
             let host = &self.hosts[h.0];

@@ -369,6 +369,55 @@ fn of_several_addresses_another_takes_over_when_the_one_in_use_dies() {
 }
 
 #[test]
+fn peer_behind_a_translator_gets_answers_from_the_address_that_it_dialled() {
+    let mut world = World::new(327);
+    let [a, b] = world.hosts();
+    let private: IpAddr = "10.9.9.9".parse().unwrap();
+    // The kernel of a sends from where nobody reaches it, and the translator of b lets in only what b has sent to.
+    world.hosts[a.0].more_ips = vec![private];
+    world.hosts[a.0].usual_ip = Some(private);
+    world.dead_ips.insert(private);
+    world.hosts[b.0].nat = Some("198.51.100.2:50000".parse().unwrap());
+    world.hosts[b.0].nat_life = secs(30);
+    world.launch(a, &[]);
+    world.launch(b, &[a]);
+    attach_all(&mut world, &[a, b]);
+    world.run_for(secs(3));
+    assert!(world.are_neighbours(a, b));
+    let (start, flow) = (world.now, world.flow((b, a), NET, millis(20), secs(10)));
+    world.run_for(secs(11));
+    let (sent, answered) = world.answered(flow, start, world.now);
+    assert!(sent <= answered + 1, "{sent} {answered}");
+    // It moves, and is followed from the same address.
+    world.rebind(b, "198.51.100.77:61000".parse().unwrap(), false);
+    let (cut, flow) = (world.now, world.flow((b, a), NET, millis(20), secs(20)));
+    world.run_for(secs(21));
+    let back = world.first_answered(flow, cut).expect("it is back");
+    assert!(back - cut < secs(2), "{:?}", back - cut);
+}
+
+#[test]
+fn of_two_lines_to_one_address_the_other_takes_over() {
+    let mut world = World::new(328);
+    let [a, b] = world.hosts();
+    let [first, second] = ["198.51.100.61", "198.51.100.62"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    world.hosts[a.0].ip = first;
+    world.hosts[a.0].more_ips = vec![second];
+    world.launch(b, &[]);
+    world.launch(a, &[b]);
+    attach_all(&mut world, &[a, b]);
+    world.run_for(secs(5));
+    let flow = world.flow((a, b), NET, millis(20), secs(30));
+    world.run_for(secs(1));
+    // Nothing reaches b that leaves by the first line, nor comes back by it; the kernel of a does not notice.
+    world.dead_ips.insert(first);
+    let cut = world.now;
+    world.run_for(secs(15));
+    let back = world.first_answered(flow, cut).expect("the other line takes over");
+    assert!(back - cut < secs(3), "{:?}", back - cut);
+}
+
+#[test]
 fn forged_addresses_draw_a_few_checks_and_no_more() {
     let mut world = World::new(326);
     let [a, b, victim] = world.hosts();

@@ -8,6 +8,7 @@ use super::machine::{Host, Outcome};
 use super::world::{Event, H, World, millis};
 use rand::RngExt;
 use rnet::node::border::{DialId, Input, LinkId};
+use rnet::plane::Event as PlaneEvent;
 use rnet::types::{Instant, Target};
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -100,9 +101,10 @@ impl World {
     }
 
     /// As others see where `h` sends from.
-    fn outside(&self, h: H, port: u16) -> SocketAddr {
+    fn outside(&self, h: H, (from, port): (Option<IpAddr>, u16)) -> SocketAddr {
         let host = &self.hosts[h.0];
-        SocketAddr::new(host.nat.map_or(host.ip, |nat| nat.ip()), port)
+        let own = from.or(host.usual_ip).unwrap_or(host.ip);
+        SocketAddr::new(host.nat.map_or(own, |nat| nat.ip()), port)
     }
 
     fn latency(&mut self, a: IpAddr, b: IpAddr) -> Duration {
@@ -147,7 +149,7 @@ impl World {
         let Some(there) = self.host_at(to.ip()) else { return };
         let number = self.next_connection;
         self.next_connection += 1;
-        let from = self.outside(h, 40_000 + u16::try_from(number % 20_000).unwrap());
+        let from = self.outside(h, (None, 40_000 + u16::try_from(number % 20_000).unwrap()));
         let (ours, theirs) = (self.new_link(h), self.new_link(there));
         let their_life = self.hosts[there.0].life;
         let ends = [
@@ -290,8 +292,8 @@ impl World {
     }
 
     /// From this UDP port of `h`.
-    pub fn send_datagram(&mut self, h: H, port: u16, to: SocketAddr, bytes: Vec<u8>) {
-        let from = self.mapped(h, to).unwrap_or_else(|| self.outside(h, port));
+    pub fn send_datagram(&mut self, h: H, from: (Option<IpAddr>, u16), to: SocketAddr, bytes: Vec<u8>) {
+        let from = self.mapped(h, to).unwrap_or_else(|| self.outside(h, from));
         self.hosts[h.0].contacted.insert(to, self.now);
         self.datagrams += 1;
         self.bytes += bytes.len() as u64;
@@ -335,6 +337,11 @@ impl World {
             plane.batch(self.now).from_vteps(to.port(), std::iter::once((from, bytes.as_mut_slice())), &mut outcome);
         } else {
             plane.from_net(from, &mut bytes, self.now, &mut outcome);
+        }
+        for event in outcome.events.iter_mut().filter(|_| self.hosts[h.0].locates) {
+            if let PlaneEvent::Probe { local, .. } = event {
+                *local = Some(to.ip());
+            }
         }
         self.carry_out(h, outcome);
     }

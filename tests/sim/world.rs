@@ -189,6 +189,9 @@ impl World {
             nat_life: Duration::MAX,
             contacted: BTreeMap::new(),
             more_ips: Vec::new(),
+            usual_ip: None,
+            locates: false,
+            sources: BTreeMap::new(),
             key: generate_key(self.rng.random()),
             uid: Uid(self.rng.random()),
             options,
@@ -251,6 +254,8 @@ impl World {
             state,
             version: "sim".into(),
         };
+        let host = &mut self.hosts[h.0];
+        (host.locates, host.sources) = (false, BTreeMap::new());
         let mut node = Node::new(config, plane.clone(), now);
         node.handle(Input::Addresses(self.hosts[h.0].addresses()), now);
         let host = &mut self.hosts[h.0];
@@ -570,7 +575,9 @@ impl World {
                 Output::Dial { dial, target, default_port } => self.dial(h, dial, &target, default_port),
                 Output::Send { link, bytes } => self.send_stream(h, link, bytes),
                 Output::Close { link } => self.close_stream(h, link),
-                Output::Datagram { to, bytes } => self.send_datagram(h, PORT, to, bytes),
+                Output::Datagram { from, to, bytes } => self.send_datagram(h, (from, PORT), to, bytes),
+                Output::Locate(on) => self.hosts[h.0].locates = on,
+                Output::Sources(all) => self.hosts[h.0].sources = all,
                 Output::Beat { peer, to, body } => {
                     let Some(process) = &self.hosts[h.0].process else { continue };
                     let (plane, frame) = (process.plane.clone(), beat::frame(process.node.name(), peer, &body));

@@ -47,6 +47,31 @@ fn equal_sizes_ride_one_send_and_a_shorter_one_closes_it() {
 }
 
 #[test]
+fn what_is_for_a_destination_leaves_from_the_address_that_is_said() {
+    let bind = || UdpSocket::bind_to("0.0.0.0:0".parse().unwrap()).unwrap();
+    let (client, server) = (bind(), bind());
+    let [ours, theirs] = ["127.0.0.2", "127.0.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    let to = SocketAddr::new(theirs, server.local_addr().unwrap().port());
+    let sources = Arc::new(Sources::default());
+    let mut senders = Senders::new(Arc::new(client), []).with_sources(Arc::clone(&sources));
+    let mut egress = Egress::new();
+    for said in [None, Some(ours), None] {
+        sources.set(said.map(|from| (to, from)).into_iter().collect());
+        (0..3).for_each(|mark| assert!(put(&mut egress, to, 100, mark)));
+        assert_eq!(egress.flush(&mut senders).datagrams, 3);
+        let (mut ingress, mut came) = (Ingress::new(), 0);
+        while came < 3 {
+            let mut fds = [nix::poll::PollFd::new(server.as_fd(), nix::poll::PollFlags::POLLIN)];
+            assert_eq!(nix::poll::poll(&mut fds, 2000u16), Ok(1));
+            for (from, _) in ingress.receive(&server).unwrap() {
+                assert_eq!(from.ip() == ours, said.is_some());
+                came += 1;
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_to_be_alone_rides_no_other_send() {
     let (mut client, server, to) = pair();
     let mut egress = Egress::new();
@@ -265,7 +290,7 @@ fn every_destination_has_one_socket_and_they_take_turns() {
     let bind = || Arc::new(UdpSocket::bind_to("127.0.0.1:0".parse().unwrap()).unwrap());
     let mut senders = Senders::new(bind(), [bind(), bind()]);
     let to = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
-    let of = |senders: &mut Senders, port| senders.of(to(port), Service::default()).as_raw_fd();
+    let of = |senders: &mut Senders, port| senders.of(to(port), Service::default()).0.as_raw_fd();
     let first: Vec<_> = (1..=6).map(|port| of(&mut senders, port)).collect();
     assert!(first[..3] == first[3..] && first[0] != first[1] && first[1] != first[2] && first[2] != first[0]);
     assert_eq!((1..=6).map(|port| of(&mut senders, port)).collect::<Vec<_>>(), first);

@@ -20,7 +20,7 @@ fn run(candidates: &mut Candidates, works: &BTreeMap<SocketAddr, u64>, from: u64
             }
             *due != ms
         });
-        while let Some((to, body)) = candidates.poll(at(ms)) {
+        while let Some(Check { to, body, .. }) = candidates.poll(&[], at(ms)) {
             sent.push((ms, to));
             if let Some(rtt) = works.get(&to) {
                 let Checked::Asked(answer) = Candidates::default().handle(&body, address(99), at(ms)).unwrap() else {
@@ -78,7 +78,6 @@ fn who_never_answers_gets_six_checks_a_minute_at_most() {
         sent.extend(run(&mut candidates, &BTreeMap::new(), round * 1000, (round + 1) * 1000));
     }
     assert_eq!(sent.len(), 6, "{sent:?}");
-    assert!(candidates.is_exhausted(at(60_000)));
     candidates.trouble(at(61_000));
     assert_eq!(run(&mut candidates, &BTreeMap::new(), 61_000, 70_000).len(), 6);
 }
@@ -110,10 +109,53 @@ fn answers_to_nothing_change_nothing() {
     let mut candidates = Candidates::default();
     candidates.tell(&[address(1)], at(0));
     assert_eq!(candidates.handle(&emit(0, 77), address(1), at(0)), Ok(Checked::Late));
-    let (_, ask) = candidates.poll(at(0)).unwrap();
+    let Check { body: ask, .. } = candidates.poll(&[], at(0)).unwrap();
     let Ok(Checked::Asked(answer)) = Candidates::default().handle(&ask, address(9), at(0)) else { panic!() };
     assert_eq!(candidates.handle(&answer, address(9), at(5)), Ok(Checked::Answered(address(1))));
     assert_eq!(candidates.handle(&answer, address(9), at(9)), Ok(Checked::Late), "twice");
+}
+
+/// Sends what is due between two moments; what leaves from `works` is answered at once. What left from where.
+fn asks(candidates: &mut Candidates, works: Option<IpAddr>, from: u64, to: u64) -> Vec<Option<IpAddr>> {
+    let ours = [7, 8].map(|n| IpAddr::from([10, 0, 0, n]));
+    let mut sent = Vec::new();
+    for ms in from..to {
+        while let Some(check) = candidates.poll(&ours, at(ms)) {
+            sent.push(check.from);
+            if check.from == works {
+                let asked = Candidates::default().handle(&check.body, address(99), at(ms));
+                let Ok(Checked::Asked(answer)) = asked else { panic!() };
+                candidates.handle(&answer, check.to, at(ms)).unwrap();
+            }
+        }
+    }
+    sent
+}
+
+#[test]
+fn each_of_our_addresses_asks_by_turns_and_the_one_that_is_answered_is_remembered() {
+    let [first, second] = [7, 8].map(|n| Some(IpAddr::from([10, 0, 0, n])));
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1)], at(0));
+    let sent = asks(&mut candidates, second, 0, 4000);
+    assert_eq!(sent, [None, first, second], "then it is known, and rests");
+    assert_eq!(candidates.reached_from(address(1)), second);
+    // Later it is asked from there, and from all again when there is trouble.
+    assert_eq!(asks(&mut candidates, second, 4000, 40_000), [second]);
+    candidates.trouble(at(40_000));
+    assert_eq!(asks(&mut candidates, first, 40_000, 44_000), [None, first]);
+    assert_eq!(candidates.reached_from(address(1)), first);
+    assert!(candidates.is_heard(address(1), at(42_000)) && !candidates.is_heard(address(1), at(50_000)));
+    let mut candidates = Candidates::default();
+    candidates.tell(&[address(1)], at(0));
+    assert_eq!(asks(&mut candidates, address(1).ip().into(), 0, 60_000).len(), 6, "no more than from one address");
+}
+
+#[test]
+fn an_address_of_the_other_family_never_asks() {
+    let mut candidates = Candidates::default();
+    candidates.tell(&["[2001:db8::1]:6783".parse().unwrap()], at(0));
+    assert!(asks(&mut candidates, None, 0, 4000).iter().all(Option::is_none));
 }
 
 proptest! {

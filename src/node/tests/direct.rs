@@ -94,3 +94,19 @@ fn addresses_that_cannot_be_a_peers_are_told_in_one_line_each_and_not_tried() {
         assert_eq!(world.logged(0, &format!("advertises {lie}, which {why}: not tried")), 1, "{lie}");
     }
 }
+
+#[test]
+fn only_a_host_with_several_addresses_of_a_family_asks_where_probes_come_in() {
+    let mut world = World::of(1);
+    let mut has = |addresses: &[(&str, &str)]| {
+        let all = addresses.iter().map(|(name, ip)| (name.to_string(), ip.parse().unwrap())).collect();
+        world.input(0, Input::Addresses(all));
+        world.hosts[0].located.clone()
+    };
+    assert!(has(&[("lo", "127.0.0.1"), ("eth0", "10.0.0.1"), ("eth0", "fd00::1"), ("eth0", "fe80::1")]).is_empty());
+    assert!(has(&[("eth0", "10.0.0.1"), ("docker0", "172.17.0.1")]).is_empty(), "containers' are not told");
+    assert_eq!(has(&[("eth0", "10.0.0.1"), ("eth1", "10.0.1.1")]), [true]);
+    assert_eq!(has(&[("eth0", "10.0.0.1"), ("eth1", "10.0.2.1"), ("eth2", "10.0.3.1")]), [true], "as before");
+    assert_eq!(has(&[("eth0", "fd00::1"), ("eth1", "fd00::2")]), [true]);
+    assert_eq!(has(&[("eth0", "10.0.0.1")]), [true, false]);
+}

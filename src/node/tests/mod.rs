@@ -62,6 +62,8 @@ struct Host {
     ops: Vec<HostOp>,
     log: Vec<(Level, String)>,
     saved: Option<State>,
+    /// Whether it asks where probes come in, each time that it said so.
+    located: Vec<bool>,
     stopped: bool,
     /// Where it says that interfaces were plugged.
     place: Option<Place>,
@@ -171,6 +173,7 @@ impl World {
             ops: Vec::new(),
             log: Vec::new(),
             saved: None,
+            located: Vec::new(),
             stopped: false,
             place: None,
             disk_fails: false,
@@ -238,7 +241,9 @@ impl World {
                 }
                 self.pipes.retain(|pipe| !pipe.contains(&(at, link)));
             }
-            Output::Datagram { to, bytes } => self.datagram(at, to, bytes),
+            Output::Datagram { to, bytes, .. } => self.datagram(at, to, bytes),
+            Output::Locate(on) => self.hosts[at].located.push(on),
+            Output::Sources(_) => {}
             Output::Beat { to, body, .. } => self.beat(at, to, body),
             Output::Deliver { port, frame } => self.hosts[at].delivered.push((port, frame)),
             Output::Announce { network, frame } => {
