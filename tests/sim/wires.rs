@@ -5,7 +5,7 @@
 //! is sent to the machine that came back. Datagrams are lost, late, doubled, overtaken, and dropped when too big.
 
 use super::machine::{Host, Outcome};
-use super::world::{Event, H, World, millis};
+use super::world::{Event, H, World, first_ip, millis};
 use rand::RngExt;
 use rnet::node::border::{DialId, Input, LinkId};
 use rnet::types::{Instant, Target};
@@ -96,6 +96,14 @@ impl World {
     pub fn host_at(&self, ip: IpAddr) -> Option<H> {
         let is =
             |host: &Host| host.ip == ip || host.more_ips.contains(&ip) || host.nat.is_some_and(|nat| nat.ip() == ip);
+        // Most are where they were.
+        let guess = match ip {
+            IpAddr::V4(ip) => usize::from(ip.octets()[3]).wrapping_sub(1),
+            IpAddr::V6(_) => usize::MAX,
+        };
+        if self.hosts.get(guess).is_some_and(|host| host.ip == ip && first_ip(guess) == ip) {
+            return Some(H(guess));
+        }
         self.hosts.iter().position(is).map(H)
     }
 
@@ -154,6 +162,9 @@ impl World {
             Socket::new(h, life, ours, self.hosts[h.0].ip, self.now),
             Socket::new(there, their_life, theirs, to.ip(), self.now),
         ];
+        for (end, socket) in ends.iter().enumerate() {
+            self.sockets.insert((socket.h, socket.life, socket.link), (number, end));
+        }
         self.connections.insert(number, Connection(ends));
         self.feed(there, Input::LinkUp { link: theirs, dial: None, remote: from, local: to });
         self.feed(h, Input::LinkUp { link: ours, dial: Some(dial), remote: to, local: from });
@@ -167,8 +178,7 @@ impl World {
 
     fn socket_of(&self, h: H, link: LinkId) -> Option<(u64, usize)> {
         let life = self.hosts[h.0].life;
-        let is = |socket: &Socket| socket.h == h && socket.life == life && socket.link == link;
-        self.connections.iter().find_map(|(number, c)| Some((*number, c.0.iter().position(is)?)))
+        self.sockets.get(&(h, life, link)).copied()
     }
 
     pub fn send_stream(&mut self, h: H, link: LinkId, mut bytes: Vec<u8>) {
@@ -271,7 +281,10 @@ impl World {
         }
         let over = |socket: &Socket| !socket.open && socket.inbox.is_empty();
         if self.connections[&number].0.iter().all(over) {
-            self.connections.remove(&number);
+            let Connection(ends) = self.connections.remove(&number).unwrap();
+            for socket in ends {
+                self.sockets.remove(&(socket.h, socket.life, socket.link));
+            }
         }
     }
 
