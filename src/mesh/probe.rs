@@ -16,8 +16,9 @@
 //!
 //! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the dialling side asks each second and the other only answers, so
 //! that a path costs two datagrams a second; an unanswered ask is repeated after 250 ms or twice the round trip, whichever
-//! is more. The path is proven while the other side acknowledged something new within 3 s (by VXLAN 2 s: there is another way at
-//! once) and says the same of us.
+//! is more. While data flows the asking side asks every 50 ms (not by VXLAN), and while the path is tried (`loss`) a side asks every
+//! 16 ms, or eight times in a round trip. The path is proven while the other side acknowledged something new within 3 s (by VXLAN
+//! 2 s: there is another way at once) and says the same of us.
 //!
 //! Sizes are tried only while the path is proven, so that what is lost is lost for its size.
 
@@ -25,6 +26,7 @@ mod search;
 
 pub use search::{MOST_MTU, SURE_MTU};
 
+use super::loss::{Grade, Loss};
 use crate::types::Instant;
 use crate::wire::Malformed;
 use search::{Patience, Search};
@@ -55,6 +57,16 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long the answering side waits for the asking side before it asks itself.
 const PASSIVE_PERIOD: Duration = Duration::from_millis(1500);
 const REPEAT: Duration = Duration::from_millis(250);
+/// While data flows, and for how long after it did.
+const BUSY_PERIOD: Duration = Duration::from_millis(50);
+const BUSY: Duration = Duration::from_secs(1);
+/// While the path is tried.
+const TRIAL_PERIOD: Duration = Duration::from_millis(16);
+/// A heartbeat that is not acknowledged so long after it could have been is lost: what is later was overtaken too often.
+const OVERDUE: Duration = Duration::from_millis(200);
+/// The least round trip is looked for over one to two of these, in samples that far apart.
+const FLOOR: Duration = Duration::from_secs(4);
+const FLOOR_SPACING: Duration = Duration::from_millis(900);
 /// Timers are rounded to this grid, so that many paths share one wake-up.
 const GRID: Duration = Duration::from_millis(250);
 
@@ -117,12 +129,41 @@ pub struct Heard {
 pub struct Quality {
     /// Smoothed round-trip time, microseconds; 0 while unknown.
     pub rtt_us: u32,
+    /// The least of the last seconds, microseconds: without queues; 0 while unknown.
+    pub base_us: u32,
     /// Smoothed difference of successive round trips (RFC 3550 6.4.1), microseconds.
     pub jitter_us: u32,
     /// Heartbeats of ours lost among the last 64 that could have arrived, per cent.
     pub loss_out: f32,
     /// Heartbeats of the other side lost among its last 64, per cent.
     pub loss_in: f32,
+}
+
+/// The least round trip of late.
+#[derive(Debug, Default)]
+struct Floor {
+    now: Option<u32>,
+    before: Option<u32>,
+    since: Instant,
+    sampled_at: Option<Instant>,
+}
+
+impl Floor {
+    /// However often the path is asked, samples are as far apart, so that the least of them means the same.
+    fn sample(&mut self, rtt_us: u32, now: Instant) {
+        if self.sampled_at.is_some_and(|at| now - at < FLOOR_SPACING) {
+            return;
+        }
+        self.sampled_at = Some(now);
+        if now - self.since >= FLOOR {
+            (self.before, self.now, self.since) = (self.now.take(), None, now);
+        }
+        self.now = Some(self.now.map_or(rtt_us, |least| least.min(rtt_us)));
+    }
+
+    fn least(&self) -> u32 {
+        self.now.into_iter().chain(self.before).min().unwrap_or(0)
+    }
 }
 
 /// The machine of one path. See the head of this file.
@@ -157,6 +198,11 @@ pub struct Probe {
     last_rtt_us: u32,
     /// Sixteen times the jitter, so that small changes are not rounded away.
     jitter_us_16: u32,
+    floor: Floor,
+    busy_until: Instant,
+    /// The newest of ours of which `loss` knows whether it arrived.
+    judged: u32,
+    loss: Loss,
     search: Search,
 }
 
@@ -186,6 +232,10 @@ impl Probe {
             rtt_us: None,
             last_rtt_us: 0,
             jitter_us_16: 0,
+            floor: Floor::default(),
+            busy_until: now,
+            judged: 0,
+            loss: Loss::new(now),
             search: Search::new(),
         }
     }
@@ -239,6 +289,7 @@ impl Probe {
         };
         Quality {
             rtt_us: self.rtt_us.unwrap_or(0),
+            base_us: self.floor.least(),
             jitter_us: self.jitter_us_16 / 16,
             loss_out: loss(self.acknowledged, self.arrived),
             loss_in: loss(self.theirs, self.seen),
@@ -279,9 +330,40 @@ impl Probe {
         self.search.grow(now);
     }
 
-    /// Data was sent since this was last called: if full-size datagrams get lost now, it is to be noticed.
+    /// Data was sent since this was last called: if full-size datagrams get lost now, or any, it is to be noticed.
     pub fn data_flows(&mut self, now: Instant) {
         self.search.hurry(now);
+        self.busy_until = now + BUSY;
+        if self.asks && self.way == UDP && self.alive(now) {
+            self.ask_at = self.ask_at.min(now + BUSY_PERIOD);
+        }
+    }
+
+    /// It became known of other datagrams of the path, in either direction, whether they arrived.
+    pub fn datagrams(&mut self, arrived: u64, lost: u64, now: Instant) {
+        self.loss.datagrams(arrived, lost, now);
+    }
+
+    /// How much of what is sent gets lost.
+    pub fn grade(&self) -> Grade {
+        self.loss.grade()
+    }
+
+    /// There is reason to try how lossy the path is, by a burst of heartbeats.
+    pub fn wants_trial(&self, now: Instant) -> bool {
+        self.proven(now) && self.loss.wants_trial(now)
+    }
+
+    /// Whether such a burst goes on.
+    pub fn is_tried(&self) -> bool {
+        self.loss.is_trying()
+    }
+
+    /// Begins it.
+    pub fn begin_trial(&mut self, now: Instant) {
+        self.loss.begin_trial(now);
+        self.judged = self.sequence;
+        self.ask_at = now;
     }
 
     /// Probe at once: the path's keys have only now become usable.
@@ -294,6 +376,7 @@ impl Probe {
         if let Some(size) = self.size_answers.pop() {
             return Some(Body { size, ..self.blank(ARRIVED) }.emit());
         }
+        self.loss.tend(self.proven(now), now);
         if now >= self.ask_at {
             return Some(self.heartbeat(ASK, now));
         }
@@ -342,8 +425,19 @@ impl Probe {
             let hopeless = self.way == VXLAN && self.unanswered > HOPELESS_AFTER;
             return if hopeless { HOPELESS_PERIOD } else { UNPROVEN_PERIOD };
         }
-        let rtt = Duration::from_micros(self.rtt_us.unwrap_or(0).into());
-        REPEAT.max(2 * rtt).min(PERIOD)
+        self.haste(now).unwrap_or_else(|| REPEAT.max(2 * self.rtt()).min(PERIOD))
+    }
+
+    fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_us.unwrap_or(0).into())
+    }
+
+    /// Asks follow each other so closely, answered or not.
+    fn haste(&self, now: Instant) -> Option<Duration> {
+        if self.loss.is_trying() {
+            return Some(TRIAL_PERIOD.max(self.rtt() / 8));
+        }
+        (self.asks && self.way == UDP && now < self.busy_until).then_some(BUSY_PERIOD)
     }
 
     /// When `poll` may next have something, or `proven` may turn false.
@@ -417,9 +511,33 @@ impl Probe {
                 self.jitter_us_16 = (self.jitter_us_16 - self.jitter_us_16 / 16).saturating_add(step);
             }
             (self.rtt_us, self.last_rtt_us) = (Some(smooth), rtt);
+            self.floor.sample(rtt, now);
         }
-        let period = if self.asks { PERIOD } else { PASSIVE_PERIOD };
-        self.ask_at = on_grid(now + period);
+        self.judge(now);
+        if self.haste(now).is_none() {
+            let period = if self.asks { PERIOD } else { PASSIVE_PERIOD };
+            self.ask_at = on_grid(now + period);
+        }
+    }
+
+    /// Counts those heartbeats of ours that had time enough to arrive.
+    fn judge(&mut self, now: Instant) {
+        let time = self.rtt() + OVERDUE;
+        let (mut arrived, mut lost) = (0, 0);
+        for (sequence, at) in &self.sent {
+            let back = self.acknowledged.checked_sub(*sequence).filter(|_| *sequence > self.judged);
+            let Some(back) = back.filter(|_| now - *at >= time) else { continue };
+            self.judged = *sequence;
+            // What is not told of any more may have arrived.
+            match 1_u64.checked_shl(back).map(|bit| self.arrived & bit != 0) {
+                Some(true) => arrived += 1,
+                Some(false) => lost += 1,
+                None => {}
+            }
+        }
+        if arrived + lost > 0 {
+            self.loss.heartbeats(arrived, lost, now);
+        }
     }
 }
 

@@ -7,22 +7,21 @@
 
 use super::Node;
 use super::border::Level;
-use super::paths::round_rtt;
+use super::quality::Telling;
+use super::trees::{Overlap, Tree, Trees};
 use crate::mesh::claims::Claim;
 use crate::mesh::peers::LinkRecord;
 use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
-use crate::plane::fib::{Fib, Floods, PathId};
+use crate::plane::fib::Fib;
 use crate::plane::path::Path;
-use crate::types::{Instant, NetId, PeerName, ShortId, Uid};
+use crate::types::{Instant, PeerName, ShortId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Routes are not computed more often than this.
 const SPACING: Duration = Duration::from_millis(100);
-/// Round-trip times are not told more often than this.
-const RTT_SPACING: Duration = Duration::from_secs(10);
 /// More peers than that coming and going at once are told in one line.
 const MANY_LINES: usize = 8;
 
@@ -31,15 +30,15 @@ const MANY_LINES: usize = 8;
 pub(super) struct Published {
     pub routes_changed: bool,
     pub fib_changed: bool,
-    pub rtt_moved: bool,
+    pub telling: Telling,
     pub routes: Arc<Routes>,
+    overlap: Overlap,
     pub linked: Linked,
     /// The run that last wrote a newer record of us than we, and how often it did.
     pub contested: (Uid, u32),
     /// Warnings given once.
     pub warned: BTreeSet<String>,
     routes_at: Option<Instant>,
-    rtt_at: Option<Instant>,
     epoch: u64,
     paths: u32,
     /// Numbers of the peers that data reached when routes were last computed.
@@ -54,37 +53,16 @@ impl Published {
     }
 }
 
-/// Flood sets: the routes' trees, with a path for each neighbour.
-struct Trees {
-    routes: Arc<Routes>,
-    /// By position in `routes.neighbours()`.
-    paths: Vec<Option<Arc<Path>>>,
-}
-
-impl Floods for Trees {
-    fn each_next_hop(&self, origin: ShortId, net: NetId, visit: &mut dyn FnMut(&Path)) {
-        let hops = self.routes.flood(origin, net).iter();
-        hops.filter_map(|hop| self.paths.get(usize::from(*hop))?.as_deref()).for_each(visit);
-    }
-
-    fn upstream(&self, origin: ShortId) -> Option<PathId> {
-        let hop = self.routes.upstream(origin)?;
-        Some(self.paths.get(usize::from(hop))?.as_ref()?.id())
-    }
-}
-
 impl Node {
     /// Our links changed: the mesh is told.
     pub(super) fn refresh_record(&mut self) {
         let mut links = Vec::new();
-        for connected in self.links.all.values_mut().filter(|connected| connected.link.is_up()) {
+        for connected in self.links.all.values().filter(|connected| connected.link.is_up()) {
             let (address, outbound) = (connected.dialable(), connected.dial.is_some());
-            let (Some(peer), Some(tended)) = (connected.peer, connected.tended.as_mut()) else { continue };
-            tended.published_rtt_us = if tended.proven { round_rtt(tended.probe.quality().rtt_us) } else { 0 };
-            let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
-            let mtu = tended.settled_mtu;
+            let (Some(peer), Some(tended)) = (connected.peer, connected.tended.as_ref()) else { continue };
+            let (established, mtu, cost) = (tended.proven, tended.settled_mtu, &tended.weighed.cost);
+            let (rtt_us, cost) = if established { (cost.delay(), cost.whole()) } else { (0, 0) };
             let seen = tended.path.endpoint().filter(|_| established);
-            let cost = if established { tended.cost.told() } else { 0 };
             links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu, seen, cost });
         }
         self.kept.record(&mut links);
@@ -115,20 +93,22 @@ impl Node {
     pub(super) fn publish_at(&self) -> Option<Instant> {
         let routes =
             self.published.routes_changed.then(|| self.published.routes_at.map_or(self.now, |at| at + SPACING));
-        let rtt = self.published.rtt_moved.then(|| self.published.rtt_at.map_or(self.now, |at| at + RTT_SPACING));
-        routes.into_iter().chain(rtt).min()
+        let others = [self.published.telling.deadline(self.now), self.published.overlap.deadline()];
+        routes.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Brings the routes and the data plane up to date.
     pub(super) fn publish(&mut self) {
-        if self.published.rtt_moved && self.published.rtt_at.is_none_or(|at| self.now >= at + RTT_SPACING) {
-            (self.published.rtt_moved, self.published.rtt_at) = (false, Some(self.now));
+        if self.published.telling.take(self.now) {
             self.refresh_record();
         }
         if self.published.routes_changed && self.published.routes_at.is_none_or(|at| self.now >= at + SPACING) {
             (self.published.routes_changed, self.published.routes_at) = (false, Some(self.now));
             self.published.linked = self.peers.linked();
-            self.published.routes = Arc::new(Routes::compute(&self.peers));
+            let routes = Arc::new(Routes::compute(&self.peers));
+            let before = std::mem::replace(&mut self.published.routes, routes);
+            self.tell_detours(&before);
+            self.published.overlap.change(before, &self.published.routes, self.now);
             self.published.fib_changed = true;
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
             self.weigh_paths();
@@ -139,6 +119,7 @@ impl Node {
             self.refresh_neighbours(true);
         }
         self.refresh_neighbours(false);
+        self.published.fib_changed |= self.published.overlap.deadline().is_some_and(|at| at <= self.now);
         if std::mem::take(&mut self.published.fib_changed) {
             self.publish_fib();
         }
@@ -147,8 +128,11 @@ impl Node {
     fn publish_fib(&mut self) {
         self.published.epoch += 1;
         let routes = self.published.routes.clone();
+        let (old, take_old) = self.published.overlap.old(self.now);
         let path_of = |peer: &PeerName| self.path_beside(*peer);
-        let paths: Vec<Option<Arc<Path>>> = routes.neighbours().iter().map(path_of).collect();
+        let paths_of = |routes: &Routes| routes.neighbours().iter().map(path_of).collect::<Vec<Option<Arc<Path>>>>();
+        let paths = paths_of(&routes);
+        let before = old.map(|routes| Tree { paths: paths_of(&routes), routes });
         let mut fib = Fib { epoch: self.published.epoch, me: self.peers.me().short, ..Fib::empty() };
         for route in routes.reachable() {
             if let (Some(short), Some(Some(path))) = (route.short, paths.get(usize::from(route.hop))) {
@@ -167,7 +151,7 @@ impl Node {
         self.fill_vxlan_sources(&mut fib);
         self.attachments.fill(&mut fib);
         fib.neighbours = self.neighbourhood.table.clone();
-        fib.floods = Box::new(Trees { routes, paths });
+        fib.floods = Box::new(Trees { now: Tree { routes, paths }, before, take_old });
         self.plane.publish(fib);
     }
 

@@ -90,6 +90,13 @@ impl World {
         token
     }
 
+    /// The same, and lets time pass.
+    pub fn broadcast_and(&mut self, from: H, network: &str, time: Duration) -> u64 {
+        let token = self.broadcast(from, network);
+        self.run_for(time);
+        token
+    }
+
     /// Whether an echo request from `from`'s attachment is answered by `to`'s within a second, its address asked for first
     /// if it is not known.
     pub fn ping(&mut self, from: H, to: H, network: &str) -> bool {

@@ -43,6 +43,17 @@ impl Default for Weather {
     }
 }
 
+/// The way from one host to another, where it is not like the others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Line {
+    /// Share of datagrams, beside the weather's.
+    pub lost: f64,
+    /// One way.
+    pub latency: Option<Duration>,
+    /// How much later datagrams may come, beside the weather's.
+    pub jitter: Duration,
+}
+
 #[derive(Debug)]
 enum Segment {
     Bytes(Vec<u8>),
@@ -113,7 +124,25 @@ impl World {
         SocketAddr::new(host.nat.map_or(host.ip, |nat| nat.ip()), port)
     }
 
+    /// What datagrams meet on the way between two hosts; anything but their own latency, the same for all, was said by a story.
+    fn line(&self, from: IpAddr, to: IpAddr) -> Line {
+        if self.lines.is_empty() {
+            return Line::default();
+        }
+        let ends = self.host_at(from).zip(self.host_at(to));
+        ends.and_then(|ends| self.lines.get(&ends).copied()).unwrap_or_default()
+    }
+
+    /// Both ways between the two are like that from now on.
+    pub fn set_line(&mut self, a: H, b: H, line: Line) {
+        self.lines.insert((a, b), line);
+        self.lines.insert((b, a), line);
+    }
+
     fn latency(&mut self, a: IpAddr, b: IpAddr) -> Duration {
+        if let Some(latency) = self.line(a, b).latency {
+            return latency;
+        }
         let (a, b) = match (self.host_at(a), self.host_at(b)) {
             (Some(a), Some(b)) if a != b => pair(a, b),
             _ => return Duration::from_micros(20),
@@ -310,14 +339,15 @@ impl World {
         self.bytes += bytes.len() as u64;
         let lines = [self.host_at(to.ip()), Some(h)].into_iter().flatten().map(|h| self.hosts[h.0].line_mtu);
         let widest = lines.min().unwrap_or(usize::MAX).min(self.weather.mtu);
-        if bytes.len() + 28 > widest || self.rng.random_bool(self.weather.lost) || self.is_lost(h, to) {
+        let line = self.line(from.ip(), to.ip());
+        let lost = 1.0 - (1.0 - self.weather.lost) * (1.0 - line.lost);
+        if bytes.len() + 28 > widest || self.rng.random_bool(lost) {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.doubled));
         for _ in 0..copies {
-            let late = self.weather.jitter.mul_f64(self.rng.random::<f64>());
-            let slow = self.host_at(to.ip()).and_then(|there| self.slow.get(&pair(h, there)).copied());
-            let latency = self.latency(from.ip(), to.ip()) + late + slow.unwrap_or_default();
+            let late = (self.weather.jitter + line.jitter).mul_f64(self.rng.random::<f64>());
+            let latency = self.latency(from.ip(), to.ip()) + late;
             self.after(latency, Event::Datagram { from, to, bytes: bytes.clone() });
         }
     }
@@ -363,11 +393,6 @@ impl World {
             port = 20_000 + u16::try_from(hash.finish() % 40_000).unwrap();
         }
         Some(SocketAddr::new(nat.ip(), port))
-    }
-
-    fn is_lost(&mut self, h: H, to: SocketAddr) -> bool {
-        let share = self.host_at(to.ip()).and_then(|there| self.lossy.get(&pair(h, there)).copied());
-        share.is_some_and(|share| self.rng.random_bool(share))
     }
 
     /// The translator of `h` forgets all it knew and takes another address: connections through it hang, and `reset`s them

@@ -2,7 +2,7 @@
 
 use super::machine::{Host, Options, Outcome, Process, Sent};
 use super::story::Flow;
-use super::wires::{Connection, PORT, Weather};
+use super::wires::{Connection, Line, PORT, Weather};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use rnet::crypto::keys::generate_key;
@@ -101,9 +101,8 @@ pub struct World {
     pub no_udp: BTreeSet<(H, H)>,
     /// Addresses that nothing gets to any more.
     pub dead_ips: BTreeSet<IpAddr>,
-    /// Shares of datagrams lost between two hosts, and what is added to their way.
-    pub lossy: BTreeMap<(H, H), f64>,
-    pub slow: BTreeMap<(H, H), Duration>,
+    /// From one to another, where it is not like the others.
+    pub lines: BTreeMap<(H, H), Line>,
     /// Between these it lets all pass but VXLAN.
     pub no_vxlan: BTreeSet<(H, H)>,
     /// Bytes of UDP payload that VXLAN may have at most.
@@ -147,8 +146,7 @@ impl World {
             walls: BTreeSet::new(),
             no_udp: BTreeSet::new(),
             dead_ips: BTreeSet::new(),
-            lossy: BTreeMap::new(),
-            slow: BTreeMap::new(),
+            lines: BTreeMap::new(),
             no_vxlan: BTreeSet::new(),
             vxlan_widest: usize::MAX,
             connections: BTreeMap::new(),
