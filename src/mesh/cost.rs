@@ -4,7 +4,7 @@
 //! Every change is news for the whole mesh, so the steps are wide, bad news wait a little and good news long:
 //!
 //! ```text
-//! delay    least round trip of the last 4 to 8 s + jitter     0: below 5.7 ms; steps of the square root of 2
+//! delay    least round trip of the last 4 to 8 s + jitter, less 5 ms     0: below 5.7 ms; steps of the square root of 2
 //!   worse    half as much again as the step for 3 s
 //!   better   two thirds of it for 30 s (doubled by each relapse within 10 min, up to 8 min)
 //! loss     120, 600 or 2000 ms more (`loss::Grade`): TCP halves its pace at each lost segment, and at 5 % little is left of it
@@ -19,7 +19,7 @@ use super::probe::Quality;
 use crate::types::Instant;
 use std::time::Duration;
 
-/// The lowest step, microseconds: hosts are equally near, and it is told as 0. Half of what handing on costs (`routes::A_HOP`): less
+/// The lowest step, microseconds: hosts are equally near, and it costs nothing. Half of what handing on costs (`routes::A_HOP`): less
 /// would never change a way.
 const LEAST: u32 = 4757;
 /// Steps up to 4 s, microseconds.
@@ -89,7 +89,7 @@ impl Cost {
             Grade::Bad => 600_000,
             Grade::Awful => 2_000_000,
         };
-        self.delay().saturating_add(more)
+        self.delay.saturating_sub(LEAST).saturating_add(more)
     }
 
     /// This was measured while the path is proven. Returns what became of the cost, if it changed.
@@ -170,7 +170,7 @@ mod tests {
         let mut far = Cost::default();
         far.weigh(&measured(90_000, 9000), Grade::Clean, at(0));
         assert_eq!(far.weigh(&measured(90_000, 2000), Grade::Clean, at(3000)), Some(News::Worse));
-        assert_eq!(far.whole(), 90_510);
+        assert_eq!((far.whole(), far.delay()), (90_510 - LEAST, 90_510));
     }
 
     #[test]
@@ -207,7 +207,7 @@ mod tests {
             noise in proptest::collection::vec((75_u64..=125, 1_u64..20_000), 1..200),
         ) {
             let mut cost = settled(delay);
-            let (before, mut ms) = (cost.whole(), 3000);
+            let (before, mut ms) = (cost.delay, 3000);
             for (percent, pause) in noise {
                 ms += pause;
                 let now = u32::try_from(u64::from(before) * percent / 100).unwrap();

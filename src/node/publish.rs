@@ -1,6 +1,7 @@
 //! What others may know of us, and what the data plane does: our record, the routes, the Fib.
 //!
-//! A change of the topology makes new routes: at once after a quiet time, else at most every 100 ms. A change of paths,
+//! A change of the topology makes new routes: at once after a quiet time, else at most every 100 ms, and every 300 ms while changes
+//! do not end. Our record is written at once too, but while our links keep coming and going at most every 200 ms. A change of paths,
 //! networks or permits makes a new Fib at once, from the routes as they are. Numbers of paths and ports are never reused.
 //!
 //! The MACs behind a peer are forgotten when data cannot reach it any more, or when its number is another's.
@@ -10,6 +11,7 @@ use super::border::Level;
 use super::quality::Telling;
 use super::trees::{Overlap, Tree, Trees};
 use crate::mesh::claims::Claim;
+use crate::mesh::pace::Pace;
 use crate::mesh::peers::LinkRecord;
 use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
@@ -22,6 +24,12 @@ use std::time::Duration;
 
 /// Routes are not computed more often than this.
 const SPACING: Duration = Duration::from_millis(100);
+/// After a few times not more often than this: every router of a mesh that comes up computes them for each change of everybody.
+const ROUTES_EVERY: Duration = Duration::from_millis(300);
+const ROUTES_BURST: u32 = 5;
+/// Our record is not written more often than this, after a few times.
+const RECORD_EVERY: Duration = Duration::from_millis(200);
+const RECORD_BURST: u32 = 4;
 /// More peers than that coming and going at once are told in one line.
 const MANY_LINES: usize = 8;
 
@@ -39,6 +47,9 @@ pub(super) struct Published {
     /// Warnings given once.
     pub warned: BTreeSet<String>,
     routes_at: Option<Instant>,
+    routes_pace: Pace,
+    record_pace: Pace,
+    record_due: bool,
     epoch: u64,
     paths: u32,
     /// Numbers of the peers that data reached when routes were last computed.
@@ -54,8 +65,15 @@ impl Published {
 }
 
 impl Node {
-    /// Our links changed: the mesh is told.
+    /// Our links changed: the mesh is told, now or soon.
     pub(super) fn refresh_record(&mut self) {
+        self.published.record_due = self.published.record_pace.next(RECORD_EVERY, RECORD_BURST, self.now) > self.now;
+        if !self.published.record_due {
+            self.write_record();
+        }
+    }
+
+    fn write_record(&mut self) {
         let mut links = Vec::new();
         for connected in self.links.all.values().filter(|connected| connected.link.is_up()) {
             let (address, outbound) = (connected.dialable(), connected.dial.is_some());
@@ -69,6 +87,7 @@ impl Node {
         let networks = self.attachments.open_networks();
         let addresses = self.whereabouts.told.clone();
         if self.peers.update_me(|me| (me.links, me.networks, me.addresses) = (links, networks, addresses)) {
+            self.published.record_pace.took(RECORD_EVERY, self.now);
             // A new neighbour is to be told about everybody that it leads to, so this cannot wait for the next routes.
             self.published.linked = self.peers.linked();
             self.published.routes_changed = true;
@@ -91,18 +110,26 @@ impl Node {
 
     /// When `publish` has something to do.
     pub(super) fn publish_at(&self) -> Option<Instant> {
-        let routes =
-            self.published.routes_changed.then(|| self.published.routes_at.map_or(self.now, |at| at + SPACING));
+        let routes = self.published.routes_changed.then(|| self.routes_due());
+        let record = &self.published.record_pace;
+        let record = self.published.record_due.then(|| record.next(RECORD_EVERY, RECORD_BURST, self.now));
+        let routes = routes.into_iter().chain(record);
         let others = [self.published.telling.deadline(self.now), self.published.overlap.deadline()];
-        routes.into_iter().chain(others.into_iter().flatten()).min()
+        routes.chain(others.into_iter().flatten()).min()
+    }
+
+    fn routes_due(&self) -> Instant {
+        let next = self.published.routes_pace.next(ROUTES_EVERY, ROUTES_BURST, self.now);
+        self.published.routes_at.map_or(self.now, |at| next.max(at + SPACING))
     }
 
     /// Brings the routes and the data plane up to date.
     pub(super) fn publish(&mut self) {
-        if self.published.telling.take(self.now) {
+        if self.published.telling.take(self.now) || self.published.record_due {
             self.refresh_record();
         }
-        if self.published.routes_changed && self.published.routes_at.is_none_or(|at| self.now >= at + SPACING) {
+        if self.published.routes_changed && self.now >= self.routes_due() {
+            self.published.routes_pace.took(ROUTES_EVERY, self.now);
             (self.published.routes_changed, self.published.routes_at) = (false, Some(self.now));
             self.published.linked = self.peers.linked();
             let routes = Arc::new(Routes::compute(&self.peers));

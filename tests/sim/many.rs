@@ -30,27 +30,18 @@ fn two_hundred_with_eight_links_each_talk_directly_while_they_talk() {
     let mut world = World::new(311);
     let count = peers();
     let hosts: Vec<H> = (0..count).map(|_| world.host(Options { limit: 8, ..Options::default() })).collect();
-    let real = std::time::Instant::now();
-    let show = |world: &mut World, what: &str| {
-        let st = world.status(hosts[0]);
-        let versions: u64 = st.peers.iter().map(|p| p.version).sum();
-        eprintln!("{what}: virtual {:?} real {:?} dials {} versions {} segs {:?} wakes {}", world.now, real.elapsed(), world.next_connection, versions, world.counts, hosts.iter().map(|h| world.wakes(*h)).sum::<u64>());
-    };
     for (n, h) in hosts.iter().enumerate() {
         let targets = if n == 0 { vec![] } else { vec![hosts[n / 2], hosts[n * 3 / 4]] };
         world.launch(*h, &targets);
         world.ask(*h, attach(&format!("c{n}"), &format!("10.2.1.{}/24", n + 1)));
         world.run_for(millis(5));
     }
-    show(&mut world, "launched");
     let whole = |world: &mut World| {
         let reached = |n: &usize| world.status(hosts[*n]).peers.iter().filter(|peer| peer.reachable).count();
         [0, count / 3, count / 2, count - 1].iter().map(reached).all(|peers| peers == count)
     };
     assert!(world.run_until(secs(60), whole).is_some(), "all know all");
-    show(&mut world, "whole");
     world.run_for(secs(10));
-    show(&mut world, "10 s later");
     for h in &hosts {
         assert!((1..=8).contains(&links(&mut world, *h)));
     }
@@ -60,7 +51,6 @@ fn two_hundred_with_eight_links_each_talk_directly_while_they_talk() {
     let pairs = (0..count / 2).map(|n| (hosts[n], hosts[count - 1 - n]));
     let pairs: Vec<(H, H)> = pairs.filter(|(a, b)| !world.are_neighbours(*a, *b)).take(20).collect();
     assert_eq!(pairs.len(), 20.min(count / 2 - 2));
-    show(&mut world, "flooded");
     let start = world.now;
     let flows: Vec<usize> = pairs.iter().map(|pair| world.flow(*pair, NET, millis(20), secs(5))).collect();
     world.run_for(secs(1));
@@ -68,7 +58,6 @@ fn two_hundred_with_eight_links_each_talk_directly_while_they_talk() {
         let direct = [(*a, *b), (*b, *a)].map(|(a, b)| is(&mut world, a, b, ConnectionState::Direct));
         assert_eq!(direct, [true; 2], "{a:?} and {b:?} within a second");
     }
-    show(&mut world, "direct");
     assert_broadcasts_once(&mut world, &some, &hosts);
     world.run_for(secs(4));
     for flow in flows {
@@ -76,11 +65,9 @@ fn two_hundred_with_eight_links_each_talk_directly_while_they_talk() {
         assert_eq!(sent, answered + 1, "nothing is lost while the way changes; the first asks for the MAC");
         assert_eq!(world.first_answered(flow, start), Some(start + millis(20)), "the next is relayed at once");
     }
-    show(&mut world, "talked");
     world.run_for(secs(75));
     let direct = |world: &mut World, h: &H| {
         world.status(*h).connections.iter().filter(|c| c.state == ConnectionState::Direct).count()
     };
     assert_eq!(hosts.iter().map(|h| direct(&mut world, h)).sum::<usize>(), 0, "nobody talks any more");
-    show(&mut world, "quiet");
 }

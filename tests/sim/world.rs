@@ -115,7 +115,6 @@ pub struct World {
     pub next_token: u64,
     /// Datagrams given to the network.
     pub datagrams: u64,
-    pub counts: BTreeMap<&'static str, u64>,
     /// Bytes given to the network, by either protocol.
     pub bytes: u64,
     /// Every datagram that arrived, while somebody listens.
@@ -155,7 +154,6 @@ impl World {
             sent: BTreeMap::new(),
             next_token: 1 << 32,
             datagrams: 0,
-            counts: BTreeMap::new(),
             bytes: 0,
             wiretap: None,
             flows: Vec::new(),
@@ -350,7 +348,6 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) {
-        *self.counts.entry(match &event { Event::Wake {..} => "wake", Event::Segment {..} => "segment", Event::Drained {..} => "drained", Event::Datagram {..} => "datagram", _ => "other" }).or_default() += 1;
         match event {
             Event::Wake { h, life } if self.is_alive(h, life) => {
                 let process = self.hosts[h.0].process.as_mut().unwrap();
