@@ -166,7 +166,11 @@ mod tests {
         assert_eq!(cost.weigh(&measured(90_000, 9000), Grade::Clean, at(0)), None);
         assert_eq!(cost.weigh(&measured(300, 100), Grade::Clean, at(2999)), None);
         assert_eq!(cost.whole(), 0);
-        assert_eq!(cost.weigh(&measured(300, 100), Grade::Clean, at(3000)), None, "it is near, as everybody took it to be");
+        assert_eq!(
+            cost.weigh(&measured(300, 100), Grade::Clean, at(3000)),
+            None,
+            "it is near, as everybody took it to be"
+        );
         let mut far = Cost::default();
         far.weigh(&measured(90_000, 9000), Grade::Clean, at(0));
         assert_eq!(far.weigh(&measured(90_000, 2000), Grade::Clean, at(3000)), Some(News::Worse));

@@ -4,7 +4,7 @@
 //! link up        our item and theirs, and our digest; each end then sends what the other lacks
 //! news           at once to some neighbours at random (log2 n + 2 of n); 100 ms later to as many more, who may have it by then
 //!                from others and say so; those that are left get a summary after 500 ms
-//! news again     to one neighbour after 8 in a row not more often than every 100 ms, whatever is news by then
+//! news again     to one neighbour after 8 in a row not more often than every 250 ms, whatever is news by then
 //! every 10 s     a summary (8 bytes) to one random neighbour
 //! summary        differs from ours: our digest, asking for theirs
 //! digest         what they lack; if they asked and we lack something: our digest, not asking again
@@ -36,7 +36,7 @@ const SOON: Duration = Duration::from_millis(100);
 /// How often one neighbour is told something while there is always something to tell. Each change would cross each link of the
 /// mesh by itself otherwise: 200 peers that start together sent 2.7 million messages, with this, and with fewer
 /// told at once, 0.3 million.
-const SPACING: Duration = Duration::from_millis(100);
+const SPACING: Duration = Duration::from_millis(250);
 /// So many bodies are not spaced: what one event brings about is told at once.
 const BURST: u32 = 8;
 
@@ -528,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn who_always_has_news_tells_them_ten_times_a_second() {
+    fn who_always_has_news_tells_them_four_times_a_second() {
         let mut gossip = Gossip::new([1; 32], Instant::ZERO);
         let mut peers = Peers::new(record(0, &[(1, true), (2, true)]));
         gossip.link_up(key(0).name(), key(1).name());
@@ -546,7 +546,7 @@ mod tests {
             assert!(!held_back || gossip.deadline().is_some_and(|at| at > now && at - now <= SPACING));
         }
         assert!(told.iter().filter(|ms| **ms < 10).count() >= 8, "the news of one moment are told at once");
-        assert!((25..=30).contains(&told.len()), "{}", told.len());
+        assert!((14..=20).contains(&told.len()), "{}", told.len());
     }
 
     fn quiet(peers: &Peers, neighbour: u16) -> Gossip {
@@ -588,7 +588,10 @@ mod tests {
         let linked = peers.linked();
         let before = Record { version: 9, ..record(0, &[]) };
         assert!(gossip.receive(key(1).name(), Body::Items(vec![before]), &mut peers, Instant::ZERO).me_contested());
-        assert_eq!(gossip.poll(&peers, &linked, Instant::ZERO), Some((key(1).name(), Body::Items(vec![peers.me().clone()]))));
+        assert_eq!(
+            gossip.poll(&peers, &linked, Instant::ZERO),
+            Some((key(1).name(), Body::Items(vec![peers.me().clone()])))
+        );
         assert_eq!(peers.me().version, 10);
     }
 

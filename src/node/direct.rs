@@ -20,8 +20,8 @@
 use super::Node;
 use super::border::{Level, Output};
 use super::checks::SILENT;
-use super::quality::Weighed;
 use super::knocks::{Bucket, Exchange, Heard};
+use super::quality::Weighed;
 use super::whereabouts::Restraint;
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;

@@ -109,7 +109,8 @@ impl Telling {
 impl Node {
     /// Not too many paths are tried now.
     pub(super) fn may_try(&self) -> bool {
-        let beside = self.links.all.values().filter_map(|connected| connected.tended.as_ref()).map(|tended| &tended.probe);
+        let beside =
+            self.links.all.values().filter_map(|connected| connected.tended.as_ref()).map(|tended| &tended.probe);
         let directs = self.directs.paths.values().map(|direct| &direct.probe);
         beside.chain(directs).filter(|probe| probe.is_tried()).count() < TRIALS
     }

@@ -3,11 +3,11 @@
 //! Connections are the links that stand, the peers without a link that frames go to, the targets that are not linked (each
 //! with why and when it is tried again), and strangers that were refused within the last minute.
 
-use super::quality::Weighed;
 use super::Node;
 use super::direct::REMEMBER_WISH;
 use super::links::Connected;
 use super::paths::{SLOW_PROOF, no_proof};
+use super::quality::Weighed;
 use super::status::{
     Connection, ConnectionState, Count, LearnedMac, NetworkStatus, PathLimit, PathStatus, Peer, PeerLink, Status,
     Traffic,
@@ -93,7 +93,8 @@ impl Node {
         let tended = connected.tended.as_ref();
         let proven = tended.is_some_and(|tended| tended.proven);
         let path = tended.filter(|_| proven).and_then(|tended| {
-            let path = self.measured((&tended.path, &tended.probe, &tended.weighed), tended.rekey.active(), tended.since)?;
+            let path =
+                self.measured((&tended.path, &tended.probe, &tended.weighed), tended.rekey.active(), tended.since)?;
             let both = connected.link.theirs().map(|theirs| (connected.link.ours(), theirs));
             Some(PathStatus {
                 framing: tended.framing(),

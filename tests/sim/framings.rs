@@ -4,8 +4,8 @@
 use super::frames;
 use super::machine::Options;
 use super::mesh::{all_ping, assert_floods_once, attach_all};
-use super::wires::{PORT, pair};
 use super::story::net;
+use super::wires::{PORT, pair};
 use super::world::{H, World, millis, secs};
 use rand::RngExt;
 use rnet::node::command::Command;

@@ -127,9 +127,8 @@ fn direct_path_without_a_link_is_left_too_when_it_loses_frames() {
     world.run_for(secs(3));
     let flow = world.flow((a, c), NET, millis(20), secs(60));
     world.run_for(secs(8));
-    let direct = |world: &mut World| {
-        is(world, a, c, ConnectionState::Direct) && is(world, c, a, ConnectionState::Direct)
-    };
+    let direct =
+        |world: &mut World| is(world, a, c, ConnectionState::Direct) && is(world, c, a, ConnectionState::Direct);
     assert!(direct(&mut world));
     world.set_line(a, c, Line { lost: 0.05, ..Line::default() });
     world.run_for(secs(10));

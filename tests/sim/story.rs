@@ -1,8 +1,8 @@
 //! What a story asks of routers and attachments, and what it sees of them.
 
 use super::frames;
-use super::world::{Event, H, World, millis, secs};
 use super::wires::PORT;
+use super::world::{Event, H, World, millis, secs};
 use rnet::crypto::keys::public_key;
 use rnet::node::border::{Input, RequestId};
 use rnet::node::command::{Attach, Command, Place, Reply};
