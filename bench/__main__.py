@@ -44,6 +44,11 @@ def options() -> argparse.Namespace:
         help=f"one short round, unless said otherwise of {', '.join(QUICK)} on veth: shows that it works",
     )
     parser.add_argument("--rows", help="comma-separated; default: all that are installed")
+    parser.add_argument(
+        "--paced",
+        action="store_true",
+        help="a timer releases each super-packet of TCP, as on machines whose default is bbr; default: no pacing",
+    )
     parser.add_argument("--rounds", type=int, help="default 3; every round measures every row")
     parser.add_argument("--underlay", choices=[*UNDERLAYS, "both"], help="line between the hosts; default both")
     parser.add_argument("--binary", type=Path, default=PROJECT / "target/release/rnet", help="the rnet to measure")
@@ -51,11 +56,11 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--results",
         type=Path,
-        default=HOME / "results",
-        help="folder for the results; any other than the default leaves README.md as it is",
+        help="folder for the results, default bench/results, or bench/results/paced; only the first one goes into README.md, too",
     )
     told = parser.parse_args()
     told.rounds = told.rounds or (1 if told.quick else 3)
+    told.results = told.results or (HOME / "results/paced" if told.paced else HOME / "results")
     told.underlay = told.underlay or ("veth" if told.quick else "both")
     if told.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -136,7 +141,7 @@ def rounds(told: argparse.Namespace, rows: list[Row]) -> list[dict[str, Any]]:
     for number in range(1, told.rounds + 1):
         for underlay in underlays:
             for row in rows:
-                seen: Seen = measure.measure(row, underlay, number, times, told.pps)
+                seen: Seen = measure.measure(row, underlay, number, times, told.pps, told.paced)
                 progress.step(seen)
                 runs.append(asdict(seen))
     return runs
@@ -198,6 +203,7 @@ def compare(told: argparse.Namespace) -> None:
         "date": date,
         "quick": told.quick,
         "rounds": told.rounds,
+        "paced": told.paced,
         "machine": machine(),
         "versions": versions,
         "skipped": skipped,

@@ -55,7 +55,7 @@ class Seen:
     errors: dict[str, str] = field(default_factory=dict)
 
 
-def measure(row: Row, underlay: str, number: int, times: Times, pps: Path) -> Seen:
+def measure(row: Row, underlay: str, number: int, times: Times, pps: Path, paced: bool = False) -> Seen:
     """Sets the row up, measures it and removes it. What fails is written down, and the rest still measured."""
     seen, room = Seen(row.name, underlay, number), Room()
     try:
@@ -66,7 +66,7 @@ def measure(row: Row, underlay: str, number: int, times: Times, pps: Path) -> Se
         target = row.peer.start(room)
         until("the first ping gets through", 20, lambda: room.healthy() and target.answers())
         row.peer.check(room)
-        unpaced(target)
+        begin_with("bbr" if paced else "cubic", target)
         seen.notes["mtu"] = target.mtu()
         Bench(room, target, times, pps, seen).all()
     except TROUBLE as why:
@@ -79,16 +79,16 @@ def measure(row: Row, underlay: str, number: int, times: Times, pps: Path) -> Se
     return seen
 
 
-def unpaced(target: Target) -> None:
-    """The client's connections use cubic from their first packet on.
+def begin_with(control: str, target: Target) -> None:
+    """The client's connections use this congestion control from their first packet on.
 
-    `iperf3 -C cubic` sets it on a connection that stands: where the machine's default is bbr, bbr's pacing stays on, and what is
-    measured is a timer.
+    `iperf3 -C cubic` sets cubic on a connection that stands: one that began with bbr, the default of some machines, keeps bbr's
+    pacing, and then a timer is part of what is measured.
     """
     routes = target.client.ip("route", "show", "match", target.address).splitlines()
     if not routes:
         raise Failed(f"{target.client.name} has no route to {target.address}")
-    target.client.ip("route", "change", *max(routes, key=prefix).split(), "congctl", "cubic")
+    target.client.ip("route", "change", *max(routes, key=prefix).split(), "congctl", control)
 
 
 def prefix(route: str) -> int:

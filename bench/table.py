@@ -120,6 +120,8 @@ def about(results: Mapping[str, Any]) -> str:
     machine = results["machine"]
     count = f"{results['rounds']} interleaved rounds" if results["rounds"] > 1 else "one round"
     told = f"{results['date']}, {machine['cpus']} × {machine['cpu']}, {machine['kernel']}; medians of {count}."
+    if results["paced"]:
+        told += " Each stream is paced by a timer, as on machines whose default is bbr."
     if results["quick"]:
         told += " **A quick run: the figures show only that everything works.**"
     others = median(run["notes"].get("others_busy_cpus", 0) for run in results["runs"])
@@ -136,7 +138,7 @@ UNDERLAYS = {
 
 def full(results: Mapping[str, Any]) -> str:
     """The page beside the results."""
-    parts = [f"# The last comparison\n\n{about(results)}\nREADME.md one folder up says how to read it.\n"]
+    parts = [f"# The last comparison\n\n{about(results)}\nbench/README.md says how to read it.\n"]
     for underlay, rows in results["summary"].items():
         parts.append(f"\n## {UNDERLAYS[underlay]}\n\n{table(rows, FULL)}{failures(rows)}")
     if results["skipped"]:

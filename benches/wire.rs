@@ -31,7 +31,7 @@ fn frames(c: &mut Criterion) {
 }
 
 fn datagrams(c: &mut Criterion) {
-    let outer = Outer { kind: Kind::Sealed, lane: 0, epoch: 7, index: 0xa1a2_a3a4, counter: 1 << 40 };
+    let outer = Outer { kind: Kind::Sealed, lane: 0, sparse: false, epoch: 7, index: 0xa1a2_a3a4, counter: 1 << 40 };
     let Some(network) = NetId::new(0x83_12a4) else { return };
     let whole = Inner { origin: ShortId(7), destination: ShortId(9), network, hops: 9, partial: false, fragment: None };
     let part = Inner { fragment: Some(Fragment { id: 1, offset: 1456, more: true }), ..whole };

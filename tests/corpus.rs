@@ -129,7 +129,7 @@ fn frames() -> Vec<Vec<u8>> {
 fn datagrams() -> Vec<Vec<u8>> {
     let build = |kind, fragment| {
         let mut header = [0; 16];
-        Outer { kind, lane: 3, epoch: 258, index: 0xa1a2_a3a4, counter: 772 }.emit(&mut header);
+        Outer { kind, lane: 3, sparse: false, epoch: 258, index: 0xa1a2_a3a4, counter: 772 }.emit(&mut header);
         let network = NetId::new(0x83_12a4).unwrap();
         let inner =
             Inner { origin: ShortId(7), destination: ShortId::FLOOD, network, hops: 0, partial: true, fragment };

@@ -21,10 +21,11 @@ def run(row: str, number: int, errors: dict[str, str] | None = None, underlay: s
     return {"row": row, "underlay": underlay, "round": number, "figures": figures, "notes": notes, "errors": errors or {}}
 
 
-def results(*runs: dict[str, Any], quick: bool = False) -> dict[str, Any]:
+def results(*runs: dict[str, Any], quick: bool = False, paced: bool = False) -> dict[str, Any]:
     return {
         "date": "2026-01-02",
         "quick": quick,
+        "paced": paced,
         "rounds": max(one["round"] for one in runs),
         "machine": {"cpu": "Some <CPU> & more", "cpus": 2, "kernel": "Linux 6.1"},
         "versions": {"rnet": "rnet 0.1.0"},
@@ -118,6 +119,8 @@ class Tables(unittest.TestCase):
         one = run("kvxlan", 1, tcp1=16)
         self.assertNotIn("**", table.about(results(one)))
         self.assertIn("quick run", table.about(results(one, quick=True)))
+        self.assertIn("paced", table.about(results(one, paced=True)))
+        self.assertNotIn("paced", table.about(results(one)))
         self.assertIn("1.9 processors", table.about(results(one | {"notes": {"others_busy_cpus": 1.9}})))
 
     def test_page_is_rewritten_between_its_markers_only(self) -> None:

@@ -163,7 +163,7 @@ fn summary(status: &Status) -> String {
     text
 }
 
-/// `tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues`.
+/// `tap, 2 threads, offloads: checksum tso sparse-lane gso gro, without: uso fair-queues`.
 fn datapath(status: &DatapathStatus) -> String {
     let pinned = if status.pinned { " pinned" } else { "" };
     let mut text = format!("{}, {}{pinned}", status.capture, counted(status.threads, "thread"));
@@ -484,6 +484,7 @@ mod tests {
                 threads: 2,
                 checksum: true,
                 tcp_super_frames: true,
+                sparse_lane: true,
                 udp_gso: true,
                 udp_gro: true,
                 separate_probes: true,
@@ -536,7 +537,7 @@ mod tests {
                    Port: 6783
                     MTU: 1418 (auto: the path between 7e:21:4a:70:2f:44(host1) and 7e:21:4a:70:2f:45(host2) takes 1472 bytes)
                 Framing: auto (udp; all is encrypted)
-              Data path: tap, 2 threads, offloads: checksum tso gso gro, without: uso fair-queues
+              Data path: tap, 2 threads, offloads: checksum tso sparse-lane gso gro, without: uso fair-queues
                  Uptime: 1h01m
                 Targets: 2
             Connections: 6 (1 established, 1 pending, 1 direct, 1 relayed, 1 failed, 1 connecting)

@@ -234,6 +234,7 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
         tcp_super_frames: features.tso,
         udp_super_frames: features.uso,
         fair_queues: features.fair,
+        sparse_lane: !udp.sparse.is_empty(),
         udp_gso,
         udp_gro,
         separate_probes: !udp.spares.is_empty(),
@@ -275,14 +276,16 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let name = node.name();
 
     let (events, probes) = mpsc::channel(EVENTS_MAX);
-    let Group { sockets: receivers, spares } = sockets.udp;
+    let Group { sockets: receivers, sparse, spares } = sockets.udp;
+    let mut sparse = sparse.into_iter().map(Arc::new);
     let mut spares = spares.into_iter().map(Arc::new);
     // Probes must not wait behind data; where there is no other socket they do.
-    let prober = spares.next();
+    let prober = spares.next().inspect(|prober| prober.stand_apart());
     let udp: Vec<_> = receivers
         .into_iter()
         .map(|receiver| datapath::Sockets {
             receiver: Arc::new(receiver),
+            sparse: sparse.next(),
             senders: spares.by_ref().take(SENDERS).collect(),
         })
         .collect();

@@ -7,11 +7,12 @@
 //! datagram only.
 //!
 //! Several threads have several sockets on one port, a [`Group`]: the kernel gives each datagram to one of them, by a byte of
-//! it. Spare ones receive nothing: they send, each with a send buffer of its own, so that neither control's probes nor other
+//! it, and those of sparse flows to another of that thread. Spare ones receive nothing: they send, each with a send buffer of its own, so that neither control's probes nor other
 //! neighbours wait behind what a slow neighbour's line has not taken yet.
 //!
 //! Invariant: nothing a peer sends or an ICMP error says makes a call here fail for good.
 
+use crate::wire::datagram::SPARSE;
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
@@ -27,16 +28,18 @@ const RECEIVE_BUFFER: usize = 16 << 20;
 /// A device that is slow may hold so much of what is sent; more would only wait longer.
 const SEND_BUFFER: usize = 4 << 20;
 
-/// Which byte of a datagram says whose it is, for a group's sockets.
-pub const QUEUE_AT: u32 = 1;
+/// Which byte of a datagram says whose it is, for a group's sockets: `wire::datagram`.
+const QUEUE_AT: u32 = 1;
 
 /// Sockets of one port. See [`UdpSocket::bind_group`].
 ///
 /// Traps: what the kernel joins on the way in (UDP_GRO) arrives together where its first datagram says, so the byte spreads
 /// load and must decide nothing. Drop them together: when one goes, the last one takes its number.
 pub struct Group {
-    /// One for each that receives; datagrams with byte `q` at [`QUEUE_AT`] arrive at socket `q` modulo their number.
+    /// One for each that receives; datagrams of lane `q` arrive at socket `q` modulo their number.
     pub sockets: Vec<UdpSocket>,
+    /// As many for those that are sparse, to receive and to send, or none.
+    pub sparse: Vec<UdpSocket>,
     /// For sending only, each with a send buffer of its own; nothing arrives here.
     pub spares: Vec<UdpSocket>,
 }
@@ -77,11 +80,11 @@ impl UdpSocket {
         Ok(UdpSocket { socket, state, v6: address.is_ipv6() })
     }
 
-    /// Binds `count` sockets (at least one) to one `port` (0: any free one) as [`UdpSocket::bind`] does, and `spares` that
-    /// are for sending only; there are none where the kernel refuses the program that keeps datagrams off them.
+    /// Binds `count` sockets (at least one) to one `port` (0: any free one) as [`UdpSocket::bind`] does, as many for what is
+    /// sparse, and `spares` that are for sending only; there are none of either where the kernel refuses the program that tells
+    /// them apart.
     ///
-    /// A datagram goes to the socket that its byte at [`QUEUE_AT`] says, or by the kernel's hash of its addresses where
-    /// programs are refused. Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
+    /// A datagram goes to the socket that its lane says, or by the kernel's hash of its addresses where programs are refused. Errors: AddrInUse if somebody has the port, another group too; PermissionDenied.
     pub fn bind_group(port: u16, count: usize, spares: usize) -> io::Result<Group> {
         match UdpSocket::bind_group_to(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)), count, spares) {
             Err(e) if no_ipv6(&e) => {
@@ -94,18 +97,18 @@ impl UdpSocket {
     /// The same on this very address; an unspecified IPv6 address takes IPv4 too.
     pub fn bind_group_to(address: SocketAddr, count: usize, spares: usize) -> io::Result<Group> {
         let count = count.max(1);
-        let mut sockets = UdpSocket::bind_together(address, count + spares)?;
-        if sockets.len() == 1 {
-            return Ok(Group { sockets, spares: Vec::new() });
-        }
+        let mut sockets = UdpSocket::bind_together(address, 2 * count + spares)?;
         // The order of binding is the order in which the program counts them: spare ones are the last.
         let steered = steer(&sockets[0].socket, count);
-        let mut spares = sockets.split_off(count);
+        let mut spares = sockets.split_off(2 * count);
+        let mut sparse = sockets.split_off(count);
         if steered.is_err() {
             // Where the kernel's hash chooses it would choose these too: closing takes them out of the group.
             spares.clear();
+            sparse.clear();
         }
-        Ok(Group { sockets, spares })
+        sparse.iter().for_each(UdpSocket::stand_apart);
+        Ok(Group { sockets, sparse, spares })
     }
 
     /// Binds `count` sockets (at least one) to this very address; a datagram goes to the one that the kernel's hash of its
@@ -123,6 +126,17 @@ impl UdpSocket {
             sockets.push(UdpSocket::bind_with(address, true)?);
         }
         Ok(sockets)
+    }
+
+    /// From now on what is sent has one hop less to live than what others send: a receiving kernel joins (GRO) only what is alike
+    /// in that, so a datagram of a sparse flow is not carried to where those before it go.
+    pub fn stand_apart(&self) {
+        // Not reported: what is joined arrives with the others, as it did without all this.
+        let _ = self.socket.ttl_v4().and_then(|hops| self.socket.set_ttl_v4(hops.saturating_sub(1).max(1)));
+        if self.v6 {
+            let fewer = |hops: u32| self.socket.set_unicast_hops_v6(hops.saturating_sub(1).max(1));
+            let _ = self.socket.unicast_hops_v6().and_then(fewer);
+        }
     }
 
     /// Where it is bound.
@@ -182,14 +196,25 @@ impl AsRawFd for UdpSocket {
     }
 }
 
-/// Gives each datagram to the socket of the group that its byte says, of the first `count`.
+/// Gives each datagram to the socket of the group that its lane says, of the first `count`, or of as many behind them if it is
+/// sparse.
 ///
 /// The program sees the UDP payload and answers the number of the socket. What is too short for the byte goes to the first.
 fn steer(socket: &Socket, count: usize) -> io::Result<()> {
     let count = u32::try_from(count).map_err(io::Error::other)?;
     let step = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let sparse = u32::from(SPARSE);
+    let skip = |steps: u8, unless: u32| libc::sock_filter {
+        jf: steps,
+        ..step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, unless)
+    };
     let mut steps = [
         step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, QUEUE_AT),
+        skip(4, sparse),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, !sparse),
+        step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
+        step(libc::BPF_ALU | libc::BPF_ADD | libc::BPF_K, count),
+        step(libc::BPF_RET | libc::BPF_A, 0),
         step(libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K, count),
         step(libc::BPF_RET | libc::BPF_A, 0),
     ];
@@ -318,9 +343,9 @@ mod tests {
 
     #[test]
     fn a_groups_datagrams_arrive_where_their_byte_says_and_never_at_the_spare_one() {
-        let Group { sockets, spares } = UdpSocket::bind_group(0, 3, 2).unwrap();
-        assert_eq!(spares.len(), 2);
-        assert!(sockets.iter().chain(&spares).all(|socket| port(socket) == port(&sockets[0])));
+        let Group { sockets, sparse, spares } = UdpSocket::bind_group(0, 3, 2).unwrap();
+        assert_eq!((sparse.len(), spares.len()), (3, 2));
+        assert!(sockets.iter().chain(&sparse).chain(&spares).all(|socket| port(socket) == port(&sockets[0])));
         // Many senders: a hash of addresses would spread each byte's datagrams over all.
         let clients: Vec<UdpSocket> = (0..8).map(|_| UdpSocket::bind(0).unwrap()).collect();
         for to in loopback(port(&sockets[0])) {
@@ -330,11 +355,18 @@ mod tests {
             }
             for client in &clients {
                 (0..12).for_each(|queue| client.send(to, &[1, queue, 3]).unwrap());
+                (0..12).for_each(|queue| client.send(to, &[1, queue | SPARSE, 3]).unwrap());
             }
             for (number, socket) in sockets.iter().enumerate() {
                 let got = receive(socket, 32);
                 assert_eq!(got.len(), 32);
                 assert!(got.iter().all(|(_, datagram)| usize::from(datagram[1]) % 3 == number), "{got:?}");
+            }
+            for (number, socket) in sparse.iter().enumerate() {
+                let got = receive(socket, 32);
+                assert_eq!(got.len(), 32);
+                let fits = |byte: u8| byte >= SPARSE && usize::from(byte - SPARSE) % 3 == number;
+                assert!(got.iter().all(|(_, datagram)| fits(datagram[1])), "{got:?}");
             }
         }
         // Too short for the byte.
@@ -350,16 +382,26 @@ mod tests {
     }
 
     #[test]
-    fn a_group_of_one_is_a_plain_socket_and_with_a_spare_one_gets_everything() {
-        let Group { sockets, spares } = UdpSocket::bind_group_to("127.0.0.1:0".parse().unwrap(), 0, 0).unwrap();
-        assert!(sockets.len() == 1 && spares.is_empty() && !sockets[0].speaks_ipv6());
-        assert!(!sockets[0].socket.reuse_port().unwrap());
-        let Group { sockets, spares } = UdpSocket::bind_group(0, 1, 1).unwrap();
+    fn a_group_of_one_gets_everything_and_its_other_socket_what_is_sparse() {
+        let Group { sockets, sparse, spares } = UdpSocket::bind_group_to("127.0.0.1:0".parse().unwrap(), 0, 0).unwrap();
+        assert!(sockets.len() == 1 && sparse.len() == 1 && spares.is_empty() && !sockets[0].speaks_ipv6());
+        let Group { sockets, sparse, spares } = UdpSocket::bind_group(0, 1, 1).unwrap();
         let client = UdpSocket::bind(0).unwrap();
         let to = loopback(port(&sockets[0]))[0];
-        (0..100).for_each(|queue| client.send(to, &[0, queue]).unwrap());
-        assert_eq!(receive(&sockets[0], 100).len(), 100);
+        (0..200).for_each(|queue| client.send(to, &[0, queue]).unwrap());
+        assert_eq!(receive(&sockets[0], 128).len(), 128);
+        assert_eq!(receive(&sparse[0], 72).len(), 72);
         assert_eq!(spares.len(), 1);
+    }
+
+    #[test]
+    fn what_stands_apart_has_one_hop_less_to_live() {
+        let (plain, apart) = (UdpSocket::bind(0).unwrap(), UdpSocket::bind(0).unwrap());
+        apart.stand_apart();
+        assert_eq!(apart.socket.ttl_v4().unwrap() + 1, plain.socket.ttl_v4().unwrap());
+        if plain.speaks_ipv6() {
+            assert_eq!(apart.socket.unicast_hops_v6().unwrap() + 1, plain.socket.unicast_hops_v6().unwrap());
+        }
     }
 
     #[test]

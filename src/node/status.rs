@@ -118,6 +118,8 @@ pub struct DatapathStatus {
     pub udp_super_frames: bool,
     /// In capture ports flows wait in queues of their own, served in turns (Linux 4.16).
     pub fair_queues: bool,
+    /// Datagrams of flows that send little have a lane of their own: sockets of their own on both ends.
+    pub sparse_lane: bool,
     /// Many datagrams leave by one system call (UDP_SEGMENT, Linux 4.18).
     pub udp_gso: bool,
     /// Many datagrams arrive by one (UDP_GRO, Linux 5.0).
@@ -128,12 +130,13 @@ pub struct DatapathStatus {
 
 impl DatapathStatus {
     /// The offloads by their names, and whether each is on.
-    pub fn offloads(&self) -> [(&'static str, bool); 6] {
+    pub fn offloads(&self) -> [(&'static str, bool); 7] {
         [
             ("checksum", self.checksum),
             ("tso", self.tcp_super_frames),
             ("uso", self.udp_super_frames),
             ("fair-queues", self.fair_queues),
+            ("sparse-lane", self.sparse_lane),
             ("gso", self.udp_gso),
             ("gro", self.udp_gro),
         ]

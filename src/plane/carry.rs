@@ -53,7 +53,7 @@ impl<S: Sink> Way<'_, S> {
 
     /// Writes one datagram, or one for each segment. `TooBig`: nothing was written.
     pub(super) fn send(&mut self, path: &Path, inner: &Inner, load: &Load<'_>) -> Result<(), Drop> {
-        let writer = path.writer()?;
+        let writer = path.writer()?.sparse(self.sparse);
         if self.send_vxlan(&writer, inner, load)? {
             return Ok(());
         }
@@ -117,7 +117,7 @@ impl<S: Sink> Way<'_, S> {
     }
 
     fn send_pieces_of(&mut self, path: &Path, inner: &Inner, payload: &[u8]) -> Result<(), Drop> {
-        let writer = path.writer()?;
+        let writer = path.writer()?.sparse(self.sparse);
         let whole = || Fragment { id: self.plane.fragment_id(self.fib.me), offset: 0, more: false };
         let of = inner.fragment.unwrap_or_else(whole);
         for (fragment, range) in fragment::pieces(of, payload.len(), writer.fragment_room())? {

@@ -12,6 +12,7 @@
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
 //! from_vteps    datagram > vxlan: of which peer > as from_net
 //!                        > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
+//! sparse        which datagrams a receiver takes first
 //! uplinks       as from_bridge, by strangers: guard, bounds, beacons (`uplink`, `local`)
 //! ```
 //!
@@ -37,6 +38,7 @@ pub mod neighbours;
 mod offers;
 pub mod offload;
 pub mod path;
+mod sparse;
 pub mod switch;
 #[cfg(test)]
 mod testing;
@@ -65,6 +67,7 @@ use macs::MacTable;
 use offers::Offers;
 use offload::{Coalescer, Odd, Segments};
 use smallvec::SmallVec;
+use sparse::Flows;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -82,13 +85,23 @@ pub struct Takes {
     pub udp: bool,
 }
 
+/// How a datagram is to be sent. The default is with all others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Service {
+    /// It rides no send but its own.
+    pub alone: bool,
+    /// It is of a flow that sends little: it rides no send, and joins no train on its way, with those of flows that send much.
+    pub sparse: bool,
+}
+
 /// Memory that belongs to the caller's batch: where a frame's outcome goes.
 pub trait Sink {
     /// `len` bytes (at most 65,507) of a datagram for `to`, to be written whole before the next call. Consecutive calls
     /// with equal `to` and `len` ride one GSO send. Nothing if the batch cannot take more: the datagram is dropped and counted.
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]>;
-    /// The same for a datagram that is to ride no send but its own.
-    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+    /// The same for a datagram that is to be sent in a way of its own.
+    fn datagram_by(&mut self, service: Service, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        let _ = service;
         self.datagram(to, len)
     }
     /// As `datagram`, but sent from UDP port `door` of this host.
@@ -104,7 +117,7 @@ pub trait Sink {
         let _ = port;
         Takes::default()
     }
-    /// The number of the thread, which goes into every datagram that it writes.
+    /// The number of the thread, 0 to 127, which goes into every datagram that it writes.
     fn lane(&self) -> u8 {
         0
     }
@@ -160,6 +173,7 @@ pub struct Plane {
     offers: Offers,
     next_fragment: AtomicU32,
     demand: Demand,
+    flows: Flows,
 }
 
 impl Plane {
@@ -172,6 +186,7 @@ impl Plane {
             offers: Offers::default(),
             next_fragment: AtomicU32::new(0),
             demand: Demand::default(),
+            flows: Flows::default(),
         }
     }
 
@@ -352,7 +367,7 @@ impl Batch<'_> {
     }
 
     fn way<'a, S: Sink>(&'a mut self, out: &'a mut S) -> Way<'a, S> {
-        Way { plane: self.plane, fib: &self.fib, tally: &mut self.tally, out, now: self.now }
+        Way { plane: self.plane, fib: &self.fib, tally: &mut self.tally, out, now: self.now, sparse: false }
     }
 }
 
@@ -371,6 +386,8 @@ struct Way<'a, S> {
     tally: &'a mut Tally,
     out: &'a mut S,
     now: Instant,
+    /// The frame is of a flow that sends little.
+    sparse: bool,
 }
 
 impl<S: Sink> Way<'_, S> {
@@ -392,6 +409,7 @@ impl<S: Sink> Way<'_, S> {
             self.learn(network, frame.src(), Place::Port(from));
         }
         self.ask(from, network, &frame, checked)?;
+        self.sparse = self.plane.flows.is_sparse(&frame, load.bytes(), self.now);
         let inner =
             |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
         let came = Came { network, entry, port: from };
@@ -453,6 +471,7 @@ impl<S: Sink> Way<'_, S> {
         let came = fib.by_index.get(&outer.index).ok_or(Drop::UnknownIndex)?;
         let size = u16::try_from(datagram.len()).unwrap_or(u16::MAX);
         let body = came.open(from, &outer, datagram)?;
+        self.sparse = outer.sparse;
         if outer.kind == Kind::Probe {
             let body = body.get(..PROBE_KEPT).unwrap_or(body);
             let body = SmallVec::from_slice(body);

@@ -61,6 +61,28 @@ fn relays_frame_for_third_peer_without_learning_from_it() {
 }
 
 #[test]
+fn frames_of_flows_that_send_little_are_marked_for_the_whole_way_and_others_are_not() {
+    let mut mesh = Mesh::new(3, CHAIN, &[7]);
+    mesh.send(1, PORT, &hello(Mac::BROADCAST, mac(1)));
+    let marks = |sent: &[(std::net::SocketAddr, Vec<u8>)]| -> Vec<bool> {
+        sent.iter().map(|(_, datagram)| Outer::parse(datagram).unwrap().sparse).collect()
+    };
+    let big = ethernet(mac(1), mac(3), 0x88b5, &[0; 1400]);
+    let small = ethernet(mac(1), mac(3), 0x88b6, b"hello");
+    for n in 0..20 {
+        mesh.capture(3, PORT, &big);
+        mesh.capture(3, PORT, &small);
+        let sent = mesh.sent(3);
+        let expected = if n < 11 { [true, true] } else { [false, true] };
+        assert_eq!(marks(&sent), expected, "after {n} of 1,414 bytes");
+        for (_, datagram) in sent {
+            mesh.receive(2, address(3), datagram);
+        }
+        assert_eq!(marks(&mesh.sent(2)), expected, "handed on");
+    }
+}
+
+#[test]
 fn a_relay_seals_anew_for_each_hop() {
     let mut mesh = Mesh::new(3, CHAIN, &[7]);
     mesh.send(1, PORT, &hello(Mac::BROADCAST, mac(1)));

@@ -1,10 +1,11 @@
 //! The threads that move frames: capture ports and UDP sockets on one side, the pure `Plane` on the other.
 //!
 //! ```text
-//! each thread: epoll(7) over a wake-up, its UDP socket, its queue of every capture port, its socket of every door; sends by
+//! each thread: epoll(7) over a wake-up, its two UDP sockets, its queue of every capture port, its socket of every door; sends by
 //! sockets of their own
 //!   capture readable   up to BURST frames or BYTES > plane.from_bridge > (Outlet) > flush
 //!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
+//!              what is of sparse flows has a socket of its own, and is looked for first
 //!   door readable      the same with plane.from_vteps: VXLAN
 //!   wake-up            orders of control: a port or door is open, or closed, a frame for a port, end
 //! ```
@@ -16,6 +17,7 @@
 //! What cannot be delivered is counted and gone: nothing waits for anybody.
 
 use super::door::Door;
+use super::intake::Intake;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
 use crate::io::egress::{Egress, Senders, Sent};
@@ -23,7 +25,7 @@ use crate::io::ingress::Ingress;
 use crate::io::lost;
 use crate::io::udp::UdpSocket;
 use crate::plane::fib::PortId;
-use crate::plane::{Drop as Reason, Event, Plane, Sink, Takes, Tally};
+use crate::plane::{Drop as Reason, Event, Plane, Service, Sink, Takes, Tally};
 use crate::types::Instant;
 use crate::wire::virtio::Offload;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -41,7 +43,7 @@ const BURST: usize = 64;
 /// Bytes read of one port before the others have their turn: at 10 Gbit/s, 0.2 ms.
 const BYTES: usize = 256 << 10;
 /// Receive calls before the ports have their turn; each brings up to 8 x 64 KiB.
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 1;
 /// How often the kernel's drops are looked at.
 const AUDIT: Duration = Duration::from_secs(1);
 /// Events that may wait for control; more are dropped, and the prober sees a lost probe.
@@ -62,6 +64,8 @@ pub const SENDERS: usize = 8;
 pub struct Sockets {
     /// Takes datagrams; sends too if there is no other.
     pub receiver: Arc<UdpSocket>,
+    /// Takes and sends those of sparse flows, if it can be told apart.
+    pub sparse: Option<Arc<UdpSocket>>,
     /// For sending only.
     pub senders: Vec<Arc<UdpSocket>>,
 }
@@ -158,30 +162,32 @@ impl Datapath {
         events: tokio::sync::mpsc::Sender<Event>,
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
-        for (lane, Sockets { receiver, mut senders }) in (0..=u8::MAX).zip(sockets) {
+        for (lane, Sockets { receiver, sparse, mut senders }) in (0..=u8::MAX).zip(sockets) {
             let wake = Arc::new(EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
             let (orders, waiting) = mpsc::channel();
             let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
             readable.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
             readable.add(&receiver, EpollEvent::new(EpollFlags::EPOLLIN, NET))?;
+            if let Some(sparse) = &sparse {
+                readable.add(sparse, EpollEvent::new(EpollFlags::EPOLLIN, SPARSE))?;
+            }
             hands.push(Hand { orders, wake: Arc::clone(&wake) });
             let outlet = Outlet {
                 lane,
                 senders: match senders.pop() {
-                    Some(first) => Senders::new(first, senders),
-                    None => Senders::new(Arc::clone(&receiver), []),
+                    Some(first) => Senders::new(first, senders).with_sparse(sparse.clone()),
+                    None => Senders::new(Arc::clone(&receiver), []).with_sparse(sparse.clone()),
                 },
-                receiver,
+                intakes: [receiver].into_iter().chain(sparse).map(Intake::new).collect(),
                 egress: Egress::new(),
                 ports: Vec::new(),
                 doors: Vec::new(),
                 events: events.clone(),
                 lost: Tally::default(),
             };
-            let drops = lost::of_socket(&outlet.receiver).unwrap_or(0);
             let audited = clock.now();
             let plane = Arc::clone(&plane);
-            workers.push(Worker { audited, drops, captured: false, plane, clock, waiting, wake, readable, outlet });
+            workers.push(Worker { audited, captured: false, plane, clock, waiting, wake, readable, outlet });
         }
         let mut datapath = Datapath { hands: Hands { threads: hands.into() }, threads: Vec::new() };
         for mut worker in workers {
@@ -234,16 +240,18 @@ struct Port {
     drops: u64,
 }
 
-/// What is readable, as epoll keeps it: the two that are always there, ports above, and doors above those.
+/// What is readable, as epoll keeps it: those that are always there, ports above, and doors above those.
 const WAKE: u64 = 0;
 const NET: u64 = 1;
-const PORTS: u64 = 2;
+const SPARSE: u64 = 2;
+const PORTS: u64 = 3;
 const DOORS: u64 = 1 << 33;
 
 /// Where results of the plane go.
 struct Outlet {
     lane: u8,
-    receiver: Arc<UdpSocket>,
+    /// For all; for what is of sparse flows, if that is told apart.
+    intakes: Vec<Intake>,
     senders: Senders,
     egress: Egress,
     /// Few, and the one in use is found first.
@@ -301,17 +309,14 @@ impl Outlet {
 
 impl Sink for Outlet {
     fn datagram(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        if self.egress.is_pressing() && !self.egress.joins(to, len) {
-            self.flush();
-        }
-        self.egress.reserve(to, len)
+        self.datagram_by(Service::default(), to, len)
     }
 
-    fn datagram_alone(&mut self, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
-        if self.egress.is_pressing() {
+    fn datagram_by(&mut self, service: Service, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
+        if self.egress.is_pressing() && !self.egress.joins(service, to, len) {
             self.flush();
         }
-        self.egress.reserve_alone(to, len)
+        self.egress.reserve_by(service, to, len)
     }
 
     fn tunnelled(&mut self, door: u16, to: SocketAddr, len: usize) -> Option<&mut [u8]> {
@@ -348,9 +353,8 @@ impl Sink for Outlet {
 }
 
 struct Worker {
-    /// When the kernel's drops were looked at, and the socket's so far.
+    /// When the kernel's drops were looked at.
     audited: Instant,
-    drops: u32,
     /// Frames were captured since.
     captured: bool,
     plane: Arc<Plane>,
@@ -372,12 +376,15 @@ impl Worker {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(why) => return tracing::error!("data path: {why}: no frame will pass"),
             };
-            for event in ready.iter().take(count) {
+            let ready = ready.get(..count).unwrap_or_default();
+            // What is of sparse flows first: all else may take a millisecond.
+            let first = ready.iter().filter(|event| event.data() == SPARSE);
+            for event in first.chain(ready.iter().filter(|event| event.data() != SPARSE)) {
                 match event.data() {
                     WAKE if !self.obey() => return,
                     WAKE => {}
-                    NET => {
-                        if let Err(why) = self.take_from_net(&mut ingress) {
+                    net @ (NET | SPARSE) => {
+                        if let Err(why) = self.take_from_net(usize::from(net == SPARSE), &mut ingress) {
                             return tracing::error!("data path: UDP socket: {why}: no frame will pass");
                         }
                     }
@@ -399,11 +406,9 @@ impl Worker {
             return;
         }
         self.audited = now;
-        let Outlet { lane, receiver, ports, doors, lost, .. } = &mut self.outlet;
-        let drops = lost::of_socket(receiver).unwrap_or(self.drops);
-        lost.drops_of(Reason::NetQueue, drops.wrapping_sub(self.drops).into());
-        self.drops = drops;
-        doors.iter_mut().for_each(|door| lost.drops_of(Reason::NetQueue, door.dropped()));
+        let Outlet { lane, intakes, ports, doors, lost, .. } = &mut self.outlet;
+        let sockets = intakes.iter_mut().chain(doors.iter_mut().map(|door| &mut door.intake));
+        sockets.for_each(|intake| lost.drops_of(Reason::NetQueue, intake.dropped()));
         for port in ports.iter_mut() {
             lost.drops_of(Reason::BridgeQueue, port.capture.dropped());
         }
@@ -467,10 +472,11 @@ impl Worker {
         }
     }
 
-    fn take_from_net(&mut self, ingress: &mut Ingress) -> io::Result<()> {
+    fn take_from_net(&mut self, intake: usize, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
         for _ in 0..ROUNDS {
-            let received = ingress.receive(&outlet.receiver)?;
+            let Some(intake) = outlet.intakes.get(intake) else { break };
+            let received = ingress.receive(&intake.socket)?;
             let last = received.is_last();
             plane.batch(clock.now()).from_net(received, outlet);
             if last {
@@ -486,7 +492,7 @@ impl Worker {
         let Worker { plane, clock, readable, outlet, .. } = self;
         for _ in 0..ROUNDS {
             let Some(open) = outlet.doors.iter().find(|open| open.port == door) else { break };
-            match ingress.receive(&open.socket) {
+            match ingress.receive(&open.intake.socket) {
                 Ok(received) => {
                     let last = received.is_last();
                     plane.batch(clock.now()).from_vteps(door, received, outlet);
@@ -496,7 +502,7 @@ impl Worker {
                 }
                 // Not waited for any more: VTEPs that are reached by it are silent from now on.
                 Err(why) => {
-                    let _ = readable.delete(&open.socket);
+                    let _ = readable.delete(&open.intake.socket);
                     tracing::error!("data path: UDP port {door}: {why}");
                     break;
                 }

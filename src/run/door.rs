@@ -2,9 +2,10 @@
 //!
 //! Each door has a batch of its own: what one send call takes leaves by one socket.
 
+use super::intake::Intake;
 use crate::io::egress::{Egress, Senders, Sent};
-use crate::io::lost;
 use crate::io::udp::UdpSocket;
+use crate::plane::Service;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,26 +13,23 @@ use std::sync::Arc;
 pub(super) struct Door {
     /// The UDP port.
     pub port: u16,
-    pub socket: Arc<UdpSocket>,
+    pub intake: Intake,
     senders: Senders,
     egress: Egress,
-    /// Datagrams that the socket dropped so far.
-    drops: u32,
 }
 
 impl Door {
     /// What goes out leaves by `senders`; by the same socket if there are none.
     pub fn new(port: u16, socket: UdpSocket, senders: Vec<UdpSocket>) -> Door {
-        let drops = lost::of_socket(&socket).unwrap_or(0);
         let socket = Arc::new(socket);
         let mut senders = senders.into_iter().map(Arc::new);
         let senders = Senders::new(senders.next().unwrap_or_else(|| Arc::clone(&socket)), senders);
-        Door { port, senders, socket, egress: Egress::new(), drops }
+        Door { port, senders, intake: Intake::new(socket), egress: Egress::new() }
     }
 
     /// Whether what was collected is to be sent before a datagram of `len` bytes for `to`.
     pub fn must_flush(&self, to: SocketAddr, len: usize) -> bool {
-        self.egress.is_pressing() && !self.egress.joins(to, len)
+        self.egress.is_pressing() && !self.egress.joins(Service::default(), to, len)
     }
 
     /// Room for a datagram.
@@ -42,13 +40,5 @@ impl Door {
     /// Sends what was collected.
     pub fn flush(&mut self) -> Sent {
         self.egress.flush(&mut self.senders)
-    }
-
-    /// Datagrams that the socket dropped since this was last asked.
-    pub fn dropped(&mut self) -> u64 {
-        let drops = lost::of_socket(&*self.socket).unwrap_or(self.drops);
-        let new = drops.wrapping_sub(self.drops);
-        self.drops = drops;
-        new.into()
     }
 }

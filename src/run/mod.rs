@@ -15,6 +15,7 @@ pub mod control;
 pub mod datapath;
 mod desk;
 mod door;
+mod intake;
 pub mod journal;
 pub mod keeper;
 pub mod links;

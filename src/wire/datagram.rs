@@ -6,7 +6,7 @@
 //! ```text
 //! outer, 16 bytes, always in clear, authenticated with the body where there is a seal:
 //!   0      version (high 4 bits) = 2, kind (low 4 bits): 1 sealed, 2 plain, 3 probe (sealed)
-//!   1      lane: any number; a receiver with several threads spreads datagrams by it
+//!   1      bits 0 to 6 lane: any number, a receiver with several threads spreads datagrams by it; bit 7 sparse
 //!   2..4   key epoch
 //!   4..8   receiver index: random, chosen by the receiver, per path and epoch
 //!   8..16  counter: never twice under one key
@@ -19,6 +19,9 @@
 //!  12..14  fragment: bit 13 more follow, bits 0 to 12 offset in units of 8 bytes, the others zero
 //! then the frame; then, where sealed, the tag of 16 bytes
 //! ```
+//!
+//! Sparse: of a flow that sends little. A receiver takes such datagrams first, so that they do not wait behind those of flows that
+//! fill its queue. It is a wish, and costs nobody anything who does not know it.
 //!
 //! Partial: the frame's TCP or UDP checksum holds only the sum of its pseudo-header. The tag, or the checksum of the outer
 //! UDP, proves the bytes, so the sender did not sum them up; whoever takes the frame to where neither holds completes it.
@@ -40,6 +43,10 @@ pub const TAG_LEN: usize = 16;
 /// How often a frame is handed on at most. Paths are shorter; it is what ends a frame that goes in circles while peers
 /// disagree about the topology.
 pub const HOPS_MAX: u8 = 63;
+
+const LANE: u8 = 0x7f;
+/// The bit of the datagram's second byte that says sparse.
+pub const SPARSE: u8 = 0x80;
 
 const FLAG_FRAGMENT: u8 = 1;
 const FLAG_PARTIAL: u8 = 2;
@@ -63,8 +70,10 @@ pub enum Kind {
 pub struct Outer {
     /// What follows.
     pub kind: Kind,
-    /// Which of the sender's threads wrote it: what one of them sends shall meet one thread of the receiver.
+    /// Which of the sender's threads wrote it, 0 to 127: what one of them sends shall meet one thread of the receiver.
     pub lane: u8,
+    /// See the head of this file.
+    pub sparse: bool,
     /// Which of the path's keys.
     pub epoch: u16,
     /// Which of the receiver's paths.
@@ -93,7 +102,8 @@ impl Outer {
         };
         Ok(Outer {
             kind,
-            lane,
+            lane: lane & LANE,
+            sparse: lane & SPARSE != 0,
             epoch: u16::from_be_bytes([e0, e1]),
             index: u32::from_be_bytes([i0, i1, i2, i3]),
             counter: u64::from_be_bytes([c0, c1, c2, c3, c4, c5, c6, c7]),
@@ -107,7 +117,8 @@ impl Outer {
         let [i0, i1, i2, i3] = self.index.to_be_bytes();
         let [c0, c1, c2, c3, c4, c5, c6, c7] = self.counter.to_be_bytes();
         let first = (VERSION << 4) | self.kind as u8;
-        *into = [first, self.lane, e0, e1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7];
+        let lane = (self.lane & LANE) | if self.sparse { SPARSE } else { 0 };
+        *into = [first, lane, e0, e1, i0, i1, i2, i3, c0, c1, c2, c3, c4, c5, c6, c7];
     }
 }
 
@@ -245,7 +256,8 @@ mod tests {
 
     #[test]
     fn outer_header_is_these_bytes() {
-        let outer = Outer { kind: Kind::Sealed, lane: 3, epoch: 0x0102, index: 0xa1a2_a3a4, counter: 0x0304 };
+        let outer =
+            Outer { kind: Kind::Sealed, lane: 3, sparse: false, epoch: 0x0102, index: 0xa1a2_a3a4, counter: 0x0304 };
         let mut bytes = [0; OUTER_LEN];
         outer.emit(&mut bytes);
         assert_eq!(bytes, OUTER);
@@ -320,9 +332,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn outer_reads_what_it_wrote(kind in 1u8..=3, lane: u8, epoch: u16, index: u32, counter: u64) {
+        fn outer_reads_what_it_wrote(kind in 1u8..=3, lane in 0u8..128, sparse: bool, epoch: u16, index: u32, counter: u64) {
             let kind = [Kind::Sealed, Kind::Plain, Kind::Probe][usize::from(kind) - 1];
-            let outer = Outer { kind, lane, epoch, index, counter };
+            let outer = Outer { kind, lane, sparse, epoch, index, counter };
             let mut bytes = [0xff; OUTER_LEN];
             outer.emit(&mut bytes);
             prop_assert_eq!(Outer::parse(&bytes), Ok(outer));

@@ -66,7 +66,7 @@ fn offloads_that_are_told_are_those_of_the_device() {
     let offloads = [status.checksum, status.tcp_super_frames, status.udp_super_frames];
     assert_eq!(device(&a), offloads);
     assert!(status.checksum && status.tcp_super_frames && status.udp_gso && status.udp_gro, "{status:?}");
-    assert!(status.separate_probes && !status.pinned, "{status:?}");
+    assert!(status.sparse_lane && status.separate_probes && !status.pinned, "{status:?}");
     assert!(row.starts_with("tap, ") && row.contains("offloads: checksum tso"), "{row}");
 }
 
