@@ -40,6 +40,7 @@ mod launch;
 mod leftovers;
 mod limits;
 mod neighbours;
+mod quality;
 mod reach;
 mod refusals;
 mod room;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         widths::facts(),
         integrity::facts(),
         datapath::facts(),
+        quality::facts(),
         reach::facts(),
         trouble::facts(),
         leftovers::facts(),

@@ -63,7 +63,7 @@ fn left_after(seed: u64, options: &Options) -> Duration {
     world.flow((b, c), NET, millis(200), secs(60));
     world.run_for(secs(2));
     // For half of the seeds that of the side that asks, for the others the other one.
-    let (from, to) = if seed % 2 == 0 { (b, c) } else { (c, b) };
+    let (from, to) = if seed.is_multiple_of(2) { (b, c) } else { (c, b) };
     world.lines.insert((from, to), line(2, 0, 0.05));
     let relay = world.name(a);
     let left = |world: &mut World| via(world, b, c) == Some(relay) && via(world, c, b) == Some(relay);
@@ -258,7 +258,8 @@ fn an_idle_mesh_of_clean_paths_says_nothing_of_their_quality() {
     world.run_for(secs(600));
     assert_eq!(versions(&mut world, hosts[0]), before);
     let a_second = (world.datagrams - datagrams) as f64 / 600.0;
-    assert!(a_second < 2.6 * 15.0, "{a_second} datagrams a second on 15 paths");
+    // Heartbeats, and checks of other addresses now and then.
+    assert!(a_second < 2.8 * 15.0, "{a_second} datagrams a second on 15 paths");
     let costs = world.status(hosts[0]).connections.into_iter().filter_map(|c| Some(c.path?.cost_us));
     assert!(costs.eq([0; 5]), "they are near");
 }
