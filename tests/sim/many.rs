@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 
 const NET: &str = "10.2.1.0/24";
 
-/// Fewer or more (`RNET_SIM_PEERS`, at most 254) are for looking at how things grow.
+/// Fewer or more (`RNET_SIM_PEERS`, at most 254) are for looking at how things grow: 100 take 30 s where nothing is optimised, 200 two
+/// minutes.
 #[allow(clippy::disallowed_methods)]
 fn peers() -> usize {
     std::env::var("RNET_SIM_PEERS").ok().and_then(|peers| peers.parse().ok()).unwrap_or(200)
