@@ -116,9 +116,9 @@ fn ping_beside_a_saturating_stream() {
     let rate = bytes as f64 * 8.0 / start.elapsed().as_secs_f64() / 1e9;
     let [median, most, worst] = [50, 90, 99].map(|percent| times[(times.len() - 1) * percent / 100]);
     eprintln!(
-        "ping beside a stream of {rate:.1} Gbit/s: median {median} ms (limit 5), 9 of 10 {most} ms, 99 of 100 {worst} ms"
+        "ping beside a stream of {rate:.1} Gbit/s: median {median} ms, 9 of 10 {most} ms, 99 of 100 {worst} ms (limit 5)"
     );
-    assert!(median < 5.0, "{times:?}");
+    assert!(worst < 5.0, "{times:?}");
     assert!(lost <= 2, "{lost} of 200 were not answered");
     drop((stream, sink));
 }
