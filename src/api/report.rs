@@ -7,6 +7,7 @@
 
 mod addresses;
 mod framings;
+mod quality;
 mod uplinks;
 mod vteps;
 
@@ -281,7 +282,7 @@ fn story(connection: &Connection) -> String {
     if let Some(path) = &connection.path {
         words.push(format!("rtt={}", milliseconds(path.rtt_us)));
         words.push(format!("jitter={}", milliseconds(path.jitter_us)));
-        words.push(format!("loss={:.0}%", path.loss_percent));
+        words.push(quality::loss(path));
         if path.mtu > 0 {
             words.push(format!("mtu={}", path.mtu));
         }
@@ -307,13 +308,14 @@ fn peers(peers: &[Peer]) -> String {
     let mut text = String::new();
     for (index, peer) in peers.iter().enumerate() {
         let unreachable = if index > 0 && !peer.reachable { " - unreachable!" } else { "" };
-        let _ = writeln!(text, "{}{unreachable}", who(peer.name, &peer.nickname));
+        let _ = writeln!(text, "{}{unreachable}{}", who(peer.name, &peer.nickname), quality::way(peer, peers));
         let row = |link: &crate::node::status::PeerLink| {
             vec![
                 format!("   {}", arrow(link.outbound)),
                 format!("{:<21}", link.address.to_string()),
                 format!("{:<37}", who(link.name, &link.nickname)),
                 if link.established { "established" } else { "pending" }.to_string(),
+                if link.cost > 0 { format!("cost={}", milliseconds(link.cost.into())) } else { String::new() },
             ]
         };
         text += &columns(&peer.links.iter().map(row).collect::<Vec<_>>());

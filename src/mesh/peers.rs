@@ -60,8 +60,8 @@ pub struct LinkRecord {
     /// Where the other end's datagrams come from as this end sees it, while `established`: what a translator (NAT) made of its
     /// address.
     pub seen: Option<SocketAddr>,
-    /// What the path costs by its delay, jitter and loss, as this end measures them, in microseconds; quantised like `rtt_us`,
-    /// 0 while unknown.
+    /// What the path costs by its delay, jitter and loss, as this end measures them, microseconds; see `cost`. 0 while unknown, and
+    /// where it is near.
     pub cost: u32,
 }
 

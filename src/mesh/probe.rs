@@ -16,8 +16,9 @@
 //!
 //! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the
 //! dialling side asks each second and the other only answers, so that a path costs two datagrams a second; an unanswered ask is
-//! repeated after 250 ms or twice the round trip, whichever is more. The path is proven while the other side acknowledged
-//! something new within 3 s (by VXLAN 2 s: there is another way at once) and says the same of us.
+//! repeated after 250 ms or twice the round trip, whichever is more. While data flows the asking side asks every 50 ms, and while
+//! the path is tried (`loss`) a side asks every 16 ms, or eight times in a round trip. The path is proven while the other side
+//! acknowledged something new within 3 s (by VXLAN 2 s: there is another way at once) and says the same of us.
 //!
 //! By VXLAN, while data flows, it asks every 500 ms, repeats after 125 ms, and gives up after five asks in vain: TCP that lost
 //! what it had under way tries again 1.4 s later, and then 3.0 s later (RFC 6298, from Linux's least of 200 ms); by then there
@@ -29,6 +30,7 @@ mod search;
 
 pub use search::{MOST_MTU, SURE_MTU};
 
+use super::loss::{Grade, Loss};
 use crate::types::Instant;
 use crate::wire::Malformed;
 use search::{Patience, Search};
@@ -59,13 +61,23 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// How long the answering side waits for the asking side before it asks itself.
 const PASSIVE_PERIOD: Duration = Duration::from_millis(1500);
 const REPEAT: Duration = Duration::from_millis(250);
-/// The same three by VXLAN while data flows, and how long it does after it was last seen to.
-const BUSY_PERIOD: Duration = Duration::from_millis(500);
-const BUSY_PASSIVE: Duration = Duration::from_millis(600);
-const BUSY_REPEAT: Duration = Duration::from_millis(125);
-const BUSY_FOR: Duration = Duration::from_secs(2);
+/// While data flows, and for how long after it did.
+const BUSY_PERIOD: Duration = Duration::from_millis(50);
+const BUSY: Duration = Duration::from_secs(1);
+/// The same by VXLAN, of the asking side, of the other, and until a repetition.
+const VXLAN_PERIOD: Duration = Duration::from_millis(500);
+const VXLAN_PASSIVE: Duration = Duration::from_millis(600);
+const VXLAN_REPEAT: Duration = Duration::from_millis(125);
+const VXLAN_BUSY: Duration = Duration::from_secs(2);
 /// Asks in vain after which a path by VXLAN is dead.
 const GIVE_UP_AFTER: u32 = 5;
+/// While the path is tried.
+const TRIAL_PERIOD: Duration = Duration::from_millis(16);
+/// A heartbeat that is not acknowledged so long after it could have been is lost: what is later was overtaken too often.
+const OVERDUE: Duration = Duration::from_millis(200);
+/// The least round trip is looked for over one to two of these, in samples that far apart.
+const FLOOR: Duration = Duration::from_secs(4);
+const FLOOR_SPACING: Duration = Duration::from_millis(900);
 /// Timers are rounded to this grid, so that many paths share one wake-up.
 const GRID: Duration = Duration::from_millis(250);
 
@@ -128,12 +140,41 @@ pub struct Heard {
 pub struct Quality {
     /// Smoothed round-trip time, microseconds; 0 while unknown.
     pub rtt_us: u32,
+    /// The least of the last seconds, microseconds: without queues; 0 while unknown.
+    pub base_us: u32,
     /// Smoothed difference of successive round trips (RFC 3550 6.4.1), microseconds.
     pub jitter_us: u32,
     /// Heartbeats of ours lost among the last 64 that could have arrived, per cent.
     pub loss_out: f32,
     /// Heartbeats of the other side lost among its last 64, per cent.
     pub loss_in: f32,
+}
+
+/// The least round trip of late.
+#[derive(Debug, Default)]
+struct Floor {
+    now: Option<u32>,
+    before: Option<u32>,
+    since: Instant,
+    sampled_at: Option<Instant>,
+}
+
+impl Floor {
+    /// However often the path is asked, samples are as far apart, so that the least of them means the same.
+    fn sample(&mut self, rtt_us: u32, now: Instant) {
+        if self.sampled_at.is_some_and(|at| now - at < FLOOR_SPACING) {
+            return;
+        }
+        self.sampled_at = Some(now);
+        if now - self.since >= FLOOR {
+            (self.before, self.now, self.since) = (self.now.take(), None, now);
+        }
+        self.now = Some(self.now.map_or(rtt_us, |least| least.min(rtt_us)));
+    }
+
+    fn least(&self) -> u32 {
+        self.now.into_iter().chain(self.before).min().unwrap_or(0)
+    }
 }
 
 /// The machine of one path. See the head of this file.
@@ -145,7 +186,7 @@ pub struct Probe {
     way: u8,
     /// Asks since the last one that was acknowledged.
     unanswered: u32,
-    /// By VXLAN: until when data is taken to flow.
+    /// Until when data is taken to flow.
     busy_until: Instant,
     sequence: u32,
     /// When the last 64 heartbeats were sent, newest last.
@@ -170,6 +211,10 @@ pub struct Probe {
     last_rtt_us: u32,
     /// Sixteen times the jitter, so that small changes are not rounded away.
     jitter_us_16: u32,
+    floor: Floor,
+    /// The newest of ours of which `loss` knows whether it arrived.
+    judged: u32,
+    loss: Loss,
     search: Search,
 }
 
@@ -200,6 +245,9 @@ impl Probe {
             rtt_us: None,
             last_rtt_us: 0,
             jitter_us_16: 0,
+            floor: Floor::default(),
+            judged: 0,
+            loss: Loss::new(now),
             search: Search::new(),
         }
     }
@@ -220,8 +268,8 @@ impl Probe {
     }
 
     /// It is to be found out at once if nothing comes through any more.
-    fn is_busy(&self, now: Instant) -> bool {
-        now < self.busy_until
+    fn is_busy_by_vxlan(&self, now: Instant) -> bool {
+        self.way == VXLAN && now < self.busy_until
     }
 
     /// Time since the other side last acknowledged anything; nothing: it never did.
@@ -259,6 +307,7 @@ impl Probe {
         };
         Quality {
             rtt_us: self.rtt_us.unwrap_or(0),
+            base_us: self.floor.least(),
             jitter_us: self.jitter_us_16 / 16,
             loss_out: loss(self.acknowledged, self.arrived),
             loss_in: loss(self.theirs, self.seen),
@@ -299,24 +348,56 @@ impl Probe {
         self.search.grow(now);
     }
 
-    /// Data was sent since this was last called: if full-size datagrams get lost now, it is to be noticed.
+    /// Data was sent since this was last called: if full-size datagrams get lost now, or any, it is to be noticed.
     pub fn data_flows(&mut self, now: Instant) {
         if self.way == VXLAN {
-            self.busy_until = now + BUSY_FOR;
+            self.busy_until = now + VXLAN_BUSY;
             if let Some(acknowledged) = self.acknowledged_at.filter(|_| self.unanswered == 0 && self.alive(now)) {
                 self.ask_at = self.ask_at.min(acknowledged + self.period(now));
+            }
+        } else {
+            self.busy_until = now + BUSY;
+            if self.asks && self.alive(now) {
+                self.ask_at = self.ask_at.min(now + BUSY_PERIOD);
             }
         }
         self.search.hurry(self.patience(), now);
     }
 
     fn period(&self, now: Instant) -> Duration {
-        match (self.is_busy(now), self.asks) {
-            (true, true) => BUSY_PERIOD,
-            (true, false) => BUSY_PASSIVE,
+        match (self.is_busy_by_vxlan(now), self.asks) {
+            (true, true) => VXLAN_PERIOD,
+            (true, false) => VXLAN_PASSIVE,
             (false, true) => PERIOD,
             (false, false) => PASSIVE_PERIOD,
         }
+    }
+
+    /// It became known of other datagrams of the path, in either direction, whether they arrived.
+    pub fn datagrams(&mut self, arrived: u64, lost: u64, now: Instant) {
+        self.loss.datagrams(arrived, lost, now);
+    }
+
+    /// How much of what is sent gets lost.
+    pub fn grade(&self) -> Grade {
+        self.loss.grade()
+    }
+
+    /// There is reason to try how lossy the path is, by a burst of heartbeats.
+    pub fn wants_trial(&self, now: Instant) -> bool {
+        self.proven(now) && self.loss.wants_trial(now)
+    }
+
+    /// Whether such a burst goes on.
+    pub fn is_tried(&self) -> bool {
+        self.loss.is_trying()
+    }
+
+    /// Begins it.
+    pub fn begin_trial(&mut self, now: Instant) {
+        self.loss.begin_trial(now);
+        self.judged = self.sequence;
+        self.ask_at = now;
     }
 
     /// Probe at once: the path's keys have only now become usable.
@@ -329,6 +410,7 @@ impl Probe {
         if let Some(size) = self.size_answers.pop() {
             return Some(Body { size, ..self.blank(ARRIVED) }.emit());
         }
+        self.loss.tend(self.proven(now), now);
         if now >= self.ask_at {
             return Some(self.heartbeat(ASK, now));
         }
@@ -377,9 +459,22 @@ impl Probe {
             let hopeless = self.way == VXLAN && self.unanswered > HOPELESS_AFTER;
             return if hopeless { HOPELESS_PERIOD } else { UNPROVEN_PERIOD };
         }
-        let rtt = Duration::from_micros(self.rtt_us.unwrap_or(0).into());
-        let least = if self.is_busy(now) { BUSY_REPEAT } else { REPEAT };
-        least.max(2 * rtt).min(PERIOD)
+        self.haste(now).unwrap_or_else(|| {
+            let least = if self.is_busy_by_vxlan(now) { VXLAN_REPEAT } else { REPEAT };
+            least.max(2 * self.rtt()).min(PERIOD)
+        })
+    }
+
+    fn rtt(&self) -> Duration {
+        Duration::from_micros(self.rtt_us.unwrap_or(0).into())
+    }
+
+    /// Asks follow each other so closely, answered or not.
+    fn haste(&self, now: Instant) -> Option<Duration> {
+        if self.loss.is_trying() {
+            return Some(TRIAL_PERIOD.max(self.rtt() / 8));
+        }
+        (self.asks && self.way == UDP && now < self.busy_until).then_some(BUSY_PERIOD)
     }
 
     /// When `poll` may next have something, or `proven` may turn false.
@@ -453,9 +548,33 @@ impl Probe {
                 self.jitter_us_16 = (self.jitter_us_16 - self.jitter_us_16 / 16).saturating_add(step);
             }
             (self.rtt_us, self.last_rtt_us) = (Some(smooth), rtt);
+            self.floor.sample(rtt, now);
         }
-        let at = now + self.period(now);
-        self.ask_at = if self.is_busy(now) { at } else { on_grid(at) };
+        self.judge(now);
+        if self.haste(now).is_none() {
+            let at = now + self.period(now);
+            self.ask_at = if self.is_busy_by_vxlan(now) { at } else { on_grid(at) };
+        }
+    }
+
+    /// Counts those heartbeats of ours that had time enough to arrive.
+    fn judge(&mut self, now: Instant) {
+        let time = self.rtt() + OVERDUE;
+        let (mut arrived, mut lost) = (0, 0);
+        for (sequence, at) in &self.sent {
+            let back = self.acknowledged.checked_sub(*sequence).filter(|_| *sequence > self.judged);
+            let Some(back) = back.filter(|_| now - *at >= time) else { continue };
+            self.judged = *sequence;
+            // What is not told of any more may have arrived.
+            match 1_u64.checked_shl(back).map(|bit| self.arrived & bit != 0) {
+                Some(true) => arrived += 1,
+                Some(false) => lost += 1,
+                None => {}
+            }
+        }
+        if arrived + lost > 0 {
+            self.loss.heartbeats(arrived, lost, now);
+        }
     }
 }
 

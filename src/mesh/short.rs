@@ -27,13 +27,16 @@ pub fn pick(taken: &BTreeSet<ShortId>, rng: &mut impl Rng) -> Option<ShortId> {
 
 /// Gives us another number if a lower name has ours. True if it changed: our record is news then.
 pub fn settle(peers: &mut Peers, rng: &mut impl Rng) -> bool {
-    let ours = peers.me().short;
+    let (ours, me) = (peers.me().short, peers.name());
+    // Asked whenever somebody told something.
+    if ours != ShortId(0) && peers.iter().all(|(name, record)| record.short != ours || name >= me) {
+        return false;
+    }
     let taken: BTreeSet<ShortId> =
-        peers.iter().filter(|(name, _)| *name != peers.name()).map(|(_, record)| record.short).collect();
-    let lost = ours == ShortId(0) || (taken.contains(&ours) && owners(peers).get(&ours) != Some(&peers.name()));
+        peers.iter().filter(|(name, _)| *name != me).map(|(_, record)| record.short).collect();
     match pick(&taken, rng) {
-        Some(free) if lost => peers.update_me(|me| me.short = free),
-        _ => false,
+        Some(free) => peers.update_me(|me| me.short = free),
+        None => false,
     }
 }
 

@@ -167,6 +167,8 @@ impl Node {
         };
         if sent != std::mem::replace(&mut vxlan.sent, sent) {
             vxlan.probe.data_flows(self.now);
+            // What it loses, the path loses, and VXLAN has no trials of its own.
+            tended.probe.data_flows(self.now);
         }
         while let Some(body) = vxlan.probe.poll(self.now) {
             let mut bytes = Vec::new();
@@ -205,6 +207,8 @@ impl Node {
             vxlan.open = engine.is_some();
             vxlan.probe.hurry(now);
         }
+        // The kernel knows no detours.
+        let direct = self.published.routes.next_hop(peer).is_none_or(|via| via == peer);
         let takes = vxlan.probe.mtu();
         let health = match engine {
             None => Health::Absent,
@@ -216,7 +220,7 @@ impl Node {
         let room = usize::from(takes).saturating_sub(VXLAN_LEN);
         let carrier = match (engine, address) {
             (Some(Engine::Userspace), Some(to)) if vxlan.choice.is_better() => Carrier::Vxlan(End { door, to, room }),
-            (Some(Engine::Kernel), Some(_)) if vxlan.choice.is_better() => Carrier::Kernel,
+            (Some(Engine::Kernel), Some(_)) if vxlan.choice.is_better() && direct => Carrier::Kernel,
             _ => Carrier::Udp,
         };
         let before = tended.path.carrier();

@@ -10,9 +10,6 @@ use super::leg::{Arrival, Post};
 use super::paths::Tended;
 use crate::crypto::session::Role;
 use crate::mesh::candidates::Checked;
-use crate::mesh::cost::Arrivals;
-use crate::mesh::probe::Probe;
-use crate::plane::path::Path;
 use crate::types::Instant;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -45,23 +42,7 @@ impl Tended {
     }
 }
 
-/// What came on a path, as it was when the other side's newest heartbeat came.
-pub(super) fn arrivals(path: &Path, probe: &Probe) -> Arrivals {
-    let (epoch, sent, came) = path.arrivals().unwrap_or_default();
-    Arrivals { epoch, sent, came, aside: probe.tests_lost() }
-}
-
 impl Node {
-    /// A heartbeat came on a link's path: looks at what came and after what time, and tells the mesh if that is news.
-    pub(super) fn weigh_path(&mut self, id: LinkId) {
-        let Some(tended) = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut()) else { return };
-        let came = arrivals(&tended.path, &tended.probe);
-        let news = tended.cost.observe(came, tended.probe.quality(), self.now);
-        if news && tended.proven {
-            self.refresh_record();
-        }
-    }
-
     /// Where the mesh says that a linked peer is.
     pub(super) fn tell_candidates(&mut self, id: LinkId) {
         let Some(peer) = self.links.all.get(&id).and_then(|connected| connected.peer) else { return };

@@ -19,13 +19,12 @@
 
 use super::Node;
 use super::border::Level;
-use super::checks::arrivals;
 use super::knocks::{Bucket, Exchange, Heard};
 use super::leg::{Arrival, Leg, Post};
+use super::quality::Weighed;
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
 use crate::mesh::candidates::{Candidates, Checked, is_check, leave};
-use crate::mesh::cost::Cost;
 use crate::mesh::probe::Probe;
 use crate::mesh::routes::A_HOP;
 use crate::plane::fib::Fib;
@@ -93,7 +92,7 @@ pub(super) struct Direct {
     pub sealed: u64,
     told_mtu: (u16, bool),
     trouble_at: Instant,
-    pub cost: Cost,
+    pub weighed: Weighed,
     /// One of the two ends found another way better, and when.
     left: Option<Instant>,
 }
@@ -122,7 +121,7 @@ impl Direct {
             sealed: 0,
             told_mtu: (0, false),
             trouble_at: now,
-            cost: Cost::default(),
+            weighed: Weighed::default(),
             left: None,
         }
     }
@@ -264,11 +263,12 @@ impl Node {
 
     /// A heartbeat came: the path is left if it is worse than the way by others.
     fn weigh_direct(&mut self, peer: PeerName) {
-        let now = self.now;
+        let (now, may_try) = (self.now, self.may_try());
         let Some(route) = self.published.routes.route(peer) else { return };
         let Some(direct) = self.directs.paths.get_mut(&peer) else { return };
-        direct.cost.observe(arrivals(&direct.path, &direct.probe), direct.probe.quality(), now);
-        let is_worse = direct.cost.told().saturating_add(A_HOP) > route.cost && route.distance > 1;
+        direct.weighed.look_at_arrivals(&direct.path, &mut direct.probe, direct.since, now);
+        direct.weighed.weigh(&mut direct.probe, may_try, now);
+        let is_worse = direct.weighed.cost.whole().saturating_add(A_HOP) > route.cost && route.distance > 1;
         if direct.proven && is_worse && direct.left.is_none() {
             direct.left = Some(now);
             self.leave_direct(peer);
@@ -366,9 +366,7 @@ impl Node {
             } else if heard.newest && !leads {
                 direct.leg().leave_from(came.local, &mut post);
             }
-            if heard.newest {
-                self.weigh_direct(peer);
-            }
+            self.weigh_direct(peer);
         }
         self.probe_direct(peer);
         self.judge_direct(peer);

@@ -15,7 +15,7 @@ use super::border::Level;
 use super::checks::SILENT;
 use super::leg::{Arrival, Post};
 use super::links::Connected;
-use super::paths::{Tended, round_rtt};
+use super::paths::Tended;
 use crate::mesh::candidates::is_check;
 use crate::mesh::peers::LinkRecord;
 use crate::plane::fib::Fib;
@@ -95,10 +95,10 @@ impl KeptPaths {
                 address: kept.address,
                 outbound: kept.outbound,
                 established: true,
-                rtt_us: round_rtt(kept.tended.probe.quality().rtt_us),
+                rtt_us: kept.tended.weighed.cost.delay(),
                 mtu: kept.tended.settled_mtu,
                 seen: kept.tended.path.endpoint(),
-                cost: kept.tended.cost.told(),
+                cost: kept.tended.weighed.cost.whole(),
             });
         }
     }

@@ -8,7 +8,7 @@
 //! links    TCP links: admission (admit), duplicates, clones, ends          requests   what edges ask
 //! paths    the datagram path beside each link: keys (rekey), probes        attach     attachments: what is checked, what is planned
 //! tell     gossip with neighbours                                          jobs       changes to this machine, one at a time
-//! publish  our record, routes, the Fib                                     view       Status
+//! publish  our record, routes, the Fib (flood trees: trees)                view       Status
 //! journal  log lines that a peer cannot flood                              addresses  addresses that rnet chooses
 //! letters  messages over several links                                     storing    what must be on the disk before it is told
 //! expose   the host's own addresses, ways out                              ports      ports of the host that lead in
@@ -19,6 +19,7 @@
 //! whereabouts   which addresses are told, and tried
 //! direct   paths to peers without links, and their keys (knocks)   places   who gets a link where not all can
 //! checks   at which addresses peers answer                      kept     paths whose links broke
+//! quality  what paths cost, and which way round
 //! ```
 //!
 //! After each input `settle` runs what fell due and publishes what changed; it is the only place that looks at timers.
@@ -47,6 +48,7 @@ mod paths;
 mod places;
 mod ports;
 mod publish;
+mod quality;
 pub mod rekey;
 mod requests;
 pub mod status;
@@ -54,6 +56,7 @@ mod storing;
 mod tell;
 #[cfg(test)]
 mod tests;
+mod trees;
 mod uplinks;
 mod view;
 mod vteps;

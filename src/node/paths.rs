@@ -8,11 +8,12 @@ use super::Node;
 use super::border::{Level, LinkId};
 use super::carriers::{self, Vxlan};
 use super::leg::{Arrival, Leg, Post};
+use super::quality::Weighed;
 use super::rekey::{Fresh, KeyStep, Rekey};
 use crate::crypto::seal::Cipher;
 use crate::crypto::session::Role;
 use crate::mesh::candidates::{Candidates, is_check};
-use crate::mesh::cost::Cost;
+use crate::mesh::cost::News;
 use crate::mesh::probe::Probe;
 use crate::plane::Event;
 use crate::plane::fib::PathId;
@@ -46,8 +47,6 @@ pub(super) struct Tended {
     pub since: Instant,
     /// The user was told that it does not come up.
     warned: bool,
-    /// As published: changes slowly.
-    pub published_rtt_us: u32,
     /// The last limit that was found; 0: none yet.
     pub settled_mtu: u16,
     /// What the data plane was told of the MTU, and whether it is the limit.
@@ -60,7 +59,7 @@ pub(super) struct Tended {
     /// Our address that its datagrams leave from; nothing: the kernel's choice.
     pub local: Option<IpAddr>,
     /// What the mesh is told of its quality.
-    pub cost: Cost,
+    pub weighed: Weighed,
 }
 
 impl Tended {
@@ -127,14 +126,13 @@ impl Node {
             proven: false,
             since: self.now,
             warned: false,
-            published_rtt_us: 0,
             settled_mtu: 0,
             told_mtu: (0, false),
             sealed: 0,
             candidates: Candidates::default(),
             trouble_at: self.now,
             local: None,
-            cost: Cost::default(),
+            weighed: Weighed::default(),
         });
         if let Some(local) = local.filter(|local| self.may_leave_from(*local)) {
             let tended = self.links.all.get_mut(&id).and_then(|connected| connected.tended.as_mut());
@@ -179,6 +177,7 @@ impl Node {
                 }
                 KeyStep::Activate(epoch) => {
                     tended.path.activate(epoch);
+                    tended.sealed = 0;
                     if !tended.proven {
                         tended.probe.hurry(self.now);
                     }
@@ -200,6 +199,7 @@ impl Node {
             Ok(steps) => self.key_steps(id, steps),
             Err(refusal) => return connected.link.refuse(refusal),
         }
+        self.weigh_path(id);
         self.send_checks(id);
         self.send_probes(id);
         self.judge_path(id);
@@ -235,9 +235,8 @@ impl Node {
         } else if !proven && !tended.warned && lasted >= SLOW_PROOF {
             tended.warned = true;
         } else {
-            self.published.rtt_moved |= proven && rtt_moved(tended.published_rtt_us, tended.probe.quality().rtt_us);
             if limited {
-                self.refresh_record();
+                self.published.telling.hear(Some(News::Worse));
             }
             return;
         }
@@ -305,9 +304,7 @@ impl Node {
             let line = format!("path to {peer}({nickname}) moved to {from}");
             self.log_about(from.ip(), line);
         }
-        if heard.newest {
-            self.weigh_path(id);
-        }
+        self.weigh_path(id);
         self.send_probes(id);
         if heard.changed {
             self.judge_path(id);
@@ -332,29 +329,5 @@ pub(super) fn no_proof(endpoint: Option<SocketAddr>) -> String {
     match endpoint {
         Some(to) => format!("no heartbeat over UDP with {to}: is that port open for UDP on both hosts?"),
         None => "no heartbeat over UDP".to_string(),
-    }
-}
-
-/// The whole mesh hears of a new round-trip time: only if it is another one by half.
-fn rtt_moved(published: u32, measured: u32) -> bool {
-    let (low, high) = (published.min(measured), published.max(measured));
-    high > 200 && u64::from(high) * 2 > u64::from(low) * 3
-}
-
-/// Two significant bits: what is worth telling.
-pub(super) fn round_rtt(rtt_us: u32) -> u32 {
-    let bits = 32 - rtt_us.leading_zeros();
-    let drop = bits.saturating_sub(2);
-    rtt_us >> drop << drop
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn round_trip_times_are_told_roughly_and_seldom() {
-        assert_eq!((round_rtt(0), round_rtt(3), round_rtt(1023), round_rtt(1024)), (0, 3, 768, 1024));
-        assert!(!rtt_moved(768, 1100) && rtt_moved(768, 1200) && rtt_moved(1200, 768) && !rtt_moved(20, 90));
     }
 }

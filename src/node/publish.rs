@@ -1,28 +1,35 @@
 //! What others may know of us, and what the data plane does: our record, the routes, the Fib.
 //!
-//! A change of the topology makes new routes: at once after a quiet time, else at most every 100 ms. A change of paths,
+//! A change of the topology makes new routes: at once after a quiet time, else at most every 100 ms, and every 300 ms while changes
+//! do not end. Our record is written at once too, but while our links keep coming and going at most every 200 ms. A change of paths,
 //! networks or permits makes a new Fib at once, from the routes as they are. Numbers of paths and ports are never reused.
 //!
 //! The MACs behind a peer are forgotten when data cannot reach it any more, or when its number is another's.
 
 use super::Node;
 use super::border::Level;
-use super::paths::round_rtt;
+use super::quality::Telling;
+use super::trees::{Overlap, Tree, Trees};
 use crate::mesh::claims::Claim;
+use crate::mesh::pace::Pace;
 use crate::mesh::peers::LinkRecord;
 use crate::mesh::replica::Linked;
 use crate::mesh::routes::Routes;
-use crate::plane::fib::{Fib, Floods, PathId};
+use crate::plane::fib::Fib;
 use crate::plane::path::Path;
-use crate::types::{Instant, NetId, PeerName, ShortId, Uid};
+use crate::types::{Instant, PeerName, ShortId, Uid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Routes are not computed more often than this.
 const SPACING: Duration = Duration::from_millis(100);
-/// Round-trip times are not told more often than this.
-const RTT_SPACING: Duration = Duration::from_secs(10);
+/// After a few times not more often than this: every router of a mesh that comes up computes them for each change of everybody.
+const ROUTES_EVERY: Duration = Duration::from_millis(300);
+const ROUTES_BURST: u32 = 5;
+/// Our record is not written more often than this, after a few times.
+const RECORD_EVERY: Duration = Duration::from_millis(200);
+const RECORD_BURST: u32 = 4;
 /// More peers than that coming and going at once are told in one line.
 const MANY_LINES: usize = 8;
 
@@ -31,15 +38,18 @@ const MANY_LINES: usize = 8;
 pub(super) struct Published {
     pub routes_changed: bool,
     pub fib_changed: bool,
-    pub rtt_moved: bool,
+    pub telling: Telling,
     pub routes: Arc<Routes>,
+    overlap: Overlap,
     pub linked: Linked,
     /// The run that last wrote a newer record of us than we, and how often it did.
     pub contested: (Uid, u32),
     /// Warnings given once.
     pub warned: BTreeSet<String>,
     routes_at: Option<Instant>,
-    rtt_at: Option<Instant>,
+    routes_pace: Pace,
+    record_pace: Pace,
+    record_due: bool,
     epoch: u64,
     paths: u32,
     /// Numbers of the peers that data reached when routes were last computed.
@@ -54,43 +64,30 @@ impl Published {
     }
 }
 
-/// Flood sets: the routes' trees, with a path for each neighbour.
-struct Trees {
-    routes: Arc<Routes>,
-    /// By position in `routes.neighbours()`.
-    paths: Vec<Option<Arc<Path>>>,
-}
-
-impl Floods for Trees {
-    fn each_next_hop(&self, origin: ShortId, net: NetId, visit: &mut dyn FnMut(&Path)) {
-        let hops = self.routes.flood(origin, net).iter();
-        hops.filter_map(|hop| self.paths.get(usize::from(*hop))?.as_deref()).for_each(visit);
-    }
-
-    fn upstream(&self, origin: ShortId) -> Option<PathId> {
-        let hop = self.routes.upstream(origin)?;
-        Some(self.paths.get(usize::from(hop))?.as_ref()?.id())
-    }
-}
-
 impl Node {
-    /// Our links changed: the mesh is told.
+    /// Our links changed: the mesh is told, now or soon.
     pub(super) fn refresh_record(&mut self) {
+        self.published.record_due = self.published.record_pace.next(RECORD_EVERY, RECORD_BURST, self.now) > self.now;
+        if !self.published.record_due {
+            self.write_record();
+        }
+    }
+
+    fn write_record(&mut self) {
         let mut links = Vec::new();
-        for connected in self.links.all.values_mut().filter(|connected| connected.link.is_up()) {
+        for connected in self.links.all.values().filter(|connected| connected.link.is_up()) {
             let (address, outbound) = (connected.dialable(), connected.dial.is_some());
-            let (Some(peer), Some(tended)) = (connected.peer, connected.tended.as_mut()) else { continue };
-            tended.published_rtt_us = if tended.proven { round_rtt(tended.probe.quality().rtt_us) } else { 0 };
-            let (established, rtt_us) = (tended.proven, tended.published_rtt_us);
-            let mtu = tended.settled_mtu;
+            let (Some(peer), Some(tended)) = (connected.peer, connected.tended.as_ref()) else { continue };
+            let (established, mtu, cost) = (tended.proven, tended.settled_mtu, &tended.weighed.cost);
+            let (rtt_us, cost) = if established { (cost.delay(), cost.whole()) } else { (0, 0) };
             let seen = tended.path.endpoint().filter(|_| established);
-            let cost = if established { tended.cost.told() } else { 0 };
             links.push(LinkRecord { peer, address, outbound, established, rtt_us, mtu, seen, cost });
         }
         self.kept.record(&mut links);
         let networks = self.attachments.open_networks();
         let addresses = self.whereabouts.told.clone();
         if self.peers.update_me(|me| (me.links, me.networks, me.addresses) = (links, networks, addresses)) {
+            self.published.record_pace.took(RECORD_EVERY, self.now);
             // A new neighbour is to be told about everybody that it leads to, so this cannot wait for the next routes.
             self.published.linked = self.peers.linked();
             self.published.routes_changed = true;
@@ -113,22 +110,32 @@ impl Node {
 
     /// When `publish` has something to do.
     pub(super) fn publish_at(&self) -> Option<Instant> {
-        let routes =
-            self.published.routes_changed.then(|| self.published.routes_at.map_or(self.now, |at| at + SPACING));
-        let rtt = self.published.rtt_moved.then(|| self.published.rtt_at.map_or(self.now, |at| at + RTT_SPACING));
-        routes.into_iter().chain(rtt).min()
+        let routes = self.published.routes_changed.then(|| self.routes_due());
+        let record = &self.published.record_pace;
+        let record = self.published.record_due.then(|| record.next(RECORD_EVERY, RECORD_BURST, self.now));
+        let routes = routes.into_iter().chain(record);
+        let others = [self.published.telling.deadline(self.now), self.published.overlap.deadline()];
+        routes.chain(others.into_iter().flatten()).min()
+    }
+
+    fn routes_due(&self) -> Instant {
+        let next = self.published.routes_pace.next(ROUTES_EVERY, ROUTES_BURST, self.now);
+        self.published.routes_at.map_or(self.now, |at| next.max(at + SPACING))
     }
 
     /// Brings the routes and the data plane up to date.
     pub(super) fn publish(&mut self) {
-        if self.published.rtt_moved && self.published.rtt_at.is_none_or(|at| self.now >= at + RTT_SPACING) {
-            (self.published.rtt_moved, self.published.rtt_at) = (false, Some(self.now));
+        if self.published.telling.take(self.now) || self.published.record_due {
             self.refresh_record();
         }
-        if self.published.routes_changed && self.published.routes_at.is_none_or(|at| self.now >= at + SPACING) {
+        if self.published.routes_changed && self.now >= self.routes_due() {
+            self.published.routes_pace.took(ROUTES_EVERY, self.now);
             (self.published.routes_changed, self.published.routes_at) = (false, Some(self.now));
             self.published.linked = self.peers.linked();
-            self.published.routes = Arc::new(Routes::compute(&self.peers));
+            let routes = Arc::new(Routes::compute(&self.peers));
+            let before = std::mem::replace(&mut self.published.routes, routes);
+            self.tell_detours(&before);
+            self.published.overlap.change(before, &self.published.routes, self.now);
             self.published.fib_changed = true;
             (self.addresses.reach_changed, self.addresses.claims_changed) = (true, true);
             self.weigh_paths();
@@ -139,6 +146,7 @@ impl Node {
             self.refresh_neighbours(true);
         }
         self.refresh_neighbours(false);
+        self.published.fib_changed |= self.published.overlap.deadline().is_some_and(|at| at <= self.now);
         if std::mem::take(&mut self.published.fib_changed) {
             self.publish_fib();
         }
@@ -149,8 +157,11 @@ impl Node {
         // Paths came or went.
         self.whereabouts.sources_changed = true;
         let routes = self.published.routes.clone();
+        let (old, take_old) = self.published.overlap.old(self.now);
         let path_of = |peer: &PeerName| self.path_beside(*peer);
-        let paths: Vec<Option<Arc<Path>>> = routes.neighbours().iter().map(path_of).collect();
+        let paths_of = |routes: &Routes| routes.neighbours().iter().map(path_of).collect::<Vec<Option<Arc<Path>>>>();
+        let paths = paths_of(&routes);
+        let before = old.map(|routes| Tree { paths: paths_of(&routes), routes });
         let mut fib = Fib { epoch: self.published.epoch, me: self.peers.me().short, ..Fib::empty() };
         for route in routes.reachable() {
             if let (Some(short), Some(Some(path))) = (route.short, paths.get(usize::from(route.hop))) {
@@ -169,7 +180,7 @@ impl Node {
         self.fill_vxlan_sources(&mut fib);
         self.attachments.fill(&mut fib);
         fib.neighbours = self.neighbourhood.table.clone();
-        fib.floods = Box::new(Trees { routes, paths });
+        fib.floods = Box::new(Trees { now: Tree { routes, paths }, before, take_old });
         self.plane.publish(fib);
     }
 

@@ -207,8 +207,21 @@ pub struct PathStatus {
     /// Smoothed difference of successive round trips, microseconds.
     #[serde(default)]
     pub jitter_us: u64,
-    /// Probes lost of the last 64, per cent.
-    pub loss_percent: f32,
+    /// Heartbeats of ours lost of the last 64, per cent.
+    #[serde(default)]
+    pub loss_out_percent: f32,
+    /// The same of the other side's.
+    #[serde(default)]
+    pub loss_in_percent: f32,
+    /// Datagrams of the other side that arrived while data flowed, and those that did not: counted where the path is encrypted.
+    #[serde(default)]
+    pub arrived: u64,
+    /// See `arrived`.
+    #[serde(default)]
+    pub lost: u64,
+    /// What it costs as seen from this end, microseconds, as others are told; 0 while unknown, and where it is near.
+    #[serde(default)]
+    pub cost_us: u32,
     /// Largest datagram that came through whole, bytes of IP payload without the UDP header; 0 while unknown.
     pub mtu: u16,
     /// Key epoch in use.
@@ -232,6 +245,12 @@ pub struct Peer {
     pub via: Option<PeerName>,
     /// Whether data can reach it.
     pub reachable: bool,
+    /// What the way to it costs, microseconds: of each link the cost that the worse of its ends publishes, and 10 ms more.
+    #[serde(default)]
+    pub cost_us: Option<u32>,
+    /// The same of the link to it, if there is one; dearer than `cost_us` where a detour is taken.
+    #[serde(default)]
+    pub link_cost_us: Option<u32>,
     /// Networks that it has ports on.
     pub networks: Vec<NetId>,
     /// Its links.

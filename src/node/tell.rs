@@ -125,10 +125,10 @@ impl Node {
 
     /// Hands what there is to tell to the links that take it.
     pub(super) fn gossip(&mut self) {
-        while let Some((peer, body)) = self.tell.topology.poll(&self.peers, &self.published.linked) {
+        while let Some((peer, body)) = self.tell.topology.poll(&self.peers, &self.published.linked, self.now) {
             self.send_body(peer, Channel::Topology, encode_body(&body));
         }
-        while let Some((peer, body)) = self.tell.claims.poll(&self.claims, &self.published.linked) {
+        while let Some((peer, body)) = self.tell.claims.poll(&self.claims, &self.published.linked, self.now) {
             self.send_body(peer, Channel::Claims, encode_body(&body));
         }
     }

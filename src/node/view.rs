@@ -7,6 +7,7 @@ use super::Node;
 use super::direct::REMEMBER_WISH;
 use super::links::Connected;
 use super::paths::{SLOW_PROOF, no_proof};
+use super::quality::Weighed;
 use super::status::{
     Connection, ConnectionState, Count, LearnedMac, NetworkStatus, PathLimit, PathStatus, Peer, PeerLink, Status,
     Traffic,
@@ -92,7 +93,8 @@ impl Node {
         let tended = connected.tended.as_ref();
         let proven = tended.is_some_and(|tended| tended.proven);
         let path = tended.filter(|_| proven).and_then(|tended| {
-            let path = self.measured((&tended.path, &tended.probe), tended.rekey.active(), tended.since)?;
+            let path =
+                self.measured((&tended.path, &tended.probe, &tended.weighed), tended.rekey.active(), tended.since)?;
             let both = connected.link.theirs().map(|theirs| (connected.link.ours(), theirs));
             Some(PathStatus {
                 framing: tended.framing(),
@@ -116,7 +118,12 @@ impl Node {
     }
 
     /// What is known of a path.
-    fn measured(&self, (path, probe): (&Path, &Probe), epoch: u16, since: Instant) -> Option<PathStatus> {
+    fn measured(
+        &self,
+        (path, probe, weighed): (&Path, &Probe, &Weighed),
+        epoch: u16,
+        since: Instant,
+    ) -> Option<PathStatus> {
         let quality = probe.quality();
         Some(PathStatus {
             framing: Framing::Udp,
@@ -125,7 +132,11 @@ impl Node {
             endpoint: path.endpoint()?,
             rtt_us: u64::from(quality.rtt_us),
             jitter_us: u64::from(quality.jitter_us),
-            loss_percent: quality.loss_out.max(quality.loss_in),
+            loss_out_percent: quality.loss_out,
+            loss_in_percent: quality.loss_in,
+            arrived: weighed.arrivals.arrived,
+            lost: weighed.arrivals.lost,
+            cost_us: weighed.cost.whole(),
             mtu: probe.mtu(),
             epoch,
             up_for: (self.now - since).as_secs(),
@@ -143,7 +154,7 @@ impl Node {
             info: if direct.ready { String::new() } else { "at rest".to_string() },
             retry_in: None,
             encrypted: self.config.psk.is_some(),
-            path: self.measured((&direct.path, &direct.probe), direct.epoch, direct.since),
+            path: self.measured((&direct.path, &direct.probe, &direct.weighed), direct.epoch, direct.since),
             via: None,
         });
         let relayed = self.directs.wishes.iter().filter_map(|(peer, wish)| {
@@ -171,7 +182,11 @@ impl Node {
             info: "its link broke".to_string(),
             retry_in: None,
             encrypted: self.config.psk.is_some(),
-            path: self.measured((&kept.tended.path, &kept.tended.probe), kept.tended.rekey.active(), kept.tended.since),
+            path: self.measured(
+                (&kept.tended.path, &kept.tended.probe, &kept.tended.weighed),
+                kept.tended.rekey.active(),
+                kept.tended.since,
+            ),
             via: None,
         });
         directs.chain(kept).chain(relayed).collect()
@@ -228,6 +243,8 @@ impl Node {
             version: record.version,
             via,
             reachable: name == self.me || via.is_some(),
+            cost_us: self.published.routes.route(name).map(|route| route.cost),
+            link_cost_us: self.published.routes.link_cost(name),
             networks: record.networks.iter().map(|(id, _)| *id).collect(),
             links: record.links.iter().map(link).collect(),
         }

@@ -22,7 +22,7 @@ use super::fragment::{Key, Reassembly};
 use super::vxlan::{Carrier, End};
 use super::{Service, Sink};
 use crate::crypto::keys::EpochKeys;
-use crate::crypto::replay::Window;
+use crate::crypto::replay::{Arrivals, Window};
 use crate::crypto::seal::{Cipher, Opener, Sealer};
 use crate::types::{Instant, ShortId};
 use crate::wire::datagram::{FRAGMENT_LEN, Fragment, INNER_LEN, Inner, Kind, OUTER_LEN, Outer, TAG_LEN};
@@ -205,13 +205,12 @@ impl Path {
         self.state.load().active.as_ref().map_or(0, |keys| keys.sealed.load(Ordering::Relaxed))
     }
 
-    /// What came of what the neighbour sealed in the active epoch: (epoch, sent, came), as `crypto::replay` counts it. Nothing in
-    /// clear, where frames are not told from what is lost.
-    pub fn arrivals(&self) -> Option<(u16, u64, u64)> {
+    /// What of the neighbour's sealed datagrams arrived, of those that had time to since this was last called, and what did not.
+    /// Nothing in clear: those datagrams have counters, and no place in the window.
+    pub fn arrivals(&self) -> Option<Arrivals> {
         let state = self.state.load();
-        let keys = state.active.as_ref().filter(|_| state.sealed)?;
-        let (sent, came) = keys.window().tally();
-        Some((keys.number, sent, came))
+        let judged = state.epochs.iter().filter(|_| state.sealed).map(|keys| keys.window().judge());
+        judged.reduce(|sum, epoch| Arrivals { arrived: sum.arrived + epoch.arrived, lost: sum.lost + epoch.lost })
     }
 
     /// Where datagrams go, and whence those in clear must come.

@@ -43,6 +43,7 @@ mod launch;
 mod leftovers;
 mod limits;
 mod neighbours;
+mod quality;
 mod reach;
 mod refusals;
 mod room;
@@ -109,6 +110,7 @@ fn main() -> ExitCode {
         widths::facts(),
         integrity::facts(),
         datapath::facts(),
+        quality::facts(),
         reach::facts(),
         trouble::facts(),
         leftovers::facts(),

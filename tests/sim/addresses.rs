@@ -2,7 +2,8 @@
 //! running attachments have the same address.
 
 use super::machine::Options;
-use super::world::{H, KEPT, World, attach, first_address, secs};
+use super::story::{attach, first_address};
+use super::world::{H, KEPT, World, secs};
 use rnet::ipam::{Init, IpamStatus};
 use rnet::node::command::{Command, Reply};
 use std::collections::BTreeMap;

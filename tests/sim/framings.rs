@@ -4,8 +4,9 @@
 use super::frames;
 use super::machine::Options;
 use super::mesh::{all_ping, assert_floods_once, attach_all};
+use super::story::net;
 use super::wires::{PORT, pair};
-use super::world::{H, World, millis, net, secs};
+use super::world::{H, World, millis, secs};
 use rand::RngExt;
 use rnet::node::command::Command;
 use rnet::node::status::{Connection, PathStatus};

@@ -3,7 +3,8 @@
 //! checked in every story.
 
 use super::frames;
-use super::world::{H, KEPT, World, millis, net, secs};
+use super::story::net;
+use super::world::{H, KEPT, World, millis, secs};
 use rand::RngExt;
 use rnet::types::Mac;
 use std::collections::BTreeMap;

@@ -3,7 +3,8 @@
 
 use super::frames;
 use super::machine::{Outcome, Sent};
-use super::world::{Event, H, World, millis, net, secs};
+use super::story::net;
+use super::world::{Event, H, World, millis, secs};
 use rnet::node::border::{Input, UplinkState};
 use rnet::node::command::{Command, Reply, Uplink, UplinkCapture};
 use rnet::node::status::UplinkCondition::{self, Blocked, Carrying};

@@ -5,9 +5,10 @@
 //! gossip. `ping` puts Ethernet frames into an attachment's interface and looks where they come out.
 //!
 //! ```text
-//! world     time, the queue of events, what a story can do and ask      wires   TCP connections and datagrams underneath
+//! world     time, the queue of events                                   wires   TCP connections and datagrams underneath
+//! story     what a story can do and ask
 //! machine   a host: its process, its bridges, its attachments           frames  what attachments say to each other
-//! stories   mesh, failures, refusals, isolation, chaos, addresses, widths, framings, loops, reach, quality
+//! stories   mesh, failures, refusals, isolation, chaos, addresses, widths, framings, loops, reach, many, quality
 //! ```
 //!
 //! Checked on every frame of every story: it comes out unchanged, on the network that it was sent on, and at no host twice
@@ -23,10 +24,12 @@ mod framings;
 mod isolation;
 mod loops;
 mod machine;
+mod many;
 mod mesh;
 mod quality;
 mod reach;
 mod refusals;
+mod story;
 mod widths;
 mod wires;
 mod world;

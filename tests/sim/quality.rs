@@ -1,97 +1,124 @@
-//! Stories of paths that are slow, noisy or lossy, and of the ways that are taken around them.
+//! Stories about paths that get worse and better, and about those that only seem to.
 
-use super::mesh::{assert_floods_once, attach_all};
-use super::wires::pair;
+use super::machine::Options;
+use super::mesh::{all_ping, assert_floods_once, attach_all};
+use super::reach::is;
+use super::wires::Line;
 use super::world::{H, World, millis, secs};
+use rnet::node::status::ConnectionState;
+use rnet::types::{Framing, Instant, PeerName};
+use std::time::Duration;
 
 const NET: &str = "10.2.1.0/24";
 
-fn triangle(seed: u64) -> (World, [H; 3]) {
+/// Hosts that all reach each other within 2 ms, everybody attached and everything settled.
+fn near<const N: usize>(seed: u64) -> (World, [H; N]) {
+    near_with(seed, &Options::default())
+}
+
+fn near_with<const N: usize>(seed: u64, options: &Options) -> (World, [H; N]) {
     let mut world = World::new(seed);
-    let hosts: [H; 3] = world.hosts();
-    world.launch(hosts[0], &[]);
-    world.launch(hosts[1], &[hosts[0]]);
-    world.launch(hosts[2], &[hosts[0]]);
-    attach_all(&mut world, &hosts);
-    world.run_for(secs(5));
-    (world, hosts)
-}
-
-fn via(world: &mut World, from: H, to: H) -> Option<H> {
-    let (name, all) = (world.name(to), 0..world.hosts.len());
-    let via = world.status(from).peers.iter().find(|peer| peer.name == name)?.via?;
-    all.map(H).find(|h| world.name(*h) == via)
-}
-
-/// Versions of all records together: grows with whatever the mesh is told.
-fn told(world: &mut World, of: H) -> u64 {
-    world.status(of).peers.iter().map(|peer| peer.version).sum()
-}
-
-#[test]
-fn path_that_loses_5_per_cent_is_left_within_10_seconds_and_not_taken_back_while_it_does() {
-    let (mut world, [a, b, c]) = triangle(400);
-    assert_eq!(via(&mut world, a, b), Some(b));
-    let flow = world.flow((a, b), NET, millis(20), secs(400));
-    world.run_for(secs(3));
-    world.lossy.insert(pair(a, b), 0.05);
-    let left = |world: &mut World| via(world, a, b) == Some(c) && via(world, b, a) == Some(c);
-    assert!(world.run_until(secs(10), left).is_some());
-    world.run_for(millis(500));
-    let (start, before) = (world.now, told(&mut world, a));
-    for _ in 0..20 {
-        world.run_for(secs(10));
-        assert!(left(&mut world), "it is not taken back");
+    let hosts: [H; N] = std::array::from_fn(|_| world.host(options.clone()));
+    for a in hosts {
+        for b in hosts.into_iter().filter(|b| *b != a) {
+            world.set_line(a, b, line(2, 0, 0.0));
+        }
     }
-    let (sent, answered) = world.answered_since(flow, start);
-    assert_eq!(sent, answered, "nothing is lost by the other way");
-    assert!(told(&mut world, a) - before < 20, "and the mesh has its peace");
-    assert_floods_once(&mut world, &[a, b, c]);
-    world.lossy.clear();
-    let back = |world: &mut World| via(world, a, b) == Some(b);
-    assert!(world.run_until(secs(300), back).is_some(), "when it is well again it is used again");
-}
-
-#[test]
-fn long_way_is_left_for_two_short_ones() {
-    let (mut world, [a, b, c]) = triangle(401);
-    world.slow.insert(pair(a, b), millis(40));
-    let left = |world: &mut World| via(world, a, b) == Some(c);
-    assert!(world.run_until(secs(60), left).is_some());
-    assert_floods_once(&mut world, &[a, b, c]);
-    world.slow.insert(pair(a, b), millis(1));
-    assert!(world.run_until(secs(120), |world| via(world, a, b) == Some(b)).is_some());
-}
-
-#[test]
-fn noise_makes_no_routes() {
-    let mut world = World::new(402);
-    world.weather.jitter = millis(30);
-    let hosts: [H; 6] = world.hosts();
     world.launch(hosts[0], &[]);
     hosts[1..].iter().for_each(|h| world.launch(*h, &[hosts[0]]));
     attach_all(&mut world, &hosts);
-    world.run_for(secs(60));
-    let ways = |world: &mut World| {
-        let pairs = hosts.iter().flat_map(|a| hosts.iter().filter(move |b| a != *b).map(move |b| (*a, *b)));
-        pairs.collect::<Vec<_>>().into_iter().map(|(a, b)| via(world, a, b)).collect::<Vec<_>>()
-    };
-    let mut changes = 0;
-    let mut last = ways(&mut world);
-    for _ in 0..60 {
-        world.run_for(secs(5));
-        let now = ways(&mut world);
-        changes += usize::from(now != last);
-        last = now;
+    world.run_for(secs(10));
+    assert!(all_ping(&mut world, &hosts));
+    (world, hosts)
+}
+
+fn line(latency_ms: u64, jitter_ms: u64, lost: f64) -> Line {
+    Line { latency: Some(millis(latency_ms)), jitter: millis(jitter_ms), lost }
+}
+
+fn via(world: &mut World, from: H, to: H) -> Option<PeerName> {
+    let name = world.name(to);
+    world.status(from).peers.iter().find(|peer| peer.name == name).and_then(|peer| peer.via)
+}
+
+/// What was asked until then is answered if it ever is.
+fn before_last_second(world: &World) -> Instant {
+    Instant::from_nanos(world.now.nanos() - 1_000_000_000)
+}
+
+/// How often neighbours came to be reached by another way, anywhere, since `since`.
+fn reroutes(world: &World, since: Instant) -> usize {
+    let is_one = |line: &str| line.contains("is reached by") || line.contains("neighbours are reached");
+    world.hosts.iter().flat_map(|host| &host.log).filter(|(at, _, line)| *at >= since && is_one(line)).count()
+}
+
+/// Versions that the peers' records have, added up: how often the mesh was told something.
+fn versions(world: &mut World, h: H) -> u64 {
+    world.status(h).peers.iter().map(|peer| peer.version).sum()
+}
+
+/// How long it takes until both ends leave a path that loses 5 % in one direction, while one of ten kilobits a second flows.
+fn left_after(seed: u64, options: &Options) -> Duration {
+    let (mut world, [a, b, c]) = near_with(seed, options);
+    world.flow((b, c), NET, millis(200), secs(60));
+    world.run_for(secs(2));
+    // For half of the seeds that of the side that asks, for the others the other one.
+    let (from, to) = if seed.is_multiple_of(2) { (b, c) } else { (c, b) };
+    world.lines.insert((from, to), line(2, 0, 0.05));
+    let relay = world.name(a);
+    let left = |world: &mut World| via(world, b, c) == Some(relay) && via(world, c, b) == Some(relay);
+    world.run_until(secs(30), left).expect("it is left")
+}
+
+#[test]
+fn a_path_that_loses_5_percent_is_left_within_10_s_whatever_carries_its_frames() {
+    let open = |framing| Options { password: None, framing: Some(framing), ..Options::default() };
+    for (what, options) in
+        [("sealed", Options::default()), ("udp", open(Framing::Udp)), ("vxlan", open(Framing::Vxlan))]
+    {
+        let mut took: Vec<Duration> = (0..24).map(|seed| left_after(900 + seed, &options)).collect();
+        took.sort();
+        eprintln!("5 % of {what}: left after {:?} in the median, {:?} at worst", took[12], took[23]);
+        assert!(took[12] < secs(5) && took[23] < secs(10), "{what}: {took:?}");
     }
-    assert!(changes <= 2, "{changes} changes in five minutes");
-    assert_floods_once(&mut world, &hosts);
+}
+
+#[test]
+fn a_detour_around_a_lossy_path_loses_nothing_and_ends_half_a_minute_after_it_healed() {
+    for (seed, password) in [(924, Some(1)), (925, None)] {
+        let (mut world, [a, b, c]) = near_with(seed, &Options { password, ..Options::default() });
+        let flow = world.flow((b, c), NET, millis(20), secs(300));
+        world.run_for(secs(2));
+        world.set_line(b, c, line(2, 0, 0.05));
+        let relay = world.name(a);
+        let left = |world: &mut World| via(world, b, c) == Some(relay) && via(world, c, b) == Some(relay);
+        world.run_until(secs(10), left).expect("it is left");
+        world.run_for(millis(500));
+        let (since, told) = (world.now, versions(&mut world, a));
+        for _ in 0..12 {
+            world.run_for(secs(5));
+            assert!(left(&mut world), "it is not taken back while it loses");
+        }
+        let (sent, answered) = world.answered(flow, since, before_last_second(&world));
+        assert_eq!(sent, answered, "nothing is lost on the detour");
+        assert!(versions(&mut world, a) - told < 6, "and the mesh has its peace");
+        assert_floods_once(&mut world, &[a, b, c]);
+        world.set_line(b, c, line(2, 0, 0.0));
+        let (healed, direct) = (world.now, world.name(c));
+        let took =
+            world.run_until(secs(300), |world| via(world, b, c) == Some(direct)).expect("when it is well it is used");
+        assert!(took >= secs(20), "after {took:?}");
+        world.run_for(secs(5));
+        let (sent, answered) = world.answered(flow, healed, before_last_second(&world));
+        assert_eq!(sent, answered, "the return disturbs nobody");
+        assert_floods_once(&mut world, &[a, b, c]);
+    }
 }
 
 #[test]
 fn direct_path_without_a_link_is_left_too_when_it_loses_frames() {
     let mut world = World::new(403);
-    let options = super::machine::Options { discovery: false, ..Default::default() };
+    let options = Options { discovery: false, ..Options::default() };
     let [a, b, c] = [(); 3].map(|()| world.host(options.clone()));
     world.launch(b, &[]);
     world.launch(a, &[b]);
@@ -99,15 +126,140 @@ fn direct_path_without_a_link_is_left_too_when_it_loses_frames() {
     attach_all(&mut world, &[a, b, c]);
     world.run_for(secs(3));
     let flow = world.flow((a, c), NET, millis(20), secs(60));
-    world.run_for(secs(3));
-    let count = |world: &mut World| world.status(b).traffic.to_net.frames;
-    let before = count(&mut world);
-    world.run_for(secs(5));
-    assert_eq!(count(&mut world), before, "nothing is relayed");
-    world.lossy.insert(pair(a, c), 0.05);
+    world.run_for(secs(8));
+    let direct =
+        |world: &mut World| is(world, a, c, ConnectionState::Direct) && is(world, c, a, ConnectionState::Direct);
+    assert!(direct(&mut world));
+    world.set_line(a, c, Line { lost: 0.05, ..Line::default() });
     world.run_for(secs(10));
     let start = world.now;
     world.run_for(secs(10));
     let (sent, answered) = world.answered_since(flow, start);
     assert_eq!(sent, answered, "by the relay nothing is lost");
+}
+
+#[test]
+fn a_path_that_nobody_uses_is_graded_too_though_later() {
+    let (mut world, [a, b, c]) = near(930);
+    world.set_line(b, c, line(2, 0, 0.1));
+    let relay = world.name(a);
+    world.run_until(secs(90), |world| via(world, b, c) == Some(relay)).expect("it is left");
+}
+
+#[test]
+fn jittered_delays_do_not_make_routes_flap() {
+    for (seed, latency, jitter) in [(940, 2, 10), (941, 10, 40), (942, 5, 100), (943, 40, 15)] {
+        let (mut world, hosts) = near::<5>(seed);
+        for (n, a) in hosts.into_iter().enumerate() {
+            for b in hosts.into_iter().skip(n + 1) {
+                world.set_line(a, b, line(latency, jitter, 0.001));
+            }
+        }
+        world.run_for(secs(60));
+        let flows =
+            [(0, 1), (1, 2), (3, 4)].map(|(a, b)| world.flow((hosts[a], hosts[b]), NET, millis(100), secs(600)));
+        let (since, before) = (world.now, versions(&mut world, hosts[0]));
+        world.run_for(secs(600));
+        let (changes, told) = (reroutes(&world, since), versions(&mut world, hosts[0]) - before);
+        eprintln!("{latency} ms + {jitter} ms: {changes} changes of ways, {told} records in ten minutes");
+        assert!(changes <= 2, "{changes} changes of ways at {latency} ms + {jitter} ms");
+        // Ten links, and each a few steps at most.
+        assert!(told <= 60, "{told} records");
+        for flow in flows {
+            let (sent, answered) = world.answered(flow, since, before_last_second(&world));
+            assert!(answered * 100 >= sent * 99, "{answered} of {sent}");
+        }
+        assert!(!world.hosts.iter().any(|host| host.has_logged("loses more than")), "no false alarm");
+    }
+}
+
+#[test]
+fn a_path_that_comes_and_goes_is_left_less_and_less_often() {
+    let (mut world, [a, b, c]) = near(950);
+    let _flow = world.flow((b, c), NET, millis(100), secs(1200));
+    let since = world.now;
+    for _ in 0..20 {
+        world.set_line(b, c, line(2, 0, 0.2));
+        world.run_for(secs(15));
+        world.set_line(b, c, line(2, 0, 0.0));
+        world.run_for(secs(45));
+    }
+    let changes = reroutes(&world, since);
+    assert!((2..=12).contains(&changes), "{changes} changes of ways in 20 minutes");
+    assert_floods_once(&mut world, &[a, b, c]);
+}
+
+#[test]
+fn a_long_way_round_is_taken_only_if_it_is_clearly_shorter() {
+    let (mut world, [a, b, c]) = near(960);
+    let (relay, direct) = (world.name(a), world.name(c));
+    world.set_line(b, c, line(5, 0, 0.0));
+    world.run_for(secs(60));
+    assert_eq!(via(&mut world, b, c), Some(direct), "10 ms are not clearly more than 8 by way of another host");
+    world.set_line(b, c, line(40, 0, 0.0));
+    let took = world.run_until(secs(20), |world| via(world, b, c) == Some(relay)).expect("80 ms are");
+    assert!(took < secs(15), "{took:?}");
+    let peers = world.status(b).peers;
+    let peer = peers.iter().find(|peer| peer.name == direct).unwrap();
+    assert!(peer.cost_us < peer.link_cost_us && peer.cost_us.is_some(), "and it is said why");
+}
+
+#[test]
+fn where_all_ways_are_lossy_the_own_one_is_kept() {
+    let (mut world, hosts) = near::<4>(970);
+    let _flow = world.flow((hosts[1], hosts[2]), NET, millis(100), secs(300));
+    world.weather.lost = 0.04;
+    world.run_for(secs(60));
+    let since = world.now;
+    world.run_for(secs(240));
+    let changes = reroutes(&world, since);
+    assert!(changes <= 10, "{changes}");
+    world.weather.lost = 0.0;
+    world.run_for(secs(1));
+    assert_floods_once(&mut world, &hosts);
+}
+
+#[test]
+fn floods_come_out_once_while_ways_change() {
+    let (mut lost, mut twice, mut changes, mut all) = (0, 0, 0, 0);
+    for seed in 0..4 {
+        let (mut world, hosts) = near::<6>(980 + seed);
+        let since = world.now;
+        for round in 0..10_usize {
+            let (a, b) = (hosts[round % 6], hosts[(round * 2 + 1) % 6]);
+            let worse = round % 2 == 0 && a != b;
+            if a != b {
+                world.set_line(a, b, line(if worse { 60 } else { 2 }, 0, 0.0));
+            }
+            let tokens = (0..1000).map(|n| world.broadcast_and(hosts[n % 6], NET, millis(20)));
+            let tokens: Vec<u64> = tokens.collect();
+            world.run_for(secs(1));
+            for token in tokens {
+                let copies = &world.sent[&token].copies;
+                all += 5;
+                lost += 5 - copies.len();
+                twice += copies.values().filter(|copies| **copies > 1).count();
+            }
+        }
+        changes += reroutes(&world, since);
+    }
+    eprintln!("{changes} changes of ways: of {all} copies {lost} lost, {twice} twice");
+    assert!(
+        changes >= 20 && lost * 1000 <= all && twice * 1000 <= all,
+        "{changes} changes: {lost} lost, {twice} twice of {all}"
+    );
+}
+
+#[test]
+fn an_idle_mesh_of_clean_paths_says_nothing_of_their_quality() {
+    let (mut world, hosts) = near::<6>(990);
+    world.run_for(secs(60));
+    let (before, datagrams) = (versions(&mut world, hosts[0]), world.datagrams);
+    world.run_for(secs(600));
+    assert_eq!(versions(&mut world, hosts[0]), before);
+    let a_second = (world.datagrams - datagrams) as f64 / 600.0;
+    // Heartbeats, and checks of other addresses now and then.
+    assert!(a_second < 2.8 * 15.0, "{a_second} datagrams a second on 15 paths");
+    let costs = world.status(hosts[0]).connections.into_iter().filter_map(|c| Some(c.path?.cost_us));
+    assert!(costs.eq([0; 5]), "they are near");
 }

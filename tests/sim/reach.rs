@@ -25,13 +25,13 @@ fn chain(world: &mut World, options: Options) -> [H; 3] {
     [a, b, c]
 }
 
-fn connection(world: &mut World, from: H, to: H) -> Option<Connection> {
+pub fn connection(world: &mut World, from: H, to: H) -> Option<Connection> {
     let name = world.name(to);
     let of_peer = |c: &Connection| c.peer.as_ref().is_some_and(|(peer, _)| *peer == name);
     world.status(from).connections.into_iter().find(of_peer)
 }
 
-fn is(world: &mut World, from: H, to: H, state: ConnectionState) -> bool {
+pub fn is(world: &mut World, from: H, to: H, state: ConnectionState) -> bool {
     connection(world, from, to).is_some_and(|c| c.state == state)
 }
 
@@ -178,7 +178,7 @@ fn whoever_is_not_on_the_allow_list_gets_no_direct_path() {
 }
 
 /// Links that stand, from one end.
-fn links(world: &mut World, h: H) -> usize {
+pub fn links(world: &mut World, h: H) -> usize {
     world.status(h).connections.iter().filter(|c| c.state == ConnectionState::Established).count()
 }
 
@@ -206,48 +206,6 @@ fn newcomer_gets_a_place_though_all_are_taken_and_nobody_is_lost() {
     let dialled = world.next_connection;
     world.run_for(secs(60));
     assert!(world.next_connection - dialled < 30, "{} dials a minute", world.next_connection - dialled);
-}
-
-/// 200 (`RNET_SIM_PEERS=200`) take minutes where nothing is optimised.
-#[allow(clippy::disallowed_methods)]
-fn peers() -> usize {
-    std::env::var("RNET_SIM_PEERS").ok().and_then(|peers| peers.parse().ok()).unwrap_or(30)
-}
-
-#[test]
-fn many_peers_with_eight_links_each_talk_directly() {
-    let mut world = World::new(311);
-    let count = peers();
-    let hosts: Vec<H> = (0..count).map(|_| world.host(Options { limit: 8, ..Options::default() })).collect();
-    for (n, h) in hosts.iter().enumerate() {
-        let targets = if n == 0 { vec![] } else { vec![hosts[n / 2], hosts[n * 3 / 4]] };
-        world.launch(*h, &targets);
-        world.run_for(millis(50));
-    }
-    let whole = |world: &mut World| {
-        let reached = |n: &usize| world.status(hosts[*n]).peers.iter().filter(|peer| peer.reachable).count();
-        [0, count / 3, count / 2, count - 1].iter().map(reached).all(|peers| peers == count)
-    };
-    assert!(world.run_until(secs(60), whole).is_some(), "all know all");
-    world.run_for(secs(10));
-    for h in &hosts {
-        assert!((1..=8).contains(&links(&mut world, *h)));
-    }
-    let pairs: Vec<(H, H)> = (0..20).map(|n| (hosts[n], hosts[count - 1 - n])).collect();
-    for (n, (a, b)) in pairs.iter().enumerate() {
-        world.attach(*a, &format!("10.2.1.{}/24", n + 1));
-        world.attach(*b, &format!("10.2.1.{}/24", n + 101));
-    }
-    world.run_for(secs(3));
-    for (a, b) in pairs {
-        assert!(world.ping(a, b, NET));
-        let direct = |world: &mut World| {
-            world.are_neighbours(a, b)
-                || (is(world, a, b, ConnectionState::Direct) && is(world, b, a, ConnectionState::Direct))
-        };
-        assert!(world.run_until(secs(1), direct).is_some(), "{a:?} and {b:?} within a second");
-        assert!(world.ping(a, b, NET));
-    }
 }
 
 /// b and c behind translators, both linked with a.
@@ -300,7 +258,7 @@ fn idle_peer_behind_a_translator_is_reached_after_ten_minutes() {
     assert!(world.ping(a, b, NET));
     let links = world.next_connection;
     world.run_for(secs(600));
-    let id = world.send_echo(a, b, super::world::net(NET), 56);
+    let id = world.send_echo(a, b, super::story::net(NET), 56);
     assert!(world.run_until(millis(50), |world| world.hosts[a.0].answered.contains_key(&id)).is_some(), "at once");
     assert_eq!(world.next_connection, links, "by the same link");
 }

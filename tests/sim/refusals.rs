@@ -3,7 +3,8 @@
 use super::frames;
 use super::machine::Options;
 use super::mesh::attach_all;
-use super::world::{H, World, millis, net, secs};
+use super::story::net;
+use super::world::{H, World, millis, secs};
 use rnet::crypto::keys::public_key;
 use rnet::node::border::{Input, LinkId};
 use rnet::node::command::{Command, Reply};

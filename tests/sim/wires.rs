@@ -5,7 +5,7 @@
 //! is sent to the machine that came back. Datagrams are lost, late, doubled, overtaken, and dropped when too big.
 
 use super::machine::{Host, Outcome};
-use super::world::{Event, H, World, millis};
+use super::world::{Event, H, World, first_ip, millis};
 use rand::RngExt;
 use rnet::node::border::{DialId, Input, LinkId};
 use rnet::plane::Event as PlaneEvent;
@@ -42,6 +42,17 @@ impl Default for Weather {
         let jitter = Duration::from_micros(300);
         Weather { lost: 0.0, doubled: 0.0, jitter, resent: 0.0, mtu: 1500, bandwidth: 50_000_000 }
     }
+}
+
+/// The way from one host to another, where it is not like the others.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Line {
+    /// Share of datagrams, beside the weather's.
+    pub lost: f64,
+    /// One way.
+    pub latency: Option<Duration>,
+    /// How much later datagrams may come, beside the weather's.
+    pub jitter: Duration,
 }
 
 #[derive(Debug)]
@@ -97,6 +108,14 @@ impl World {
     pub fn host_at(&self, ip: IpAddr) -> Option<H> {
         let is =
             |host: &Host| host.ip == ip || host.more_ips.contains(&ip) || host.nat.is_some_and(|nat| nat.ip() == ip);
+        // Most are where they were.
+        let guess = match ip {
+            IpAddr::V4(ip) => usize::from(ip.octets()[3]).wrapping_sub(1),
+            IpAddr::V6(_) => usize::MAX,
+        };
+        if self.hosts.get(guess).is_some_and(|host| host.ip == ip && first_ip(guess) == ip) {
+            return Some(H(guess));
+        }
         self.hosts.iter().position(is).map(H)
     }
 
@@ -107,7 +126,25 @@ impl World {
         SocketAddr::new(host.nat.map_or(own, |nat| nat.ip()), port)
     }
 
+    /// What datagrams meet on the way between two hosts; anything but their own latency, the same for all, was said by a story.
+    fn line(&self, from: IpAddr, to: IpAddr) -> Line {
+        if self.lines.is_empty() {
+            return Line::default();
+        }
+        let ends = self.host_at(from).zip(self.host_at(to));
+        ends.and_then(|ends| self.lines.get(&ends).copied()).unwrap_or_default()
+    }
+
+    /// Both ways between the two are like that from now on.
+    pub fn set_line(&mut self, a: H, b: H, line: Line) {
+        self.lines.insert((a, b), line);
+        self.lines.insert((b, a), line);
+    }
+
     fn latency(&mut self, a: IpAddr, b: IpAddr) -> Duration {
+        if let Some(latency) = self.line(a, b).latency {
+            return latency;
+        }
         let (a, b) = match (self.host_at(a), self.host_at(b)) {
             (Some(a), Some(b)) if a != b => pair(a, b),
             _ => return Duration::from_micros(20),
@@ -156,6 +193,9 @@ impl World {
             Socket::new(h, life, ours, self.hosts[h.0].ip, self.now),
             Socket::new(there, their_life, theirs, to.ip(), self.now),
         ];
+        for (end, socket) in ends.iter().enumerate() {
+            self.sockets.insert((socket.h, socket.life, socket.link), (number, end));
+        }
         self.connections.insert(number, Connection(ends));
         self.feed(there, Input::LinkUp { link: theirs, dial: None, remote: from, local: to });
         self.feed(h, Input::LinkUp { link: ours, dial: Some(dial), remote: to, local: from });
@@ -169,8 +209,7 @@ impl World {
 
     fn socket_of(&self, h: H, link: LinkId) -> Option<(u64, usize)> {
         let life = self.hosts[h.0].life;
-        let is = |socket: &Socket| socket.h == h && socket.life == life && socket.link == link;
-        self.connections.iter().find_map(|(number, c)| Some((*number, c.0.iter().position(is)?)))
+        self.sockets.get(&(h, life, link)).copied()
     }
 
     pub fn send_stream(&mut self, h: H, link: LinkId, mut bytes: Vec<u8>) {
@@ -273,7 +312,10 @@ impl World {
         }
         let over = |socket: &Socket| !socket.open && socket.inbox.is_empty();
         if self.connections[&number].0.iter().all(over) {
-            self.connections.remove(&number);
+            let Connection(ends) = self.connections.remove(&number).unwrap();
+            for socket in ends {
+                self.sockets.remove(&(socket.h, socket.life, socket.link));
+            }
         }
     }
 
@@ -299,14 +341,15 @@ impl World {
         self.bytes += bytes.len() as u64;
         let lines = [self.host_at(to.ip()), Some(h)].into_iter().flatten().map(|h| self.hosts[h.0].line_mtu);
         let widest = lines.min().unwrap_or(usize::MAX).min(self.weather.mtu);
-        if bytes.len() + 28 > widest || self.rng.random_bool(self.weather.lost) || self.is_lost(h, to) {
+        let line = self.line(from.ip(), to.ip());
+        let lost = 1.0 - (1.0 - self.weather.lost) * (1.0 - line.lost);
+        if bytes.len() + 28 > widest || self.rng.random_bool(lost) {
             return;
         }
         let copies = 1 + usize::from(self.rng.random_bool(self.weather.doubled));
         for _ in 0..copies {
-            let late = self.weather.jitter.mul_f64(self.rng.random::<f64>());
-            let slow = self.host_at(to.ip()).and_then(|there| self.slow.get(&pair(h, there)).copied());
-            let latency = self.latency(from.ip(), to.ip()) + late + slow.unwrap_or_default();
+            let late = (self.weather.jitter + line.jitter).mul_f64(self.rng.random::<f64>());
+            let latency = self.latency(from.ip(), to.ip()) + late;
             self.after(latency, Event::Datagram { from, to, bytes: bytes.clone() });
         }
     }
@@ -357,11 +400,6 @@ impl World {
             port = 20_000 + u16::try_from(hash.finish() % 40_000).unwrap();
         }
         Some(SocketAddr::new(nat.ip(), port))
-    }
-
-    fn is_lost(&mut self, h: H, to: SocketAddr) -> bool {
-        let share = self.host_at(to.ip()).and_then(|there| self.lossy.get(&pair(h, there)).copied());
-        share.is_some_and(|share| self.rng.random_bool(share))
     }
 
     /// The translator of `h` forgets all it knew and takes another address: connections through it hang, and `reset`s them

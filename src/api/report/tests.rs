@@ -21,7 +21,11 @@ fn sample_connections() -> Vec<Connection> {
         endpoint: "192.168.48.12:6783".parse().unwrap(),
         rtt_us: 412,
         jitter_us: 31,
-        loss_percent: 1.6,
+        loss_out_percent: 4.7,
+        loss_in_percent: 0.0,
+        arrived: 90_000,
+        lost: 3,
+        cost_us: 121_000,
         mtu: 1472,
         epoch: 3,
         up_for: 192,
@@ -48,17 +52,19 @@ pub(super) fn sample() -> Status {
         outbound: true,
         address: "192.168.48.12:6783".parse().unwrap(),
         established: true,
-        rtt_us: 400,
-        cost: 400,
+        rtt_us: 0,
+        cost: 120_000,
         mtu: 1472,
     };
-    let peer = |last, nickname: &str, reachable, links| Peer {
+    let peer = |last, nickname: &str, reachable: bool, links| Peer {
         name: name(last),
         nickname: Nickname::new(nickname),
         short: last.into(),
         version: 7,
-        via: None,
+        via: reachable.then(|| name(0x46)),
         reachable,
+        cost_us: reachable.then_some(20_000),
+        link_cost_us: reachable.then_some(130_000),
         networks: vec![],
         links,
     };
@@ -181,9 +187,9 @@ fn warns_of_a_mesh_without_password() {
 #[test]
 fn renders_connections_aligned_and_without_terminal_escapes() {
     insta::assert_snapshot!(text(&sample(), View::Connections), @r"
-    <- 192.168.48.12:33866   established encrypted   udp    7e:21:4a:70:2f:45(host2) rtt=0.41ms jitter=0.03ms loss=2% mtu=1472 up=3m12s
+    <- 192.168.48.12:33866   established encrypted   udp    7e:21:4a:70:2f:45(host2) rtt=0.41ms jitter=0.03ms loss=5%-out,0%-in mtu=1472 up=3m12s
     -> [fd00::7]:6783        pending     encrypted   none   7e:21:4a:70:2f:46(host3)
-    -> 192.168.48.17:6783    direct      encrypted   udp    7e:21:4a:70:2f:47(host4) rtt=0.41ms jitter=0.03ms loss=2% mtu=1472 up=3m12s
+    -> 192.168.48.17:6783    direct      encrypted   udp    7e:21:4a:70:2f:47(host4) rtt=0.41ms jitter=0.03ms loss=5%-out,0%-in mtu=1472 up=3m12s
     -> -                     relayed     encrypted   none   7e:21:4a:70:2f:48(host5) by way of 7e:21:4a:70:2f:45(host2) no answer over UDP from its address, retry: in 15s
     -> 192.168.48.15:6783    failed      wrong password?[2J, retry: in 1m01s
     -> host9                 connecting
@@ -195,8 +201,8 @@ fn renders_peers_targets_and_networks() {
     let all = [View::Peers, View::Targets, View::Networks].map(|view| text(&sample(), view));
     insta::assert_snapshot!(all.join("--\n"), @r"
     7e:21:4a:70:2f:44(host1)
-       -> 192.168.48.12:6783    7e:21:4a:70:2f:45(host2)              established
-    7e:21:4a:70:2f:45(host2)
+       -> 192.168.48.12:6783    7e:21:4a:70:2f:45(host2)              established cost=120.00ms
+    7e:21:4a:70:2f:45(host2) - by way of 7e:21:4a:70:2f:46(h3), cost=20.00ms; directly it would be 130.00ms
     7e:21:4a:70:2f:46(h3) - unreachable!
     --
     192.168.48.15

@@ -225,7 +225,7 @@ fn keys_are_replaced_every_two_minutes_without_a_gap() {
         world.seconds(120);
         let path = world.status(0).connections[0].path.clone().unwrap();
         assert_eq!(path.epoch, 1 + minutes / 2);
-        assert_eq!(path.loss_percent, 0.0);
+        assert_eq!((path.loss_out_percent, path.loss_in_percent), (0.0, 0.0));
     }
     assert_eq!(world.logged(0, "is down"), 0);
     world.seconds(45);
