@@ -4,7 +4,7 @@
 //! one UDP_SEGMENT send: one destination, equal sizes but for a shorter last one, at most 64 segments and 65,507 bytes
 //! (the kernel's limits). Datagrams for several destinations by turns (a flood, small frames of many flows) still make few
 //! groups: what lies apart is copied together when it is sent. To one destination they leave in the order they were made, those
-//! of sparse flows by themselves: they have a socket of their own, which marks them.
+//! of sparse flows first and by themselves: they have a socket of their own, which marks them.
 //! Nothing here allocates after construction, nothing blocks: what the kernel does not take is counted by reason and gone.
 //!
 //! ```text
@@ -283,7 +283,8 @@ impl Egress {
         if senders.version != senders.sources.version() {
             senders.review();
         }
-        for group in groups.drain(..) {
+        let first = groups.iter().filter(|group| group.service.sparse);
+        for group in first.chain(groups.iter().filter(|group| !group.service.sparse)) {
             let Stretch { start, end, next } = stretches[group.first];
             let contents = match next {
                 None => &buffer[start..end],
@@ -296,8 +297,9 @@ impl Egress {
                     &together[..length]
                 }
             };
-            send_group(senders.of(group.to, group.service), group, contents, &mut sent);
+            send_group(senders.of(group.to, group.service), *group, contents, &mut sent);
         }
+        groups.clear();
         stretches.clear();
         *used = 0;
         sent

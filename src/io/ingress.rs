@@ -52,8 +52,9 @@ impl Ingress {
         };
         let buffers = self.buffers.chunks_exact_mut(MESSAGE);
         let metas = self.metas.get(..messages).unwrap_or(&self.metas).iter();
+        let bytes = metas.as_slice().iter().map(|meta| meta.len).sum();
         let next = metas.zip(buffers);
-        Ok(Received { messages, from: NOBODY, local: &self.local, datagrams: [].chunks_mut(1), next })
+        Ok(Received { messages, bytes, from: NOBODY, local: &self.local, datagrams: [].chunks_mut(1), next })
     }
 }
 
@@ -64,6 +65,7 @@ const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 /// is the caller's until the next receive call.
 pub struct Received<'b> {
     messages: usize,
+    bytes: usize,
     from: SocketAddr,
     local: &'b Cell<Option<IpAddr>>,
     datagrams: ChunksMut<'b, u8>,
@@ -79,6 +81,11 @@ impl<'b> Received<'b> {
     /// Whether nothing waited.
     pub fn is_empty(&self) -> bool {
         self.messages == 0
+    }
+
+    /// Bytes of all its datagrams.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether nothing waited any more after this: another call would bring nothing, or what has come since.

@@ -1,27 +1,31 @@
 //! Which flows send little: their datagrams need not wait behind those of flows that fill queues (RFC 8290, section 1.3, has the idea).
 //!
-//! Owns one word for each of many buckets: the bytes of its flows in this window of time, and whether they are too many. Flows
-//! that share a bucket share its fate, which costs a flow that sends little what it had without all this, and nothing else.
+//! Owns one word for each of many buckets: what its flows sent beyond a modest rate, when the last frame was, and whether it was
+//! too much. Flows that share a bucket share its fate, which costs a flow that sends little what it had without all this, and
+//! nothing else.
 //!
 //! ```text
-//! flow      TCP: addresses and ports; UDP and the rest of IP: addresses, protocol; others: both MACs, type
-//! word      0..32 number of the window | 32 busy | 33..64 bytes
+//! flow      TCP: addresses and ports; UDP and the rest of IP: addresses and, where fragments tell it, protocol; others: both MACs, type
+//! word      0..32 when, ms | 32 busy | 33..64 bytes
 //! ```
 //!
 //! UDP goes without its ports because its fragments have none, and may not be overtaken by what is whole (`io::steering` does the
-//! same). Invariant: what is busy stays so until it has sent little for a whole window, by when what it had under way has
-//! arrived: no datagram overtakes an earlier one of its flow.
+//! same). Invariant: what is busy stays so until it has paused for so long that nothing of it is under way any more, so no
+//! datagram overtakes an earlier one of its flow; and what becomes busy is behind all that it sent so far, because receivers take
+//! what is sparse first.
 
 use crate::types::Instant;
 use crate::wire::frame::Frame;
 use etherparse::{EtherType, IpNumber};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Length of a window, ms: more than the receive buffer of a router holds at 2 Gbit/s.
-const WINDOW_MS: u64 = 64;
-/// What a flow sends in a window at most to be sparse, bytes: 2 Mbit/s, and the first burst of a TCP connection (RFC 6928: 10
-/// segments).
-const LITTLE: u64 = 16 << 10;
+/// A busy flow that sends nothing for so long is sparse again, ms: longer than the receive buffer of a router lasts at 600 Mbit/s,
+/// and than a thread waits for a processor.
+const PAUSE_MS: u64 = 250;
+/// What a flow may send and be sparse, bytes each ms (1 Mbit/s), and beyond that for once, bytes: the first bursts of a TCP
+/// connection (RFC 6928: 10 segments, and twice as many).
+const RATE: u64 = 128;
+const BURST: u64 = 48 << 10;
 const BUCKETS: usize = 1024;
 
 const BUSY: u64 = 1 << 31;
@@ -45,16 +49,12 @@ impl Flows {
         // The high bits are the ones that the mixing has reached.
         let bucket = usize::try_from(mixed(frame) >> 54).unwrap_or(0);
         let Some(bucket) = self.buckets.get(bucket) else { return false };
-        let (word, window) = (bucket.load(Ordering::Relaxed), (now.millis() / WINDOW_MS) & u64::from(u32::MAX));
-        let (then, sent) = (word >> 32, word & BYTES);
-        let (busy, before) = match window.wrapping_sub(then) {
-            0 => (word & BUSY != 0, sent),
-            1 => (sent > LITTLE, 0),
-            _ => (false, 0),
-        };
-        let sent = before.saturating_add(u64::try_from(bytes).unwrap_or(BYTES)).min(BYTES);
-        let busy = busy || sent > LITTLE;
-        bucket.store((window << 32) | if busy { BUSY } else { 0 } | sent, Ordering::Relaxed);
+        let (word, now) = (bucket.load(Ordering::Relaxed), now.millis() & u64::from(u32::MAX));
+        let gap = now.wrapping_sub(word >> 32) & u64::from(u32::MAX);
+        let left = (word & BYTES).saturating_sub(gap.saturating_mul(RATE));
+        let beyond = left.saturating_add(u64::try_from(bytes).unwrap_or(BYTES)).min(BYTES);
+        let busy = beyond > BURST || (word & BUSY != 0 && gap < PAUSE_MS);
+        bucket.store((now << 32) | if busy { BUSY } else { 0 } | beyond, Ordering::Relaxed);
         !busy
     }
 }
@@ -98,9 +98,13 @@ fn flow4(packet: &[u8]) -> Option<Flow<'_>> {
 #[inline]
 fn flow6(packet: &[u8]) -> Option<Flow<'_>> {
     let header: &[u8; 40] = packet.first_chunk()?;
-    let (protocol, addresses) = (header[6], header.get(8..40)?);
-    let ports = if protocol == IpNumber::TCP.0 { packet.get(40..44)? } else { &[] };
-    Some((protocol, addresses, ports))
+    let addresses = header.get(8..40)?;
+    match IpNumber(header[6]) {
+        IpNumber::TCP => Some((header[6], addresses, packet.get(40..44)?)),
+        IpNumber::IPV6_ICMP => Some((header[6], addresses, &[])),
+        // What a fragment is of stands only in the first one.
+        _ => Some((IpNumber::UDP.0, addresses, &[])),
+    }
 }
 
 /// Words multiplied into one (a multiplier without structure: 2^64 divided by the golden ratio). Nothing depends on its being
@@ -170,6 +174,8 @@ mod tests {
         assert_eq!(of(&ip4(17, [1000, 80], 0)), of(&ip4(17, [7, 8], 0x2000)));
         assert_eq!(of(&ip4(17, [1000, 80], 0)), of(&ip4(17, [9, 9], 185)));
         assert_eq!(of(&ip6(17, [1, 2])), of(&ip6(17, [3, 4])));
+        assert_eq!(of(&ip6(17, [1, 2])), of(&ip6(44, [3, 4])));
+        assert_ne!(of(&ip6(17, [1, 2])), of(&ip6(58, [1, 2])));
     }
 
     #[test]
@@ -180,17 +186,26 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_is_sparse_until_it_sends_much_and_after_a_quiet_window() {
+    fn a_flow_is_sparse_until_it_sends_much_and_after_a_pause() {
         let (flows, frame) = (Flows::default(), ip4(6, [1000, 80], 0));
         let frame = Frame::parse(&frame).unwrap();
-        assert!(flows.is_sparse(&frame, 10_000, at(1000)));
-        assert!(!flows.is_sparse(&frame, 10_000, at(1001)), "past the bound");
+        assert!(flows.is_sparse(&frame, 30_000, at(1000)));
+        assert!(!flows.is_sparse(&frame, 30_000, at(1001)), "past the bound");
         assert!(!flows.is_sparse(&frame, 60, at(1002)), "at once for all that follow");
-        // 960..1024 was busy; the next window is quiet, but what was sent may still be on its way.
-        assert!(!flows.is_sparse(&frame, 60, at(1030)));
-        assert!(flows.is_sparse(&frame, 60, at(1090)));
-        assert!(!flows.is_sparse(&frame, 64_000, at(1091)));
-        assert!(flows.is_sparse(&frame, 60, at(5000)), "after a pause");
+        // However little it sends: what it sent before may still be on its way.
+        assert!((0..20).all(|n| !flows.is_sparse(&frame, 60, at(1200 + n * 249))));
+        assert!(flows.is_sparse(&frame, 60, at(1200 + 19 * 249 + 250)), "after a pause");
+        assert!(!flows.is_sparse(&frame, 640_000, at(10_000)));
+        assert!(!flows.is_sparse(&frame, 60, at(10_300)), "what was sent is not forgotten by a pause");
+        assert!(flows.is_sparse(&frame, 60, at(16_000)));
+    }
+
+    #[test]
+    fn a_flow_below_the_rate_is_sparse_for_good() {
+        let (flows, frame) = (Flows::default(), ip4(17, [0, 0], 0));
+        let frame = Frame::parse(&frame).unwrap();
+        assert!((0..5000).all(|n| flows.is_sparse(&frame, 1200, at(n * 10))), "960 kbit/s");
+        assert!(!(0..5000).all(|n| flows.is_sparse(&frame, 1400, at(n * 10))), "1,120 kbit/s");
     }
 
     #[test]

@@ -69,11 +69,11 @@ fn frames_of_flows_that_send_little_are_marked_for_the_whole_way_and_others_are_
     };
     let big = ethernet(mac(1), mac(3), 0x88b5, &[0; 1400]);
     let small = ethernet(mac(1), mac(3), 0x88b6, b"hello");
-    for n in 0..20 {
+    for n in 0..40 {
         mesh.capture(3, PORT, &big);
         mesh.capture(3, PORT, &small);
         let sent = mesh.sent(3);
-        let expected = if n < 11 { [true, true] } else { [false, true] };
+        let expected = if n < 34 { [true, true] } else { [false, true] };
         assert_eq!(marks(&sent), expected, "after {n} of 1,414 bytes");
         for (_, datagram) in sent {
             mesh.receive(2, address(3), datagram);

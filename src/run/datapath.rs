@@ -4,8 +4,8 @@
 //! each thread: epoll(7) over a wake-up, its two UDP sockets, its queue of every capture port, its socket of every door; sends by
 //! sockets of their own
 //!   capture readable   up to its burst of frames or BYTES > plane.from_bridge > (Outlet) > flush
-//!   UDP readable       up to ROUNDS receives > plane.from_net > (Outlet) > one write for each coalesced frame > flush
-//!              what is of sparse flows has a socket of its own, and is looked for first
+//!   UDP readable       one receive > plane.from_net > (Outlet) > one write for each coalesced frame > flush
+//!                      what is of sparse flows has a socket of its own: read after, taken first
 //!   door readable      the same with plane.from_vteps: VXLAN
 //!   wake-up            orders of control: a port or door is open, or closed, a frame for a port, end
 //! ```
@@ -42,8 +42,8 @@ use std::time::Duration;
 
 /// Bytes read of one port before the others have their turn: at 10 Gbit/s, 0.2 ms.
 const BYTES: usize = 256 << 10;
-/// Receive calls before the ports have their turn; each brings up to 8 x 64 KiB.
-const ROUNDS: usize = 1;
+/// Bytes of sparse flows that are taken before others have their turn: those of 20 flows that begin at once.
+const BYTES_OF_SPARSE: usize = 1 << 20;
 /// How often the kernel's drops are looked at.
 const AUDIT: Duration = Duration::from_secs(1);
 /// Events that may wait for control; more are dropped, and the prober sees a lost probe.
@@ -388,7 +388,7 @@ struct Worker {
 
 impl Worker {
     fn work(&mut self) {
-        let mut ingress = Ingress::new();
+        let (mut ingress, mut ingress_of_sparse) = (Ingress::new(), Ingress::new());
         let mut buffer = vec![0; CAPTURE_MAX];
         let mut ready = [EpollEvent::empty(); 64];
         loop {
@@ -398,17 +398,16 @@ impl Worker {
                 Err(why) => return tracing::error!("data path: {why}: no frame will pass"),
             };
             let ready = ready.get(..count).unwrap_or_default();
-            // What is of sparse flows first: all else may take a millisecond.
-            let first = ready.iter().filter(|event| event.data() == SPARSE);
-            for event in first.chain(ready.iter().filter(|event| event.data() != SPARSE)) {
+            let [net, sparse] = [NET, SPARSE].map(|wanted| ready.iter().any(|event| event.data() == wanted));
+            if (net || sparse)
+                && let Err(why) = self.take_from_net(net, &mut ingress, &mut ingress_of_sparse)
+            {
+                return tracing::error!("data path: UDP socket: {why}: no frame will pass");
+            }
+            for event in ready {
                 match event.data() {
                     WAKE if !self.obey() => return,
-                    WAKE => {}
-                    net @ (NET | SPARSE) => {
-                        if let Err(why) = self.take_from_net(usize::from(net == SPARSE), &mut ingress) {
-                            return tracing::error!("data path: UDP socket: {why}: no frame will pass");
-                        }
-                    }
+                    WAKE | NET | SPARSE => {}
                     door if door >= DOORS => {
                         self.take_from_vteps(u16::try_from(door - DOORS).unwrap_or(0), &mut ingress);
                     }
@@ -498,17 +497,31 @@ impl Worker {
         }
     }
 
-    fn take_from_net(&mut self, intake: usize, ingress: &mut Ingress) -> io::Result<()> {
+    /// Reads what came for all, unless only what is of sparse flows waits, then that, and takes that first. In this order nothing is
+    /// taken before what its flow sent earlier: a flow that begins to send much was sparse until then.
+    fn take_from_net(&mut self, net: bool, all: &mut Ingress, sparse: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, outlet, .. } = self;
-        for _ in 0..ROUNDS {
-            let Some(intake) = outlet.intakes.get(intake) else { break };
-            let received = ingress.receive(&intake.socket)?;
-            let last = received.is_last();
-            let local = received.local();
-            plane.batch(clock.now()).from_net(received, &mut Located { outlet, local });
+        let all = match outlet.intakes.first().filter(|_| net) {
+            Some(intake) => Some(all.receive(&intake.socket)?),
+            None => None,
+        };
+        let mut bytes = 0;
+        while bytes < BYTES_OF_SPARSE {
+            let Some(intake) = outlet.intakes.get(1) else { break };
+            let received = sparse.receive(&intake.socket)?;
+            let (last, local) = (received.is_last(), received.local());
+            // Empty datagrams have no bytes, and are not to keep us here.
+            bytes += received.bytes().max(1024);
+            if !received.is_empty() {
+                plane.batch(clock.now()).from_net(received, &mut Located { outlet, local });
+            }
             if last {
                 break;
             }
+        }
+        if let Some(received) = all {
+            let local = received.local();
+            plane.batch(clock.now()).from_net(received, &mut Located { outlet, local });
         }
         outlet.flush();
         outlet.report(plane);
@@ -517,22 +530,13 @@ impl Worker {
 
     fn take_from_vteps(&mut self, door: u16, ingress: &mut Ingress) {
         let Worker { plane, clock, readable, outlet, .. } = self;
-        for _ in 0..ROUNDS {
-            let Some(open) = outlet.doors.iter().find(|open| open.port == door) else { break };
-            match ingress.receive(&open.intake.socket) {
-                Ok(received) => {
-                    let last = received.is_last();
-                    plane.batch(clock.now()).from_vteps(door, received, outlet);
-                    if last {
-                        break;
-                    }
-                }
-                // Not waited for any more: VTEPs that are reached by it are silent from now on.
-                Err(why) => {
-                    let _ = readable.delete(&open.intake.socket);
-                    tracing::error!("data path: UDP port {door}: {why}");
-                    break;
-                }
+        let Some(open) = outlet.doors.iter().find(|open| open.port == door) else { return };
+        match ingress.receive(&open.intake.socket) {
+            Ok(received) => plane.batch(clock.now()).from_vteps(door, received, outlet),
+            // Not waited for any more: VTEPs that are reached by it are silent from now on.
+            Err(why) => {
+                let _ = readable.delete(&open.intake.socket);
+                tracing::error!("data path: UDP port {door}: {why}");
             }
         }
         outlet.flush();

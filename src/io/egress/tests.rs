@@ -98,14 +98,14 @@ fn sparse_ones_leave_by_a_socket_of_their_own_whole_and_in_order() {
     assert!(!egress.joins(Service { sparse: true, alone: false }, to, 400), "the last one is not");
     assert_eq!(egress.flush(&mut senders), Sent { datagrams: 9, bytes: 3600, calls: 2, ..Sent::default() });
     let mut ingress = Ingress::new();
-    let (mut sparse, mut others) = (Vec::new(), Vec::new());
-    while sparse.len() + others.len() < 9 {
-        for (sender, datagram) in ingress.receive(&server).unwrap() {
-            if sender == from { sparse.push(mark_of(datagram)) } else { others.push(mark_of(datagram)) }
-        }
+    let mut got = Vec::new();
+    while got.len() < 9 {
+        let received = ingress.receive(&server).unwrap();
+        got.extend(received.map(|(sender, datagram)| (sender == from, mark_of(datagram))));
     }
-    assert_eq!(sparse, [(400, 1), (400, 4), (400, 7)]);
-    assert_eq!(others, [0, 2, 3, 5, 6, 8].map(|n| (400, n)));
+    // First, though the batch began with another: a flow may have become one of those.
+    let expected = [1, 4, 7, 0, 2, 3, 5, 6, 8].map(|n: u8| (n % 3 == 1, (400, n)));
+    assert_eq!(got, expected);
 }
 
 #[test]
