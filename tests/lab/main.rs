@@ -89,8 +89,10 @@ fn signals_as_in_a_terminal() {
 fn main() -> ExitCode {
     signals_as_in_a_terminal();
     let mut arguments = Arguments::from_args();
-    arguments.test_threads =
-        arguments.test_threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    // They wait for most of their time.
+    arguments.test_threads = arguments
+        .test_threads
+        .or_else(|| std::thread::available_parallelism().ok().map(|cores| 2 * usize::from(cores)));
     let trials: Vec<Trial> = [
         scenario::facts(),
         launch::facts(),
