@@ -4,7 +4,8 @@
 //! that `poll` makes. Only bodies that opened (authenticated, not replayed) may be given to `handle`.
 //!
 //! ```text
-//! 0     flags: 1 ASK (answer at once), 2 PROVEN (you acknowledged mine within 3 s), 4 FULL (size test), 8 ARRIVED (answer to one)
+//! 0     flags: 1 ASK (answer at once), 2 PROVEN (you acknowledged mine within 3 s), 4 FULL (size test), 8 ARRIVED (answer to one),
+//!       16 UNFINISHED (by VXLAN: frames may come with checksums left unfinished)
 //! 1     what is proved: 0 the path by rnet's own framing, 1 by VXLAN
 //! 2..4  size: ARRIVED: bytes of the UDP payload that arrived; in heartbeats: tests sent so far, modulo 65,536
 //! 4..8  sequence, from 1; 0 in FULL and ARRIVED, which prove a size and nothing else
@@ -52,6 +53,7 @@ const ASK: u8 = 1;
 const PROVEN: u8 = 2;
 const FULL: u8 = 4;
 const ARRIVED: u8 = 8;
+const UNFINISHED: u8 = 16;
 
 const UNPROVEN_PERIOD: Duration = Duration::from_millis(500);
 /// The same by VXLAN once so many asks were in vain.
@@ -100,7 +102,7 @@ impl Body {
     fn parse(bytes: &[u8]) -> Result<Body, Malformed> {
         let fixed: &[u8; BODY_LEN] = bytes.first_chunk().ok_or(Malformed::Truncated)?;
         let [flags, way, s0, s1, q0, q1, q2, q3, a0, a1, a2, a3, h0, h1, h2, h3, seen @ ..] = *fixed;
-        if way > VXLAN || flags & !(ASK | PROVEN | FULL | ARRIVED) != 0 {
+        if way > VXLAN || flags & !(ASK | PROVEN | FULL | ARRIVED | UNFINISHED) != 0 {
             return Err(Malformed::Field);
         }
         Ok(Body {
@@ -131,7 +133,7 @@ impl Body {
 pub struct Heard {
     /// It is the newest heartbeat of the other side: where it came from is where the other side is.
     pub newest: bool,
-    /// `proven`, `mtu` or `is_settled` changed.
+    /// `proven`, `mtu`, `is_settled` or `they_take_unfinished` changed.
     pub changed: bool,
 }
 
@@ -200,6 +202,8 @@ pub struct Probe {
     theirs_at: Instant,
     seen: u64,
     they_proved: bool,
+    /// Whether we take unfinished checksums, and they do, as each says.
+    unfinished: (bool, bool),
     ask_at: Instant,
     answer: bool,
     size_answers: SmallVec<[u16; SIZE_ANSWERS]>,
@@ -236,6 +240,7 @@ impl Probe {
             theirs_at: now,
             seen: 0,
             they_proved: false,
+            unfinished: (false, false),
             ask_at: now,
             answer: false,
             size_answers: SmallVec::new(),
@@ -405,6 +410,17 @@ impl Probe {
         self.ask_at = now;
     }
 
+    /// Whether this side takes frames with unfinished checksums; heartbeats say so from now on, the next one at once.
+    pub fn take_unfinished(&mut self, takes: bool, now: Instant) {
+        self.unfinished.0 = takes;
+        self.hurry(now);
+    }
+
+    /// Whether the other side takes them, as its newest heartbeat says.
+    pub fn they_take_unfinished(&self) -> bool {
+        self.unfinished.1
+    }
+
     /// The next body to seal and send now, if any. To be called until it has none.
     pub fn poll(&mut self, now: Instant) -> Option<Vec<u8>> {
         if let Some(size) = self.size_answers.pop() {
@@ -451,7 +467,9 @@ impl Probe {
         let held = u32::try_from((now - self.theirs_at).as_micros()).unwrap_or(u32::MAX);
         let proven = if self.alive(now) { PROVEN } else { 0 };
         let (sequence, acknowledged, seen) = (self.sequence, self.theirs, self.seen);
-        Body { size: self.tests, sequence, acknowledged, held_us: held, seen, ..self.blank(ask | proven) }.emit()
+        let unfinished = if self.unfinished.0 { UNFINISHED } else { 0 };
+        let flags = ask | proven | unfinished;
+        Body { size: self.tests, sequence, acknowledged, held_us: held, seen, ..self.blank(flags) }.emit()
     }
 
     fn wait_for_answer(&self, now: Instant) -> Duration {
@@ -491,7 +509,7 @@ impl Probe {
         // What was sent by one way and came by the other proves neither.
         let body =
             Body::parse(body).and_then(|body| if body.way == self.way { Ok(body) } else { Err(Malformed::Field) })?;
-        let before = (self.proven(now), self.mtu(), self.is_settled());
+        let before = self.verdict(now);
         let mut newest = false;
         if body.flags & FULL != 0 {
             self.tests_lost = self.tests_lost.saturating_sub(1);
@@ -504,7 +522,11 @@ impl Probe {
         } else {
             newest = self.learn(&body, now);
         }
-        Ok(Heard { newest, changed: before != (self.proven(now), self.mtu(), self.is_settled()) })
+        Ok(Heard { newest, changed: before != self.verdict(now) })
+    }
+
+    fn verdict(&self, now: Instant) -> (bool, u16, bool, bool) {
+        (self.proven(now), self.mtu(), self.is_settled(), self.they_take_unfinished())
     }
 
     fn learn(&mut self, body: &Body, now: Instant) -> bool {
@@ -524,6 +546,7 @@ impl Probe {
         self.tests_lost = self.tests_lost.saturating_add(tests.into());
         let (were_alive, they_proved) = (self.alive(now), self.they_proved);
         self.they_proved = body.flags & PROVEN != 0;
+        self.unfinished.1 = body.flags & UNFINISHED != 0;
         if body.acknowledged > self.acknowledged && body.acknowledged <= self.sequence {
             self.acknowledge(body, now);
         }

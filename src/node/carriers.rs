@@ -34,8 +34,8 @@ pub(super) struct Vxlan {
     port: u16,
     probe: Probe,
     pub choice: Choice,
-    /// The probe is at work: this machine has an engine.
-    open: bool,
+    /// By what the probe is at work: this machine's engine.
+    open: Option<Engine>,
     /// Frames that were sent by VXLAN when that was last looked at, to whomever.
     sent: u64,
 }
@@ -45,7 +45,7 @@ impl Vxlan {
     pub fn agreed(ours: &Intro, theirs: &Intro, role: Role, now: Instant) -> Option<Vxlan> {
         let agreed = !is_sealed(ours, theirs) && ours.vxlan != 0 && theirs.vxlan != 0;
         let probe = Probe::of_vxlan(role == Role::Dialer, OVERHEAD, now);
-        agreed.then(|| Vxlan { port: theirs.vxlan, probe, choice: Choice::new(now), open: false, sent: 0 })
+        agreed.then(|| Vxlan { port: theirs.vxlan, probe, choice: Choice::new(now), open: None, sent: 0 })
     }
 
     /// The other end's address changed.
@@ -58,7 +58,7 @@ impl Vxlan {
     }
 
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        let probe = self.open.then(|| self.probe.deadline(now));
+        let probe = self.open.map(|_| self.probe.deadline(now));
         probe.into_iter().chain(self.choice.deadline()).min()
     }
 }
@@ -138,7 +138,7 @@ impl Node {
         let ip = |address: SocketAddr| address.ip().to_canonical();
         // Frames from elsewhere would not be taken, so probes from there prove nothing.
         let expected = tended.path.endpoint().is_some_and(|to| ip(to) == ip(from)) && outer.kind == Kind::Probe;
-        let Some(vxlan) = tended.vxlan.as_mut().filter(|vxlan| vxlan.open && expected) else { return };
+        let Some(vxlan) = tended.vxlan.as_mut().filter(|vxlan| vxlan.open.is_some() && expected) else { return };
         let Ok(body) = path.open(from, &outer, &mut datagram) else { return };
         let Ok(heard) = vxlan.probe.handle(body, size, at.min(self.now)) else { return };
         self.send_beats(id);
@@ -158,7 +158,7 @@ impl Node {
         let Some(connected) = self.links.all.get_mut(&id) else { return };
         let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
         let Some(to) = tended.vxlan_address().filter(|_| tended.rekey.active() != 0) else { return };
-        let Some(vxlan) = tended.vxlan.as_mut().filter(|vxlan| vxlan.open) else { return };
+        let Some(vxlan) = tended.vxlan.as_mut().filter(|vxlan| vxlan.open.is_some()) else { return };
         let sent = match tended.path.carrier() {
             Carrier::Vxlan(_) => self.plane.counters().to_vxlan.frames,
             // Nobody counts these here: while MACs are installed, frames may flow.
@@ -203,9 +203,10 @@ impl Node {
         let (Some(tended), Some(peer)) = (connected.tended.as_mut(), connected.peer) else { return };
         let address = tended.vxlan_address();
         let Some(vxlan) = tended.vxlan.as_mut() else { return };
-        if vxlan.open != engine.is_some() {
-            vxlan.open = engine.is_some();
-            vxlan.probe.hurry(now);
+        if vxlan.open != engine {
+            vxlan.open = engine;
+            // A kernel's device would drop them.
+            vxlan.probe.take_unfinished(engine == Some(Engine::Userspace), now);
         }
         // The kernel knows no detours.
         let direct = self.published.routes.next_hop(peer).is_none_or(|via| via == peer);
@@ -217,9 +218,10 @@ impl Node {
             Some(_) => Health::Good,
         };
         let changed = vxlan.choice.judge(health, now);
-        let room = usize::from(takes).saturating_sub(VXLAN_LEN);
+        let (room, unfinished) = (usize::from(takes).saturating_sub(VXLAN_LEN), vxlan.probe.they_take_unfinished());
+        let end = |to| End { door, to, room, unfinished };
         let carrier = match (engine, address) {
-            (Some(Engine::Userspace), Some(to)) if vxlan.choice.is_better() => Carrier::Vxlan(End { door, to, room }),
+            (Some(Engine::Userspace), Some(to)) if vxlan.choice.is_better() => Carrier::Vxlan(end(to)),
             (Some(Engine::Kernel), Some(_)) if vxlan.choice.is_better() && direct => Carrier::Kernel,
             _ => Carrier::Udp,
         };

@@ -29,6 +29,17 @@ pub(super) enum Back {
     Peer(NetId, ShortId),
 }
 
+/// What becomes of a checksum that holds only the sum of its pseudo-header.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unfinished {
+    /// There is none.
+    None,
+    /// It is completed: what VTEPs get.
+    Complete(Partial),
+    /// It is left so, and the header says it.
+    Leave(Partial),
+}
+
 impl<'a, S: Sink> Way<'a, S> {
     /// Which of these ports a frame from a peer is for.
     #[inline]
@@ -106,7 +117,8 @@ impl<'a, S: Sink> Way<'a, S> {
         match load {
             Load::Frame(frame) if frame.len() > room => return Err(Drop::TooBig),
             Load::Frame(frame) => {
-                let unfinished = if partial { Layout::of(frame).map(|layout| layout.partial()) } else { None };
+                let layout = if partial { Layout::of(frame) } else { None };
+                let unfinished = layout.map_or(Unfinished::None, |layout| Unfinished::Complete(layout.partial()));
                 self.encapsulate(way, frame.len(), unfinished, |into| {
                     into.copy_from_slice(frame);
                     if mss::is_syn(into) {
@@ -120,7 +132,7 @@ impl<'a, S: Sink> Way<'a, S> {
                 let segments = narrowed.ok_or(Drop::TooBig)?;
                 for n in 0..segments.count() {
                     let len = segments.len_of(n);
-                    match self.encapsulate(way, len, None, |into| segments.write_whole(n, into)) {
+                    match self.encapsulate(way, len, Unfinished::None, |into| segments.write_whole(n, into)) {
                         Ok(()) => sent.add(len),
                         Err(reason) => self.tally.drop(reason),
                     }
@@ -131,24 +143,26 @@ impl<'a, S: Sink> Way<'a, S> {
         Ok(())
     }
 
-    /// Writes one datagram of VXLAN: by this door, where to, on which network as it is called there. An unfinished checksum is
-    /// completed in it.
+    /// Writes one datagram of VXLAN: by this door, where to, on which network as it is called there.
     #[inline]
     pub(super) fn encapsulate(
         &mut self,
         (door, to, vni): (u16, SocketAddr, NetId),
         len: usize,
-        partial: Option<Partial>,
+        unfinished: Unfinished,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), Drop> {
         let datagram = self.out.tunnelled(door, to, VXLAN_LEN + len).ok_or(Drop::SinkFull)?;
         let (header, frame) = datagram.split_first_chunk_mut::<VXLAN_LEN>().ok_or(Drop::SinkFull)?;
         vxlan::emit(vni, header);
         fill(frame);
-        match partial {
+        match unfinished {
+            Unfinished::None => Ok(()),
+            Unfinished::Leave(partial) if vxlan::mark_unfinished(header, partial) => Ok(()),
             // It cannot fail: where it is was found in this very frame.
-            Some(partial) => checksum::complete(frame, partial).map_err(|_| Drop::Malformed),
-            None => Ok(()),
+            Unfinished::Complete(partial) | Unfinished::Leave(partial) => {
+                checksum::complete(frame, partial).map_err(|_| Drop::Malformed)
+            }
         }
     }
 

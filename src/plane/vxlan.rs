@@ -7,17 +7,18 @@
 //! VXLAN is agreed, because the two ends change over at different moments.
 //!
 //! ```text
-//! out   own unicast for the neighbour, fits > header | frame, cut if it is a super-frame, checksums complete > (Sink) by the door
+//! out   own unicast for the neighbour, fits > header | frame, cut if it is a super-frame > (Sink) by the door
 //! in    VNI of peers > a probe, sealed: control opens it
 //!       source is a neighbour with whom it is agreed > network is open > no group > as any frame that came in by the path
 //! ```
 //!
-//! Checksums leave complete, since the other end may be a kernel's device. They may come unfinished, and TCP in super-frames, from a
-//! device whose packets crossed no wire: see `decap`. The header says nothing of who sent it: it is as good as the address that
-//! it came from, which is why both ends have to trust that.
+//! Checksums leave complete if the other end is a kernel's device. To one that is rnet they leave unfinished, as they came from the
+//! bridge, and the header says so (`wire::vxlan`): the checksum of the outer UDP covers the same bytes. They may come unfinished
+//! without a word, and TCP in super-frames, from a device whose packets crossed no wire: see `decap`. The header says nothing of
+//! who sent it: it is as good as the address that it came from, which is why both ends have to trust that.
 
 use super::decap::settle;
-use super::encap::Back;
+use super::encap::{Back, Unfinished};
 use super::local::Sending;
 use super::macs::Place;
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments};
@@ -52,6 +53,8 @@ pub struct End {
     pub to: SocketAddr,
     /// The most bytes of a frame, Ethernet header included, that are known to get through.
     pub room: usize,
+    /// Whether it takes unfinished checksums.
+    pub unfinished: bool,
 }
 
 /// The neighbour that the last datagram was of: a look-up less for each.
@@ -66,7 +69,12 @@ impl<'a, S: Sink> Way<'a, S> {
         match load {
             Load::Frame(frame) if frame.len() > end.room => return Ok(false),
             Load::Frame(frame) => {
-                let unfinished = if inner.partial { Layout::of(frame).map(|layout| layout.partial()) } else { None };
+                let layout = if inner.partial { Layout::of(frame) } else { None };
+                let unfinished = match layout.map(|layout| layout.partial()) {
+                    None => Unfinished::None,
+                    Some(partial) if end.unfinished => Unfinished::Leave(partial),
+                    Some(partial) => Unfinished::Complete(partial),
+                };
                 self.encapsulate((end.door, end.to, inner.network), frame.len(), unfinished, |into| {
                     into.copy_from_slice(frame);
                     // As narrow as the framing that may take over at any time.
@@ -78,7 +86,13 @@ impl<'a, S: Sink> Way<'a, S> {
             Load::Super(segments) => {
                 for n in 0..segments.count() {
                     let (len, way) = (segments.len_of(n), (end.door, end.to, inner.network));
-                    match self.encapsulate(way, len, None, |into| segments.write_whole(n, into)) {
+                    let written = if end.unfinished {
+                        let unfinished = Unfinished::Leave(segments.partial());
+                        self.encapsulate(way, len, unfinished, |into| segments.write(n, into))
+                    } else {
+                        self.encapsulate(way, len, Unfinished::None, |into| segments.write_whole(n, into))
+                    };
+                    match written {
                         Ok(()) => self.count_out(len),
                         Err(reason) => self.tally.drop(reason),
                     }

@@ -10,6 +10,8 @@ use super::world::{H, World, millis, secs};
 use rand::RngExt;
 use rnet::node::command::Command;
 use rnet::node::status::{Connection, PathStatus};
+use rnet::plane::path::Path;
+use rnet::plane::vxlan::Carrier;
 use rnet::types::{Framing, Instant, PeerName};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -86,6 +88,10 @@ fn without_a_password_frames_soon_go_by_vxlan_and_broadcasts_come_once() {
     assert_eq!((status.framing.engine, status.framing.port), (Some(Framing::Vxlan), Some(VXLAN)));
     assert!(status.framing.info.contains("a simulated kernel has no VXLAN"), "{:?}", status.framing);
     assert!(world.hosts[0].has_logged("framing kernel cannot be had"));
+    // Both ends are rnet, so that nobody needs the inner checksums.
+    let fib = world.hosts[0].plane.fib();
+    let leaves = |path: &Path| matches!(path.carrier(), Carrier::Vxlan(end) if end.unfinished);
+    assert!(fib.vxlan_sources.len() == 2 && fib.vxlan_sources.values().all(|path| leaves(path)));
     let before = world.status(hosts[0]).traffic.to_vxlan.frames;
     (0..5).for_each(|_| assert!(world.ping(hosts[0], hosts[1], NET)));
     assert!(world.status(hosts[0]).traffic.to_vxlan.frames >= before + 5);

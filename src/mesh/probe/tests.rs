@@ -382,6 +382,30 @@ fn a_heartbeat_proves_only_the_way_that_it_was_made_for() {
 }
 
 #[test]
+fn each_end_is_told_whether_the_other_takes_unfinished_checksums() {
+    let mut wire = by_vxlan(|_, _, _| true);
+    wire.run_until(at(3000));
+    assert!(wire.ends.iter().all(|end| !end.they_take_unfinished()));
+    wire.ends[1].take_unfinished(true, at(3000));
+    wire.run_until(at(3010));
+    assert_eq!(wire.ends.each_ref().map(Probe::they_take_unfinished), [true, false], "at once, and only so");
+    wire.ends[1].take_unfinished(false, at(3010));
+    wire.run_until(at(3020));
+    assert!(!wire.ends[0].they_take_unfinished());
+}
+
+#[test]
+fn a_change_of_what_the_other_end_takes_is_told() {
+    let (mut here, mut there) = (Probe::of_vxlan(true, OVERHEAD, at(0)), Probe::of_vxlan(false, OVERHEAD, at(0)));
+    there.take_unfinished(true, at(0));
+    let body = there.poll(at(0)).unwrap();
+    assert!(here.handle(&body, 56, at(1)).unwrap().changed);
+    there.hurry(at(2));
+    let body = there.poll(at(2)).unwrap();
+    assert!(!here.handle(&body, 56, at(3)).unwrap().changed);
+}
+
+#[test]
 fn elsewhere_it_has_to_be_proven_again() {
     let mut wire = by_vxlan(|_, _, _| true);
     wire.run_until(at(3000));
@@ -398,7 +422,7 @@ proptest! {
         let mut probe = Probe::new(true, OVERHEAD, Instant::ZERO);
         let mut now = Instant::ZERO;
         for (mut body, size, wait) in bodies {
-            if let Some(flags) = body.first_mut() { *flags &= 15; }
+            if let Some(flags) = body.first_mut() { *flags &= 31; }
             if let Some(zero) = body.get_mut(1) { *zero = 0; }
             now += Duration::from_millis(wait);
             let _ = probe.handle(&body, size, now);

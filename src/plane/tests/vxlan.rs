@@ -18,7 +18,13 @@ const ALL: Takes = Takes { checksum: true, tcp: true, udp: true };
 const TCP_HEADERS: usize = 14 + 20 + 20;
 
 fn end(host: usize, room: usize) -> Carrier {
-    Carrier::Vxlan(End { door: VXLAN, to: SocketAddr::new(address(host).ip(), VXLAN), room })
+    Carrier::Vxlan(End { door: VXLAN, to: SocketAddr::new(address(host).ip(), VXLAN), room, unfinished: false })
+}
+
+/// From now on `from` leaves checksums unfinished for `to`.
+fn leave_unfinished(mesh: &mut Mesh, from: usize, to: usize) {
+    let Carrier::Vxlan(end) = end(to, ROOM) else { return };
+    mesh.host(from).paths[&to].set_carrier(Carrier::Vxlan(End { unfinished: true, ..end }));
 }
 
 /// Hosts joined by `edges`, in clear, of which all speak VXLAN; by it frames go on these paths, from and to.
@@ -172,18 +178,24 @@ fn tcp(len: usize, size: u16) -> (Vec<u8>, Offload) {
 proptest! {
     /// However it is cut, all bytes come out in order, and every frame on the wire is whole: its checksums too.
     #[test]
-    fn a_super_frame_is_cut_whole_on_the_wire_and_put_together(len in 1usize..40_000, size in 500u16..1400, batch in 1usize..64) {
+    fn a_super_frame_is_cut_whole_on_the_wire_and_put_together(
+        len in 1usize..40_000, size in 500u16..1400, batch in 1usize..64, unfinished: bool,
+    ) {
         let mut mesh = mesh(2, EDGE, &[(1, 2)]);
         send(&mut mesh, 2, &hello(Mac::BROADCAST, mac(2)));
         mesh.host(2).out.takes = ALL;
         mesh.host(2).out.offloads.clear();
+        if unfinished {
+            leave_unfinished(&mut mesh, 1, 2);
+        }
         let (frame, offload) = tcp(len, size);
         mesh.capture_offloaded(1, &frame, &offload);
         let sent = written(&mut mesh, 1);
         prop_assert_eq!(sent.len(), len.div_ceil(size.into()));
         for (_, vni, frame) in &sent {
             let layout = Layout::of(frame).unwrap();
-            prop_assert!(*vni == net(7) && checksum::is_right(frame, &layout));
+            let is_right = if unfinished { checksum::is_partial } else { checksum::is_right };
+            prop_assert!(*vni == net(7) && is_right(frame, &layout));
         }
         prop_assert_eq!(mesh.sent(1).len(), 0);
         let mut datagrams: Vec<Vec<u8>> = sent.iter().map(|(_, _, frame)| of(7, frame)).collect();
@@ -193,6 +205,8 @@ proptest! {
         let frames = mesh.delivered();
         let payload: Vec<u8> = frames.iter().flat_map(|(_, _, frame)| frame[TCP_HEADERS..].to_vec()).collect();
         prop_assert_eq!(&payload[..], &tcp(len, size).0[TCP_HEADERS..]);
+        let complete = mesh.host(2).out.offloads.iter().filter(|offload| offload.checksum.is_none()).count();
+        prop_assert!(!unfinished || complete == 0, "nobody is told that a checksum is complete that is not");
         if batch == 63 {
             prop_assert!(frames.len() <= sent.len().div_ceil(44), "{} frames of {}", frames.len(), sent.len());
         }
@@ -224,6 +238,28 @@ fn an_unfinished_checksum_is_completed() {
     mesh.capture_offloaded(1, &partial, &Offload { gso: None, ..offload });
     let expected = [(SocketAddr::new(address(2).ip(), VXLAN), net(7), frame)];
     assert_eq!(written(&mut mesh, 1), expected);
+}
+
+#[test]
+fn an_unfinished_checksum_is_left_so_for_who_takes_it_and_the_header_says_so() {
+    let mut mesh = mesh(2, EDGE, &[(1, 2)]);
+    send(&mut mesh, 2, &hello(Mac::BROADCAST, mac(2)));
+    leave_unfinished(&mut mesh, 1, 2);
+    let (mut frame, offload) = tcp(3000, 1000);
+    mesh.capture_offloaded(1, &frame, &offload);
+    // What is complete stays so and is not marked.
+    mesh.capture_offloaded(1, &tcp(100, 1000).0, &Offload::NONE);
+    frame.truncate(TCP_HEADERS + 100);
+    frame[16..18].copy_from_slice(&140u16.to_be_bytes());
+    mesh.capture_offloaded(1, &frame, &Offload { gso: None, ..offload });
+    let sent: Vec<Vec<u8>> =
+        std::mem::take(&mut mesh.host(1).out.tunnelled).into_iter().map(|(_, _, sent)| sent).collect();
+    let marks: Vec<[u8; 2]> = sent.iter().map(|datagram| [datagram[1], datagram[7]]).collect();
+    assert_eq!(marks, [[0x20, 17], [0x20, 17], [0x20, 17], [0, 0], [0x20, 17]]);
+    for datagram in sent.iter().take(3) {
+        let bytes = &datagram[VXLAN_LEN..];
+        assert!(checksum::is_partial(bytes, &Layout::of(bytes).unwrap()));
+    }
 }
 
 #[test]
