@@ -9,7 +9,7 @@ use super::bridge::{BRIDGE, Bridge};
 use crate::types::PortMap;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use examples::{ATTACH, CONNECT, EXPOSE, FORGET, LAUNCH, OVERVIEW, PUBLISH, RESET, RMPEER, RUN, STATUS};
+use examples::{ATTACH, CONNECT, EXPOSE, FORGET, LAUNCH, OVERVIEW, PUBLISH, RESET, RMPEER, RUN, STATUS, STOP};
 use std::ffi::OsString;
 
 /// A virtual switch and router that joins containers and processes of many hosts into private encrypted networks
@@ -44,11 +44,9 @@ pub struct Router {
 pub enum Command {
     /// Start the router and join the mesh of the given peers
     Launch(Box<Launch>),
-    /// Stop the router and remove its interfaces
-    #[command(
-        after_help = "Identity, targets, VTEPs, captured interfaces and attachments are kept for the next launch; `rnet reset` forgets them."
-    )]
-    Stop,
+    /// Stop the router and remove its interfaces, or keep them for the next launch
+    #[command(after_help = STOP)]
+    Stop(Stop),
     /// Stop the router and forget everything: interfaces, identity, state
     #[command(after_help = RESET)]
     Reset(Reset),
@@ -210,6 +208,14 @@ pub struct Launch {
     /// How much is logged: error, warning, info or debug [default: info] [env: RNET_LOG_LEVEL]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+}
+
+/// Options of `stop`.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Leave interfaces, rules and what the kernel carries in place: the next launch takes them over
+    #[arg(long)]
+    pub keep: bool,
 }
 
 /// Options of `reset`.

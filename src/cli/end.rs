@@ -1,9 +1,9 @@
 //! `rnet stop` and `rnet reset`.
 //!
-//! Both wait until the router's process is gone, seen by its pidfd, so that a launch right after them finds a free port.
+//! `stop --keep` leaves everything to the next launch, which takes it over as it does after a kill. All wait until the router's process is gone, seen by its pidfd, so that a launch right after them finds a free port.
 //! `reset` removes what rnet made, by exact name, and nothing else: a directory that holds other files stays.
 
-use super::args::Router;
+use super::args::{Router, Stop};
 use super::{Failure, ask, launch, print, sources};
 use crate::api::SOCKET;
 use crate::api::client::Client;
@@ -23,17 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// `rnet stop`.
-pub fn stop(router: &Router) -> Result<(), Failure> {
+pub fn stop(router: &Router, options: &Stop) -> Result<(), Failure> {
     let (run_dir, _) = sources::directories("stop", router)?;
-    stop_running("stop", &run_dir)
+    end("stop", &run_dir, if options.keep { Command::Halt } else { Command::Stop })
 }
 
-/// Stops the router of this directory and waits for its end.
-fn stop_running(what: &str, run_dir: &Path) -> Result<(), Failure> {
+/// Has the router of this directory end so, and waits for it.
+fn end(what: &str, run_dir: &Path, how: Command) -> Result<(), Failure> {
     ask::wait(what, async {
         // Opened before it is asked: afterwards its number could be another's.
         let process = lock::running(run_dir).and_then(|pid| Pidfd::open(pid).ok());
-        match Client::new(run_dir).ask(Command::Stop).await {
+        match Client::new(run_dir).ask(how).await {
             Ok(_) => {}
             Err(why) => return Err(ask::trouble(what, &why)),
         }
@@ -50,9 +50,10 @@ pub fn reset(router: &Router, force: bool) -> Result<(), Failure> {
     let (run_dir, data_dir) = sources::directories("reset", router)?;
     if lock::running(&run_dir).is_some() {
         leave(&run_dir)?;
-        stop_running("reset", &run_dir)?;
+        end("reset", &run_dir, Command::Stop)?;
     } else if run_dir.join(SOCKET).exists() && !force {
-        let why = "the router was killed and may have left interfaces behind; `rnet reset --force` removes them";
+        let why = "the router was killed, or stopped with --keep, and may have left interfaces behind; `rnet reset --force` \
+                   removes them";
         return Err(Failure::new("reset", why));
     }
     let had_run_dir = run_dir.exists();

@@ -150,13 +150,16 @@ fn serve(config: Config, ready: &mut Ready) -> Result<(), Failure> {
         runtime.shutdown_timeout(FAREWELL);
         result
     })();
-    let _ = std::fs::remove_file(run_dir.join(api::SOCKET));
+    // It tells `reset` that something may be left.
+    if !matches!(result, Ok(true)) {
+        let _ = std::fs::remove_file(run_dir.join(api::SOCKET));
+    }
     if let Err(failure) = &result {
         failure.lines.iter().for_each(|line| tracing::error!("{line}"));
         new_dirs.iter().for_each(|dir| remove_if_bare(dir));
     }
     drop(lock);
-    result
+    result.map(drop)
 }
 
 /// Removes a directory that this launch made if there is nothing in it but the lock.
@@ -246,7 +249,8 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
 }
 
 /// Puts everything together, tells `ready`, and runs until the node has stopped.
-async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<(), Failure> {
+/// The router's life. Whether it leaves everything on the machine to the next one.
+async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<bool, Failure> {
     let fail = |why: &dyn std::fmt::Display| Failure::new("launch", why);
     let kind = match config.capture {
         config::CaptureKind::Tap => CaptureKind::Tap,
@@ -325,14 +329,14 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     tracing::info!("rnet {} is ready: {name}({}), port {}", env!("CARGO_PKG_VERSION"), config.nickname, config.port);
     ready.tell(&name.to_string());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    control.run(Inlets { questions, happenings: happened, events: probes, alarm }).await;
+    let kept = control.run(Inlets { questions, happenings: happened, events: probes, alarm }).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     accepting.abort();
     let _ = end.send(());
     let _ = tokio::time::timeout(FAREWELL, api).await;
     drop(datapath);
-    tracing::info!("stopped");
-    Ok(())
+    tracing::info!("stopped{}", if kept { ", and left everything to the next one" } else { "" });
+    Ok(kept)
 }
 
 /// A capture that cannot work is told before anything is made.

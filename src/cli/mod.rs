@@ -88,7 +88,7 @@ fn dispatch(cli: Cli, password: Option<secret::Text>) -> Result<u8, Failure> {
     let Cli { router, command } = cli;
     match command {
         Command::Launch(launch) => launch::launch(&router, *launch, password)?,
-        Command::Stop => end::stop(&router)?,
+        Command::Stop(options) => end::stop(&router, &options)?,
         Command::Reset(reset) => end::reset(&router, reset.force)?,
         Command::Connect(connect) => targets::connect(&router, &connect)?,
         Command::Forget(forget) => targets::forget(&router, &forget)?,

@@ -106,8 +106,9 @@ pub enum Output {
     Persist { number: u64, state: State },
     /// One line for the log.
     Log { level: Level, line: String },
-    /// The router is to end (after `Command::Stop`): everything on the machine has been given up.
-    Stopped,
+    /// The router is to end. `kept`: everything on the machine is left to the next one (after `Command::Halt`); else it has been
+    /// given up (after `Command::Stop`).
+    Stopped { kept: bool },
     /// Nothing more until the next input, or this instant at the latest.
     Wait(Option<Instant>),
 }

@@ -81,6 +81,8 @@ pub enum Command {
     Leave,
     /// Gives up everything and ends the router.
     Stop,
+    /// Ends the router and leaves everything as it is for the next one, as if it had been killed, but not amid a change.
+    Halt,
 }
 
 /// See [`Command::Join`].

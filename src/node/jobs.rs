@@ -71,7 +71,9 @@ pub(super) enum Job {
     Leave {
         request: RequestId,
     },
-    Stop,
+    Stop {
+        keep: bool,
+    },
 }
 
 impl Job {
@@ -82,7 +84,7 @@ impl Job {
             Job::Restore { attachment } => attachment.key == key,
             Job::Detach { .. } | Job::Ports { .. } | Job::Gone { .. } | Job::Recapture { .. } => false,
             Job::Join { .. } | Job::Part { .. } | Job::Bridge { .. } | Job::Unbridge { .. } => false,
-            Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop => false,
+            Job::Resize | Job::SweepRest | Job::Leave { .. } | Job::Stop { .. } => false,
         }
     }
 }
@@ -108,7 +110,9 @@ enum Then {
     Done(RequestId),
     Nobody,
     Left(RequestId),
-    Stopped,
+    Stopped {
+        kept: bool,
+    },
 }
 
 impl Then {
@@ -118,7 +122,7 @@ impl Then {
             Then::Attached(_) | Then::Ports(..) | Then::Joined(..) | Then::Bridged(..) => true,
             // What was on the mesh stays on it, whatever the packet filter says.
             Then::Restored => !matches!(op, HostOp::Filter(_)),
-            Then::Detached(..) | Then::Done(_) | Then::Nobody | Then::Left(_) | Then::Stopped => false,
+            Then::Detached(..) | Then::Done(_) | Then::Nobody | Then::Left(_) | Then::Stopped { .. } => false,
         }
     }
 }
@@ -232,8 +236,9 @@ impl Node {
         self.jobs.waiting.push_back(Job::Recapture { port });
     }
 
-    /// The router is to end: what waits is refused, and everything is taken off the machine.
-    pub(super) fn stop(&mut self, request: RequestId) {
+    /// The router is to end: what waits is refused. Then everything is taken off the machine, or kept there for the next one; the
+    /// neighbours are then told nothing, so that they keep what is theirs of it.
+    pub(super) fn stop(&mut self, request: RequestId, keep: bool) {
         if self.jobs.stoppers.len() >= MAX_WAITING {
             return self.refuse_request(request, "the router is stopping".to_string());
         }
@@ -254,8 +259,11 @@ impl Node {
             }
         }
         self.give_up_waiting(None, "the router is stopping");
-        self.close_links();
-        self.jobs.waiting.push_back(Job::Stop);
+        self.halting = keep;
+        if !keep {
+            self.close_links();
+        }
+        self.jobs.waiting.push_back(Job::Stop { keep });
     }
 
     /// Everything is taken off for good, then the addresses are given to the other peers.
@@ -334,11 +342,14 @@ impl Node {
             Job::Leave { request } => {
                 (String::new(), Ok(Plan { who: nobody(), steps: self.attachments.clear() }), Then::Left(request))
             }
-            Job::Stop => {
+            Job::Stop { keep: true } => {
+                (String::new(), Ok(Plan { who: nobody(), steps: Vec::new() }), Then::Stopped { kept: true })
+            }
+            Job::Stop { keep: false } => {
                 self.holding.clear();
                 let rest = self.jobs.unswept.then_some(HostOp::SweepRest);
                 let steps = self.framings.clear().into_iter().chain(self.attachments.clear()).chain(rest).collect();
-                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped)
+                (String::new(), Ok(Plan { who: nobody(), steps }), Then::Stopped { kept: false })
             }
         };
         match planned {
@@ -443,10 +454,12 @@ impl Node {
                 self.unsaved = true;
                 self.retire(request);
             }
-            (Then::Stopped, _) => {
+            (Then::Stopped { kept }, _) => {
+                // What the last job changed is stored before the driver ends.
+                self.save();
                 let stoppers = std::mem::take(&mut self.jobs.stoppers).into_iter();
                 self.out.extend(stoppers.map(|request| Output::Reply { request, reply: Reply::Done }));
-                self.out.push_back(Output::Stopped);
+                self.out.push_back(Output::Stopped { kept });
             }
             (Then::Restored, None) | (Then::Nobody, _) => {}
         }

@@ -186,6 +186,8 @@ pub struct Node {
     unsaved: bool,
     saved: State,
     stopping: bool,
+    /// And leaves everything to the next router.
+    halting: bool,
     /// Everything was taken off for good.
     leaving: bool,
     chores_at: Instant,
@@ -249,6 +251,7 @@ impl Node {
             unsaved: false,
             saved: state.clone(),
             stopping: false,
+            halting: false,
             leaving: false,
             chores_at: now + CHORES,
             config,

@@ -14,7 +14,8 @@ impl Node {
         let reply = match command {
             Command::Status => Reply::Status(Box::new(self.status())),
             // Answered when everything is given up.
-            Command::Stop => return self.stop(request),
+            Command::Stop => return self.stop(request, false),
+            Command::Halt => return self.stop(request, true),
             _ if self.stopping => Reply::Refused("the router is stopping".to_string()),
             Command::Connect { targets, replace } => self.connect(targets, replace),
             Command::Forget { targets } => {

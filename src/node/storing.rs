@@ -66,7 +66,7 @@ impl Node {
     pub(super) fn save(&mut self) {
         let unsaved = std::mem::take(&mut self.unsaved);
         // What is taken off because the router ends comes back when it starts again.
-        if self.stopping || !(unsaved || self.storing.forced) {
+        if (self.stopping && !self.halting) || !(unsaved || self.storing.forced) {
             return;
         }
         let state = self.state();

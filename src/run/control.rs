@@ -78,7 +78,7 @@ pub struct Control {
 /// How a round of polling ended.
 enum Rest {
     Until(Option<Instant>),
-    Stopped,
+    Stopped { kept: bool },
 }
 
 impl Control {
@@ -87,12 +87,12 @@ impl Control {
         Control { node, clock, outlets, answers: HashMap::new(), own: VecDeque::new() }
     }
 
-    /// Runs until the node has stopped.
-    pub async fn run(mut self, mut inlets: Inlets) {
+    /// Runs until the node has stopped. Whether everything on the machine is left to the next router.
+    pub async fn run(mut self, mut inlets: Inlets) -> bool {
         loop {
             let deadline = match self.carry_out() {
                 Rest::Until(deadline) => deadline,
-                Rest::Stopped => return,
+                Rest::Stopped { kept } => return kept,
             };
             if let Some(happening) = self.own.pop_front() {
                 self.happened(happening);
@@ -104,7 +104,10 @@ impl Control {
                 Some(event) = inlets.events.recv() => self.handle(Input::Plane(event)),
                 due = inlets.alarm.due(deadline, self.clock.now()) => match due {
                     Ok(()) => self.handle(Input::Tick),
-                    Err(why) => return tracing::error!("control: the timer: {why}: no more is done"),
+                    Err(why) => {
+                        tracing::error!("control: the timer: {why}: no more is done");
+                        return false;
+                    }
                 },
             }
         }
@@ -174,7 +177,7 @@ impl Control {
         loop {
             match self.node.poll(self.clock.now()) {
                 Output::Wait(deadline) => return Rest::Until(deadline),
-                Output::Stopped => return Rest::Stopped,
+                Output::Stopped { kept } => return Rest::Stopped { kept },
                 Output::Dial { dial, target, default_port } => self.outlets.links.dial(dial, target, default_port),
                 Output::Send { link, bytes } => self.send(link, bytes),
                 Output::Close { link } => self.outlets.links.close(link),

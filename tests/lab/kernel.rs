@@ -16,6 +16,7 @@ crate::facts![
     the_kernel_carries_everything_between_two_hosts,
     the_kernel_carries_over_ipv6_and_beside_routers_that_speak_vxlan_themselves,
     a_connection_and_a_stream_do_not_notice_that_routers_are_killed_and_come_back,
+    nor_that_routers_are_stopped_for_an_upgrade_and_launched_again,
     broadcasts_come_once_in_a_mixed_mesh_while_framings_change,
     devices_and_entries_that_others_take_away_come_back,
     somebody_elses_device_on_our_port_is_named_and_udp_goes_on,
@@ -83,6 +84,18 @@ fn the_kernel_carries_over_ipv6_and_beside_routers_that_speak_vxlan_themselves()
 }
 
 fn a_connection_and_a_stream_do_not_notice_that_routers_are_killed_and_come_back() {
+    talk_outlives(Host::murder);
+}
+
+fn nor_that_routers_are_stopped_for_an_upgrade_and_launched_again() {
+    talk_outlives(|host| {
+        host.rnet(&["stop", "--keep"]).ok();
+        host.rnet(&["reset"]).refused(1, &["--keep", "rnet reset --force"]);
+    });
+}
+
+/// Between two hosts whose kernels carry, each of which loses its router so and gets it back.
+fn talk_outlives(end: impl Fn(&Host)) {
     let (_room, hosts) = two([&KERNEL, &KERNEL]);
     let [a, b] = &hosts;
     let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
@@ -92,7 +105,7 @@ fn a_connection_and_a_stream_do_not_notice_that_routers_are_killed_and_come_back
     carries(a, 1);
     carries(b, 1);
     for (victim, other, peers) in [(a, b, vec![]), (b, a, vec![a.toward(b)])] {
-        victim.murder();
+        end(victim);
         until(SOON, "the other one noticed", || other.status().connections.iter().all(|c| c.path.is_none()));
         // With no router there, for longer than anything of it is remembered by habit.
         talk.goes_on("they talk without a router");

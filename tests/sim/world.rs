@@ -451,7 +451,7 @@ impl World {
                     (&line, h).hash(&mut self.history);
                     self.hosts[h.0].log.push((now, level, line));
                 }
-                Output::Stopped => process.stopped = true,
+                Output::Stopped { .. } => process.stopped = true,
             }
         }
         panic!("{} never waits", self.hosts[h.0].name);

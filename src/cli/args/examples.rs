@@ -15,6 +15,15 @@ Several may be given; what has the same CIDR is one network, whatever else is ke
 
 Exit status: 0 done, 1 failed (one line on standard error says why), 2 wrong usage.";
 
+pub(super) const STOP: &str = "\
+Examples:
+  rnet stop
+  rnet stop --keep && rnet launch --resume --password-file /etc/rnet.pw       a restart, or an upgrade
+
+Identity, targets, VTEPs, captured interfaces and attachments are kept for the next launch; `rnet reset` forgets them. With
+--keep the machine is left as it is: connections that the kernel carries (--framing kernel) go on without the router, others
+as soon as there is a router again.";
+
 pub(super) const RESET: &str = "\
 Examples:
   rnet reset

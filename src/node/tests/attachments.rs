@@ -274,6 +274,21 @@ fn stop_takes_everything_off_and_keeps_what_to_attach_again() {
 }
 
 #[test]
+fn halt_ends_and_leaves_everything_to_the_next_router() {
+    let mut world = World::of(1);
+    attached(world.attach(0, "web", &["10.2.1.1/24"]));
+    let before = world.hosts[0].ops.len();
+    assert_eq!(world.ask(0, Command::Halt), Reply::Done);
+    assert!(world.hosts[0].stopped);
+    assert_eq!(world.hosts[0].ops.len(), before, "nothing was changed");
+    assert_eq!(
+        world.hosts[0].saved.as_ref().map(|state| state.attachments.len()),
+        Some(1),
+        "and it is known what is there"
+    );
+}
+
+#[test]
 fn stop_ends_though_the_machine_does_not_obey() {
     let mut world = World::of(1);
     attached(world.attach(0, "web", &["10.2.1.1/24"]));

@@ -284,7 +284,7 @@ impl World {
             }
             Output::Persist { .. } => {}
             Output::Log { level, line } => self.hosts[at].log.push((level, line)),
-            Output::Stopped => self.hosts[at].stopped = true,
+            Output::Stopped { .. } => self.hosts[at].stopped = true,
             Output::Wait(_) => unreachable!(),
         }
     }
