@@ -15,14 +15,18 @@ use std::time::Duration;
 crate::facts![
     a_segment_is_on_the_network_by_packet,
     a_segment_is_on_the_network_by_pcap,
+    a_segment_is_on_an_ipv6_network,
     somebody_elses_bridge_is_on_the_network,
+    a_port_of_somebody_elses_bridge_is_on_the_network,
     launch_captures_what_it_is_told_to,
     an_interface_goes_down_up_away_and_comes_back,
     a_bridged_interface_survives_a_stop_and_a_kill_and_ends_with_del,
     wrong_interfaces_are_refused_with_what_to_do,
     two_hosts_on_one_segment_are_noticed_and_healed,
     a_cable_between_two_interfaces_of_one_host_is_noticed_and_healed,
-    a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed,
+    a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed_by_packet,
+    a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed_by_pcap,
+    a_storm_on_the_segment_is_bounded_and_told,
     the_mesh_may_run_over_the_segment_that_it_captures,
     without_libpcap_everything_but_pcap_works,
 ];
@@ -124,6 +128,34 @@ fn a_segment_is_on_the_network_by_packet() {
 
 fn a_segment_is_on_the_network_by_pcap() {
     a_segment_is_on_the_network("pcap");
+}
+
+fn a_segment_is_on_an_ipv6_network() {
+    for how in ["packet", "pcap"] {
+        let (_room, [a, b, s]) = stage();
+        cable(&a, "seg0", &s);
+        a.rnet(&["bridge", "add", "seg0", "--network", "fd00:1::/64", "--capture", how]).ok();
+        becomes(&a, "seg0", Carrying);
+        let (one, two) = (a.container(&["fd00:1::1/64"]), b.container(&["fd00:1::2/64"]));
+        let places = [Place::Here(&one), Place::Here(&two), Place::Far(&s, "far")];
+        // Neighbour discovery is multicast: who is asked for answers across the segment and the mesh.
+        for (from, to, address) in [(0, 2, FAR[1]), (1, 2, FAR[1]), (2, 0, "fd00:1::1"), (2, 1, "fd00:1::2")] {
+            places[from].reaches(address);
+            bulk(&places[from], &places[to], address);
+        }
+    }
+}
+
+fn a_port_of_somebody_elses_bridge_is_on_the_network() {
+    for how in ["packet", "pcap"] {
+        let (_room, [a, b, s]) = stage();
+        cable(&a, "seg0", &s);
+        a.sh("ip link add own type bridge && ip link set own up && ip link set seg0 master own");
+        bridge(&a, "seg0", how);
+        becomes(&a, "seg0", Carrying);
+        all_are_one_segment(&a, &b, &s);
+        assert!(a.sh("ip -o link show seg0").contains("master own"), "it is as it was");
+    }
 }
 
 fn somebody_elses_bridge_is_on_the_network() {
@@ -362,17 +394,31 @@ fn a_cable_between_two_interfaces_of_one_host_is_noticed_and_healed() {
     broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two)]);
 }
 
-fn a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed() {
+fn a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed_by_packet() {
+    a_cable_between_hosts("packet");
+}
+
+fn a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed_by_pcap() {
+    a_cable_between_hosts("pcap");
+}
+
+fn a_cable_between_hosts(how: &str) {
     let (_room, [a, b, _s]) = stage();
     let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
     one.reaches("10.2.1.2");
     let draw = format!("ip link add cross type veth peer name cross netns {} && ip link set cross up", b.pid_inside());
     a.sh(&draw);
     b.sh("ip link set cross up");
-    bridge(&a, "cross", "packet");
-    bridge(&b, "cross", "packet");
+    bridge(&a, "cross", how);
+    let (run, data) = (b.run_dir(), b.data_dir());
+    let there = format!("RNET_RUN_DIR={} RNET_DATA_DIR={}", run.display(), data.display());
+    let script = format!("{there} {RNET} bridge add cross --network {NET} --capture {how}");
+    let took = cut_after(&b, &script, &[&a, &b]);
+    eprintln!("noticed after {took:.3} s");
+    assert!(took < 1.0, "noticed after {took} s");
     let ports = [(&a, "cross"), (&b, "cross")];
-    one_is_cut(ports);
+    let lower = if a.status().name < b.status().name { 0 } else { 1 };
+    assert_eq!(one_is_cut(ports), 1 - lower, "the lower name keeps it");
     broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two)]);
     one.reaches("10.2.1.2");
     a.sh("ip link delete cross && ip link add cross type bridge && ip link set cross up");
@@ -380,6 +426,46 @@ fn a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed() {
     b.sh("ip link add cross type bridge && ip link set cross up");
     becomes(&b, "cross", Carrying);
     broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two)]);
+}
+
+/// Broadcasts as fast as it can for 2 s; tells how many.
+const STORM: &str = "import socket,time
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.setsockopt(socket.SOL_SOCKET,socket.SO_BROADCAST,1)
+n,end=0,time.monotonic()+2
+while time.monotonic()<end:
+    s.sendto(b'storm',('10.2.1.255',9000));n+=1
+print(n)";
+
+const COUNT: &str = "import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM);s.setsockopt(socket.SOL_SOCKET,socket.SO_RCVBUF,1<<24);s.bind(('',9000))
+print('ready',flush=True)
+n=0
+while s.recv(99)!=b'end': n+=1
+print(n)";
+
+fn a_storm_on_the_segment_is_bounded_and_told() {
+    let (_room, [a, b, s]) = stage();
+    cable(&a, "seg0", &s);
+    bridge(&a, "seg0", "packet");
+    becomes(&a, "seg0", Carrying);
+    let two = b.container(&["10.2.1.2/24"]);
+    two.reaches(FAR[0]);
+    let counter = two.start(&["python3", "-c", COUNT]);
+    until(SOON, "it counts", || counter.stdout().contains("ready"));
+    let start = std::time::Instant::now();
+    let said: f64 = Place::Far(&s, "far").run(&["python3", "-c", STORM]).ok().trim().parse().unwrap();
+    let took = start.elapsed().as_secs_f64();
+    two.sh("python3 -c \"import socket;socket.socket(2,2).sendto(b'end',('10.2.1.2',9000))\"");
+    let heard: f64 = counter.finish(SOON).ok().lines().last().unwrap().parse().unwrap();
+    // 4,000 a second, and 2,000 at once.
+    let most = 2000.0 + 4000.0 * took;
+    assert!(said > 2.0 * most, "{said} in {took} s are no storm");
+    assert!(heard <= most && heard > 4000.0, "{heard} of {said} in {took} s");
+    let drops = a.status().drops;
+    let told = drops.iter().find(|(reason, _)| reason == "flood-rate").map_or(0, |(_, count)| *count);
+    assert!(told as f64 >= 0.5 * (said - heard), "{told} of {said} less {heard}: {drops:?}");
+    // It is over, and so is its harm.
+    two.reaches(FAR[0]);
 }
 
 fn the_mesh_may_run_over_the_segment_that_it_captures() {

@@ -1,8 +1,10 @@
 //! Underlays that are narrow, wide, or of several widths, and drop in silence what is too big.
 
+use crate::carriers::{BY_VXLAN, KERNEL, both_send_by};
 use crate::isolation::{SNIFF, listening};
 use crate::room::{Container, Host, Room, SOON};
 use crate::wait::{until, within};
+use rnet::types::Framing;
 use std::time::{Duration, Instant};
 
 crate::facts![
@@ -12,6 +14,9 @@ crate::facts![
     tcp_agrees_on_segments_that_the_path_takes,
     a_stream_survives_a_path_that_narrows_in_silence,
     jumbo_frames_are_used_where_the_underlay_takes_them,
+    jumbo_frames_are_used_by_the_kernel_too,
+    jumbo_frames_are_used_by_vxlan_too,
+    over_an_ipv6_underlay_attachments_are_20_bytes_narrower,
     a_line_that_widens_is_used_at_once,
     a_mixed_mesh_goes_by_its_narrowest_path,
 ];
@@ -220,19 +225,70 @@ fn jumbo_frames_are_used_where_the_underlay_takes_them() {
     widen(&a, &b, 9000);
     a.launch(&[]);
     b.launch(&[&a.toward(&b)]);
+    b.linked(1);
+    // 9000 - 28 - 54.
+    jumbo_frames_are_used([a, b], 8918);
+}
+
+fn jumbo_frames_are_used_by_the_kernel_too() {
+    jumbo_frames_are_used_by(&KERNEL, Framing::Kernel);
+}
+
+fn jumbo_frames_are_used_by_vxlan_too() {
+    jumbo_frames_are_used_by(&BY_VXLAN, Framing::Vxlan);
+}
+
+/// In clear. The framing carries frames of the full width, or it would be left.
+fn jumbo_frames_are_used_by(options: &[&str], framing: Framing) {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    widen(&a, &b, 9000);
+    a.launch_with(options, &[]).ok();
+    b.launch_with(options, &[&a.toward(&b)]).ok();
+    b.linked(1);
+    let hosts = [a, b];
+    both_send_by(&hosts, framing);
+    // 9000 - 28 - 38: nothing is sealed, which udp has to carry too.
+    let hosts = jumbo_frames_are_used(hosts, 8934);
+    both_send_by(&hosts, framing);
+}
+
+fn jumbo_frames_are_used([a, b]: [Host; 2], mtu: u16) -> [Host; 2] {
     let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
     one.reaches("10.2.1.2");
-    // 9000 - 28 - 54.
     for container in [&one, &two] {
-        has_width(container, "rnet0", 8918);
+        has_width(container, "rnet0", mtu);
     }
-    one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s8890", "10.2.1.2"]).ok();
+    let whole = (mtu - 28).to_string();
+    one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s", &whole, "10.2.1.2"]).ok();
     transfer(&one, &two, "10.2.1.2", 16);
     // What comes later has it from the start, and the bridge too.
     let three = b.container(&["10.2.1.3/24"]);
-    assert_eq!(width(&three, "rnet0"), 8918);
-    assert!(b.sh("ip -o link show type bridge").contains("mtu 8918"));
-    one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s8890", "10.2.1.3"]).ok();
+    assert_eq!(width(&three, "rnet0"), mtu);
+    assert!(b.sh("ip -o link show type bridge").contains(&format!("mtu {mtu}")));
+    one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s", &whole, "10.2.1.3"]).ok();
+    nothing_was_too_big(&a);
+    drop((one, two, three));
+    [a, b]
+}
+
+fn over_an_ipv6_underlay_attachments_are_20_bytes_narrower() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    a.sh("ip address add fd77::1/64 dev to-b nodad && ip address flush dev to-b scope global to 0.0.0.0/0");
+    b.sh("ip address add fd77::2/64 dev to-a nodad && ip address flush dev to-a scope global to 0.0.0.0/0");
+    a.launch(&[]);
+    b.launch(&["[fd77::1]"]);
+    b.linked(1);
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    // 1500 - 48, and - 54.
+    until(SOON, "the path is measured", || a.rnet(&["status", "connections"]).ok().contains("mtu=1452"));
+    for container in [&one, &two] {
+        has_width(container, "rnet0", 1398);
+    }
+    one.run(&["ping", "-nq", "-c2", "-i0.2", "-W2", "-M", "do", "-s1370", "10.2.1.2"]).ok();
+    transfer(&one, &two, "10.2.1.2", 16);
     nothing_was_too_big(&a);
 }
 
