@@ -4,7 +4,7 @@ use crate::carriers::{
     BY_VXLAN, KERNEL, Talk, attach, block, both_send_by, carries, connection, device, framing_to, sends_by, two,
     unblock,
 };
-use crate::room::{Host, SOON};
+use crate::room::{Host, Room, SOON};
 use crate::wait::until;
 use rnet::types::Framing;
 use std::fs;
@@ -13,6 +13,7 @@ crate::facts![
     a_connection_survives_that_the_port_is_blocked_or_narrow_under_the_kernels,
     a_connection_survives_that_the_port_is_blocked_or_narrow_under_our_own,
     a_connection_survives_devices_that_die_or_are_deleted,
+    a_connection_over_trusted_ipv6_survives_that_the_port_is_blocked,
 ];
 
 /// The longest that a connection may stand still.
@@ -76,6 +77,38 @@ fn a_connection_survives_that_the_port_is_blocked_or_narrow_under_the_kernels() 
 
 fn a_connection_survives_that_the_port_is_blocked_or_narrow_under_our_own() {
     survives(BY_VXLAN, Framing::Vxlan);
+}
+
+fn a_connection_over_trusted_ipv6_survives_that_the_port_is_blocked() {
+    for (options, better) in [(KERNEL, Framing::Kernel), (BY_VXLAN, Framing::Vxlan)] {
+        let room = Room::new();
+        let hosts = room.chain(["a", "b"]);
+        let [a, b] = &hosts;
+        a.sh("ip address flush dev to-b scope global && ip address add fd77::1/64 dev to-b nodad");
+        b.sh("ip address flush dev to-a scope global && ip address add fd77::2/64 dev to-a nodad");
+        let password = room.path("pw");
+        let trusting = [&["--password-file", &password, "--trusted-subnets", "fd77::/64"][..], &options].concat();
+        a.launch_with(&trusting, &[]).ok();
+        b.launch_with(&trusting, &["[fd77::1]"]).ok();
+        b.linked(1);
+        let [one, two] = attach(&hosts);
+        both_send_by(&hosts, better);
+        assert!(!connection(a).encrypted && !connection(b).encrypted);
+        let talk = Talk::new(&one, &two, "10.2.1.2");
+        if better == Framing::Kernel {
+            hosts.iter().for_each(|host| carries(host, 1));
+        }
+        let before = talk.took().len();
+        block(b, 0);
+        sends_by(a, b, Framing::Udp);
+        sends_by(b, a, Framing::Udp);
+        stood_still(&talk, before, "they talk on by udp");
+        assert!(!connection(a).encrypted, "as it was agreed");
+        unblock(b);
+        let before = talk.took().len();
+        both_send_by(&hosts, better);
+        stood_still(&talk, before, "they talk on by the better one");
+    }
 }
 
 fn a_connection_survives_devices_that_die_or_are_deleted() {

@@ -12,6 +12,7 @@ use crate::wait::{until, within};
 crate::facts![
     a_kernels_vxlan_device_is_on_the_network,
     open_vswitch_is_on_the_network,
+    a_vtep_on_another_port_is_on_the_network,
     a_vtep_over_ipv6_is_on_the_network,
     what_a_vtep_cannot_take_is_told_to_the_sender,
     vteps_survive_a_stop_a_kill_and_end_with_forget,
@@ -37,9 +38,13 @@ fn stage() -> (Room, [Host; 3]) {
 
 /// A bridge with a VXLAN device on `v`, and `far` on it.
 fn kernel_vtep(v: &Host, vni: u32, local: &str, remote: &str) {
+    kernel_vtep_by(4789, v, vni, local, remote);
+}
+
+fn kernel_vtep_by(port: u16, v: &Host, vni: u32, local: &str, remote: &str) {
     v.sh(&format!(
         "ip link add br0 type bridge && ip link set br0 up
-        ip link add vx0 type vxlan id {vni} dstport 4789 local {local} remote {remote}
+        ip link add vx0 type vxlan id {vni} dstport {port} local {local} remote {remote}
         ip link set vx0 master br0 up"
     ));
     machine(v, "far", FAR, "ip link set far0 master br0");
@@ -117,6 +122,22 @@ fn a_kernels_vxlan_device_is_on_the_network() {
     let [_, a, v] = &hosts;
     kernel_vtep(v, 42, &v.toward(a), &a.toward(v));
     is_on_the_network(&V4, &hosts, &format!("vxlan://{}", v.toward(a)), Rush::Passes);
+}
+
+fn a_vtep_on_another_port_is_on_the_network() {
+    let (_room, hosts) = stage();
+    let [b, a, v] = &hosts;
+    kernel_vtep_by(8472, v, 42, &v.toward(a), &a.toward(v));
+    join(a, &format!("vxlan://{}:8472", v.toward(a)));
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches(FAR[0]);
+    two.reaches(FAR[0]);
+    broadcasts_are_heard_once(&[Place::Here(&one), Place::Here(&two), Place::Far(v, "far")]);
+    // The same by the port that everybody has is nobody's.
+    a.rnet(&["forget", &format!("vxlan://{}", v.toward(a))]).ok();
+    one.reaches(FAR[0]);
+    a.rnet(&["forget", &format!("vxlan://{}:8472", v.toward(a))]).ok();
+    one.never_reaches(FAR[0]);
 }
 
 fn a_vtep_over_ipv6_is_on_the_network() {
