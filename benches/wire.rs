@@ -33,12 +33,21 @@ fn frames(c: &mut Criterion) {
 fn datagrams(c: &mut Criterion) {
     let outer = Outer { kind: Kind::Sealed, lane: 0, sparse: false, epoch: 7, index: 0xa1a2_a3a4, counter: 1 << 40 };
     let Some(network) = NetId::new(0x83_12a4) else { return };
-    let whole = Inner { origin: ShortId(7), destination: ShortId(9), network, hops: 9, partial: false, fragment: None };
+    let whole = Inner {
+        origin: ShortId(7),
+        destination: ShortId(9),
+        number: 0,
+        network,
+        hops: 9,
+        partial: false,
+        fragment: None,
+    };
     let part = Inner { fragment: Some(Fragment { id: 1, offset: 1456, more: true }), ..whole };
+    let flood = Inner { destination: ShortId::FLOOD, number: 1 << 40, ..whole };
     let mut group = c.benchmark_group("datagram");
-    for (name, inner) in [("whole", whole), ("fragment", part)] {
+    for (name, inner) in [("whole", whole), ("fragment", part), ("flood", flood)] {
         let mut header = [0; 16];
-        let mut rest = [0; 14];
+        let mut rest = [0; 16];
         outer.emit(&mut header);
         inner.emit(&mut rest);
         group.bench_function(format!("parse {name}"), |b| {

@@ -127,16 +127,17 @@ fn frames() -> Vec<Vec<u8>> {
 }
 
 fn datagrams() -> Vec<Vec<u8>> {
-    let build = |kind, fragment| {
+    let build_for = |destination, kind, fragment| {
         let mut header = [0; 16];
         Outer { kind, lane: 3, sparse: false, epoch: 258, index: 0xa1a2_a3a4, counter: 772 }.emit(&mut header);
+        let (origin, destination, number) = (ShortId(7), ShortId(destination), 0x0102_0304_0506_0708);
         let network = NetId::new(0x83_12a4).unwrap();
-        let inner =
-            Inner { origin: ShortId(7), destination: ShortId::FLOOD, network, hops: 0, partial: true, fragment };
+        let inner = Inner { origin, destination, number, network, hops: 0, partial: true, fragment };
         let mut rest = vec![0; inner.len()];
         inner.emit(&mut rest);
         [&header[..], &rest, &frames()[0]].concat()
     };
+    let build = |kind, fragment| build_for(0, kind, fragment);
     let fragment = |offset, more| Some(Fragment { id: 0xdead_beef, offset, more });
     vec![
         build(Kind::Sealed, None),
@@ -145,8 +146,12 @@ fn datagrams() -> Vec<Vec<u8>> {
         build(Kind::Plain, fragment(0, true)),
         build(Kind::Plain, fragment(65_528, false)),
         vec![0x11, 0],
-        vec![0x21; 40],
+        vec![0x31; 40],
         vec![0xff; 40],
+        build_for(9, Kind::Plain, None),
+        build_for(9, Kind::Plain, fragment(1456, true)),
+        build(Kind::Plain, None)[..16 + 15].to_vec(),
+        build(Kind::Plain, fragment(0, true))[..16 + 21].to_vec(),
     ]
 }
 

@@ -31,8 +31,8 @@ use snow::{Builder, HandshakeState};
 
 /// Oldest and newest protocol version that is spoken here. 2: datagrams with a lane and checksums that are left out, the MTU of
 /// paths in the topology. 3: VXLAN between peers is agreed on; peers' addresses, and their paths' cost, in the topology;
-/// letters about paths.
-pub const VERSIONS: (u8, u8) = (3, 3);
+/// letters about paths. 4: floods are numbered.
+pub const VERSIONS: (u8, u8) = (4, 4);
 /// Bytes of a hello.
 pub const HELLO_LEN: usize = 8;
 /// What a hello begins with.

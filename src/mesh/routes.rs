@@ -3,7 +3,7 @@
 //! Only links that both ends report as established carry data. Unicast: the cheapest way; among equals the one of fewest
 //! hops, then the one that the lowest names lead to. Flood: the tree of the origin's cheapest ways, ties settled likewise.
 //! Both are functions of the topology alone, so peers that agree on it agree on the way: unicast does not loop (each hop is
-//! nearer by what it costs), and a flood reaches each peer exactly once.
+//! nearer by what it costs), and a flood reaches each peer exactly once. While they do not yet, `node::trees` serves old trees too.
 //!
 //! A link costs [`A_HOP`] and the worse of what both ends measured, which they told the mesh (`cost`).
 //!
@@ -138,21 +138,13 @@ impl Routes {
         Some(self.adjacent.get(usize::from(self.me))?.get(at)?.cost)
     }
 
-    /// Whether `later` still has all peers with their numbers, and all links, whatever these cost: then floods may go on along these
-    /// trees for a while.
-    pub fn stands_in(&self, later: &Routes) -> bool {
-        // Both lists of names ascend, so that everything below does.
-        let mut found = later.names.iter().zip(0..=Index::MAX);
-        let places: Option<Vec<Index>> =
-            self.names.iter().map(|name| found.find(|(other, _)| *other == name).map(|(_, at)| at)).collect();
-        let Some(places) = places else { return false };
-        let place = |at: Index| places.get(usize::from(at)).copied();
-        let numbers = self.origins.iter().all(|(short, at)| later.origins.get(short).copied() == place(*at));
-        numbers
-            && self.adjacent.iter().zip(&places).all(|(list, at)| {
-                let mut others = later.adjacent.get(usize::from(*at)).into_iter().flatten();
-                list.iter().all(|edge| others.any(|other| Some(other.to) == place(edge.to)))
-            })
+    /// Whether no number stands for one peer here and for another one in `later`.
+    pub fn numbers_agree(&self, later: &Routes) -> bool {
+        let agrees = |short: &ShortId| match (self.owner(*short), later.owner(*short)) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        self.origins.keys().all(agrees)
     }
 
     /// Who has the number `short` (ourselves included).

@@ -258,6 +258,7 @@ impl Node {
             rng,
         };
         node.published.fib_changed = true;
+        node.plane.number_floods_from(node.rng.random::<u64>() >> 1);
         for target in state.targets {
             node.dialer.give(target, now);
         }

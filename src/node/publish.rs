@@ -157,11 +157,11 @@ impl Node {
         // Paths came or went.
         self.whereabouts.sources_changed = true;
         let routes = self.published.routes.clone();
-        let (old, take_old) = self.published.overlap.old(self.now);
+        let old: Vec<Arc<Routes>> = self.published.overlap.old(self.now).cloned().collect();
         let path_of = |peer: &PeerName| self.path_beside(*peer);
         let paths_of = |routes: &Routes| routes.neighbours().iter().map(path_of).collect::<Vec<Option<Arc<Path>>>>();
         let paths = paths_of(&routes);
-        let before = old.map(|routes| Tree { paths: paths_of(&routes), routes });
+        let before = old.into_iter().map(|routes| Tree { paths: paths_of(&routes), routes }).collect();
         let mut fib = Fib { epoch: self.published.epoch, me: self.peers.me().short, ..Fib::empty() };
         for route in routes.reachable() {
             if let (Some(short), Some(Some(path))) = (route.short, paths.get(usize::from(route.hop))) {
@@ -180,7 +180,7 @@ impl Node {
         self.fill_vxlan_sources(&mut fib);
         self.attachments.fill(&mut fib);
         fib.neighbours = self.neighbourhood.table.clone();
-        fib.floods = Box::new(Trees { now: Tree { routes, paths }, before, take_old });
+        fib.floods = Box::new(Trees { now: Tree { routes, paths }, before });
         self.plane.publish(fib);
     }
 

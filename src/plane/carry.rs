@@ -10,7 +10,7 @@ use super::local::Sending;
 use super::macs::{Learned, Place};
 use super::offload::{self, Arrival, Coalescer, Layout, Merge, Segments, checksum};
 use super::path::{Path, Writer};
-use super::switch::Ports;
+use super::switch::{Ports, Verdict};
 use super::{Drop, Event, Load, Sink, Way, fragment, guard, mss, neighbours};
 use crate::types::{Mac, NetId};
 use crate::wire::datagram::{Fragment, Inner};
@@ -59,11 +59,15 @@ impl<S: Sink> Way<'_, S> {
         }
         match load {
             Load::Frame(payload) => self.write(&writer, inner, payload),
-            Load::Super(segments) if segments.longest() <= writer.room() => self.cut(&writer, inner, segments),
+            Load::Super(segments) if segments.longest() <= writer.room_behind(inner) => {
+                self.cut(&writer, inner, segments)
+            }
             // A sender of TCP does not see how its bytes are cut: smaller is as good.
             Load::Super(segments) => {
-                let narrowed = segments.narrowed(writer.room()).ok_or(Drop::TooBig)?;
-                self.cut(&writer, inner, &narrowed)
+                let narrowed = segments.narrowed(writer.room_behind(inner)).ok_or(Drop::TooBig)?;
+                // These are other frames than those that go to wider neighbours.
+                let number = if inner.is_flood() { self.plane.flood_numbers(narrowed.count()) } else { 0 };
+                self.cut(&writer, &Inner { number, ..*inner }, &narrowed)
             }
         }
     }
@@ -79,9 +83,9 @@ impl<S: Sink> Way<'_, S> {
 
     /// Each segment becomes a datagram where it is sent from; what the batch has no room for is lost alone.
     fn cut(&mut self, writer: &Writer, inner: &Inner, segments: &Segments<'_>) -> Result<(), Drop> {
-        for n in 0..segments.count() {
+        for (n, inner) in (0..segments.count()).zip(numbered(*inner)) {
             let len = segments.len_of(n);
-            match writer.write(inner, len, self.out, |into| segments.write(n, into)) {
+            match writer.write(&inner, len, self.out, |into| segments.write(n, into)) {
                 Ok(()) => self.tally.to_net.add(len),
                 Err(reason) => self.tally.drop(reason),
             }
@@ -108,10 +112,10 @@ impl<S: Sink> Way<'_, S> {
     #[cold]
     fn send_pieces_of_each(&mut self, path: &Path, inner: &Inner, segments: &Segments<'_>) -> Result<(), Drop> {
         let mut memory = [0; SUPER_FRAME_MAX];
-        for n in 0..segments.count() {
+        for (n, inner) in (0..segments.count()).zip(numbered(*inner)) {
             let Some(frame) = memory.get_mut(..segments.len_of(n)) else { return Err(Drop::Malformed) };
             segments.write(n, frame);
-            self.send_pieces_of(path, inner, frame)?;
+            self.send_pieces_of(path, &inner, frame)?;
         }
         Ok(())
     }
@@ -120,9 +124,10 @@ impl<S: Sink> Way<'_, S> {
         let writer = path.writer()?.sparse(self.sparse);
         let whole = || Fragment { id: self.plane.fragment_id(self.fib.me), offset: 0, more: false };
         let of = inner.fragment.unwrap_or_else(whole);
-        for (fragment, range) in fragment::pieces(of, payload.len(), writer.fragment_room())? {
+        let header = |fragment| Inner { fragment: Some(fragment), ..*inner };
+        for (fragment, range) in fragment::pieces(of, payload.len(), writer.room_behind(&header(of)))? {
             let piece = payload.get(range).ok_or(Drop::BadFragment)?;
-            self.write(&writer, &Inner { fragment: Some(fragment), ..*inner }, piece)?;
+            self.write(&writer, &header(fragment), piece)?;
         }
         Ok(())
     }
@@ -133,9 +138,15 @@ impl<S: Sink> Way<'_, S> {
         Ok(self.tell_mtu(Back::Port(from), frame, limit.saturating_sub(HEADER_LEN)))
     }
 
+    /// Hands frames of our own to all others; see [`Way::hand_on`].
+    pub(super) fn flood(&mut self, inner: &Inner, load: &Load<'_>) -> usize {
+        let number = self.plane.flood_numbers(load.frames());
+        self.hand_on(&Inner { number, ..*inner }, load, None)
+    }
+
     /// Hands a frame on along the tree of its origin, but not back to where it came from. Returns how many neighbours
     /// there are to have it; what does not get through to one of them is counted and does not keep it from the others.
-    pub(super) fn flood(&mut self, inner: &Inner, load: &Load<'_>, came: Option<PathId>) -> usize {
+    fn hand_on(&mut self, inner: &Inner, load: &Load<'_>, came: Option<PathId>) -> usize {
         let (fib, mut hops) = (self.fib, 0);
         fib.floods.each_next_hop(inner.origin, inner.network, &mut |path| {
             if Some(path.id()) == came {
@@ -149,6 +160,32 @@ impl<S: Sink> Way<'_, S> {
         hops
     }
 
+    /// A flood, or a piece of one, came in: the first copy of it is delivered and handed on, as the verdict says.
+    pub(super) fn flooded<'d>(
+        &mut self,
+        verdict: Verdict<'_>,
+        (came, inner): (&Path, &Inner),
+        payload: &'d mut [u8],
+        held: &mut Coalescer<'d>,
+    ) -> Result<(), Drop> {
+        self.whole((came, inner), payload, held, |way, frame, held| {
+            let (plane, known) = (way.plane, &way.fib.next_hops);
+            if !plane.once.accept((inner.origin, inner.number), known.contains_key(&inner.origin), known.len()) {
+                return Err(Drop::Duplicate);
+            }
+            let onward = Inner { hops: inner.hops.saturating_sub(1), fragment: None, ..*inner };
+            let hops = match verdict {
+                Verdict::Deliver(_) => 0,
+                _ => way.hand_on(&onward, &Load::Frame(frame), Some(came.id())),
+            };
+            match verdict {
+                Verdict::Deliver(ports) | Verdict::DeliverAndFlood(ports) => way.accept(ports, inner, frame, held),
+                _ if hops == 0 => Err(Drop::NotOpen),
+                _ => Ok(()),
+            }
+        })
+    }
+
     /// A frame, or a piece of one, is at its destination.
     pub(super) fn arrive<'d>(
         &mut self,
@@ -157,15 +194,27 @@ impl<S: Sink> Way<'_, S> {
         payload: &'d mut [u8],
         held: &mut Coalescer<'d>,
     ) -> Result<(), Drop> {
+        self.whole((came, inner), payload, held, |way, frame, held| way.accept(ports, inner, frame, held))
+    }
+
+    /// Goes on with the frame, once it is whole.
+    #[inline]
+    fn whole<'d>(
+        &mut self,
+        (came, inner): (&Path, &Inner),
+        payload: &'d mut [u8],
+        held: &mut Coalescer<'d>,
+        then: impl for<'f> FnOnce(&mut Self, &'f mut [u8], &mut Coalescer<'f>) -> Result<(), Drop>,
+    ) -> Result<(), Drop> {
         let Some(fragment) = inner.fragment else {
-            return self.accept(ports, inner, payload, held);
+            return then(self, payload, held);
         };
         let now = self.now;
         let mut accepted = Ok(());
         let (piece, lost) = came.reassemble((inner, fragment, payload), now, |frame| {
             // Its memory is the path's: it cannot be held, so it goes by itself.
             let mut alone = Coalescer::new();
-            accepted = self.accept(ports, inner, frame, &mut alone);
+            accepted = then(self, frame, &mut alone);
             self.flush(&mut alone);
         });
         self.tally.drops_of(Drop::FragmentLost, lost);
@@ -252,6 +301,11 @@ pub(super) fn lower_mss(frame: &mut [u8], inner: &Inner, limit: impl FnOnce() ->
     {
         mss::lower(frame, limit, inner.partial);
     }
+}
+
+/// Headers for the segments of a super-frame: if they are flooded, each has a number of its own.
+fn numbered(inner: Inner) -> impl Iterator<Item = Inner> {
+    std::iter::successors(Some(inner), |last| Some(Inner { number: last.number.wrapping_add(1), ..*last }))
 }
 
 impl Load<'_> {

@@ -66,6 +66,8 @@ reasons! {
     WayBack = "way-back",
     /// A flood from another neighbour than the one that the origin's tree names.
     WrongTree = "wrong-tree",
+    /// A flood that was here before: it came by two trees while they change.
+    Duplicate = "duplicate",
     /// A datagram with a receiver index that is not in use.
     UnknownIndex = "unknown-index",
     /// A datagram of a key epoch that is not installed, or not any more.

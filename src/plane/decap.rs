@@ -115,8 +115,8 @@ impl<'a, S: Sink> Way<'a, S> {
             self.check_size(port, &frame, mtu)?;
         }
         let inner = |destination| {
-            let (origin, hops) = (fib.me, HOPS_MAX);
-            Inner { origin, destination, network, hops, partial: partial || gso.is_some(), fragment: None }
+            let (origin, number, hops) = (fib.me, 0, HOPS_MAX);
+            Inner { origin, destination, number, network, hops, partial: partial || gso.is_some(), fragment: None }
         };
         match switch::from_port(fib, &self.plane.macs, Came { network, entry, port }, frame.dst(), self.now) {
             Verdict::Drop(reason) => Err(reason),
@@ -125,7 +125,7 @@ impl<'a, S: Sink> Way<'a, S> {
                 Err(Drop::TooBig) => self.send_pieces(path, &inner(to), &load),
                 sent => sent,
             },
-            Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), &load, None) {
+            Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), &load) {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
@@ -147,7 +147,7 @@ impl<'a, S: Sink> Way<'a, S> {
                 }
                 let sending = Sending { back: Back::Port(port), frame: &frame, load: &load, partial };
                 self.hand_out(Ports { bridge: None, ..ports }, network, &sending);
-                self.flood(&inner(ShortId::FLOOD), &load, None);
+                self.flood(&inner(ShortId::FLOOD), &load);
                 Ok(())
             }
         }

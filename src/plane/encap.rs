@@ -182,8 +182,8 @@ impl<'a, S: Sink> Way<'a, S> {
             Back::Port(port) => self.deliver(port, reply),
             Back::Peer(network, destination) => {
                 let Some(path) = self.fib.next_hops.get(&destination) else { return false };
-                let (origin, hops) = (self.fib.me, HOPS_MAX);
-                let inner = Inner { origin, destination, network, hops, partial: false, fragment: None };
+                let (origin, number, hops) = (self.fib.me, 0, HOPS_MAX);
+                let inner = Inner { origin, destination, number, network, hops, partial: false, fragment: None };
                 if let Err(reason) = self.send_all(path, &inner, &Load::Frame(reply)) {
                     self.tally.drop(reason);
                 }

@@ -31,12 +31,12 @@ pub trait Floods: Send + Sync {
     /// origin's shortest-path tree below which somebody has a port on `net`. None for an unknown origin.
     fn each_next_hop(&self, origin: ShortId, net: NetId, visit: &mut dyn FnMut(&Path));
 
-    /// The path on which floods by `origin` come in: the neighbour that is above this peer in the origin's tree. A flood
-    /// that comes in on another one is dropped, so that trees which differ for a moment cannot multiply frames. None if the
-    /// origin is unknown: its floods are taken from anybody.
-    fn upstream(&self, origin: ShortId) -> Option<PathId> {
-        let _ = origin;
-        None
+    /// Whether floods by `origin` may come in on this path: by the neighbour that is above this peer in the origin's tree, or was
+    /// a moment ago. Others are not heard, so that nobody speaks for whom it is not on the way from. True for an origin
+    /// that is unknown: its floods are taken from anybody.
+    fn takes(&self, origin: ShortId, came: PathId) -> bool {
+        let _ = (origin, came);
+        true
     }
 }
 

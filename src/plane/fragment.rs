@@ -4,7 +4,8 @@
 //! putting together ([`Reassembly`], one per path). Which way is taken is `Plane`'s; layout of the pieces is `wire::datagram`'s.
 //!
 //! A frame is cut where it does not fit, and put together where it is delivered. A relay passes pieces on as they are, or cuts
-//! them further: offsets count from the start of the frame, so pieces of pieces are pieces.
+//! them further: offsets count from the start of the frame, so pieces of pieces are pieces. Floods alone are put together at every
+//! relay too: two trees may cut one differently, and which copy is taken is a question of whole frames.
 //!
 //! ```text
 //! slot:  key (origin, network, id) | born | total, once the last piece came | blocks of 8 bytes that are here | bytes

@@ -9,6 +9,7 @@
 //!                                          > mss: TCP agrees on segments that fit
 //!                                          > neighbours: a question that is answered here > (Sink) bridge
 //! from_net      datagram > path open > switch > path write to the next hop > (Sink)  unseen by a relay
+//!                                             > once: a flood that was here goes no further
 //!                                             > fragment > macs learn > offload: coalesced with its neighbours > (Sink) bridge
 //! from_vteps    datagram > vxlan: of which peer > as from_net
 //!                        > decap: whose > guard > macs learn > switch > as from_net, or as from_bridge
@@ -19,8 +20,8 @@
 //! Control publishes snapshots (`fib`) and steers paths (`path`); threads load the snapshot once a batch. Results go into
 //! the `Sink` that the caller lent: a frame that floods to k neighbours is sealed k times from one untouched plaintext, each
 //! time straight into the memory that is sent. On this way nothing is allocated, nothing is formatted, and the only
-//! locks are a shard of the MAC table and a path's replay window (pieces of frames take one more). Every early
-//! return is a `Drop` and is counted.
+//! locks are a shard of the MAC table and a path's replay window (floods that came in and pieces of frames take one more each).
+//! Every early return is a `Drop` and is counted.
 
 mod bucket;
 mod carry;
@@ -37,6 +38,7 @@ pub mod mss;
 pub mod neighbours;
 mod offers;
 pub mod offload;
+mod once;
 pub mod path;
 mod sparse;
 pub mod switch;
@@ -66,11 +68,12 @@ use local::Sending;
 use macs::MacTable;
 use offers::Offers;
 use offload::{Coalescer, Odd, Segments};
+use once::Once;
 use smallvec::SmallVec;
 use sparse::Flows;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 use switch::{Came, Verdict};
 
@@ -181,6 +184,8 @@ pub struct Plane {
     counters: Counters,
     offers: Offers,
     next_fragment: AtomicU32,
+    next_flood: AtomicU64,
+    once: Once,
     demand: Demand,
     flows: Flows,
 }
@@ -194,9 +199,16 @@ impl Plane {
             counters: Counters::default(),
             offers: Offers::default(),
             next_fragment: AtomicU32::new(0),
+            next_flood: AtomicU64::new(0),
+            once: Once::default(),
             demand: Demand::default(),
             flows: Flows::default(),
         }
+    }
+
+    /// Where our floods' numbers begin: anywhere in the lower half, and at each start elsewhere. To be said once, before the first.
+    pub fn number_floods_from(&self, first: u64) {
+        self.next_flood.store(first, Ordering::Relaxed);
     }
 
     /// Replaces the snapshot; batches that begin from now on use it.
@@ -272,11 +284,13 @@ impl Plane {
         self.macs.forget_network(network);
     }
 
-    /// Gives back the memory of what is too old: MACs, partial frames. To be called every few seconds.
+    /// Gives back the memory of what is too old: MACs, partial frames, floods of who is gone. To be called every few seconds.
     pub fn expire(&self, now: Instant) {
         self.macs.expire(now);
         let mut tally = Tally::default();
-        for path in self.fib.load().paths.values() {
+        let fib = self.fib.load();
+        self.once.expire(|origin| fib.next_hops.contains_key(&origin));
+        for path in fib.paths.values() {
             tally.drops_of(Drop::FragmentLost, path.expire(now));
         }
         self.counters.add(&tally);
@@ -285,6 +299,11 @@ impl Plane {
     /// A new id for a frame that is cut. Relays cut frames of other origins, so the ids of peers begin far apart.
     fn fragment_id(&self, me: ShortId) -> u32 {
         (u32::from(me.0) << 16).wrapping_add(self.next_fragment.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The first of so many numbers for frames that are flooded.
+    fn flood_numbers(&self, count: usize) -> u64 {
+        self.next_flood.fetch_add(u64::try_from(count).unwrap_or(1), Ordering::Relaxed)
     }
 }
 
@@ -373,8 +392,9 @@ impl Batch<'_> {
     /// A frame of our own for all others on a network, but not for this host's ports.
     pub fn announce(&mut self, network: NetId, frame: &[u8], out: &mut impl Sink) {
         let (origin, destination) = (self.fib.me, ShortId::FLOOD);
-        let inner = Inner { origin, destination, network, hops: HOPS_MAX, partial: false, fragment: None };
-        self.way(out).flood(&inner, &Load::Frame(frame), None);
+        let (number, hops) = (0, HOPS_MAX);
+        let inner = Inner { origin, destination, number, network, hops, partial: false, fragment: None };
+        self.way(out).flood(&inner, &Load::Frame(frame));
     }
 
     /// A frame of our own for whatever is behind `port`.
@@ -426,8 +446,10 @@ impl<S: Sink> Way<'_, S> {
         }
         self.ask(from, network, &frame, checked)?;
         self.sparse = self.plane.flows.is_sparse(&frame, load.bytes(), self.now);
-        let inner =
-            |destination| Inner { origin: fib.me, destination, network, hops: HOPS_MAX, partial, fragment: None };
+        let inner = |destination| {
+            let (origin, number, hops) = (fib.me, 0, HOPS_MAX);
+            Inner { origin, destination, number, network, hops, partial, fragment: None }
+        };
         let came = Came { network, entry, port: from };
         let verdict = switch::from_port(fib, &self.plane.macs, came, frame.dst(), self.now);
         let sending = Sending { back: Back::Port(from), frame: &frame, load, partial };
@@ -450,7 +472,7 @@ impl<S: Sink> Way<'_, S> {
                     }
                 }
             }
-            Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load, None) {
+            Verdict::Flood => match self.flood(&inner(ShortId::FLOOD), load) {
                 0 => Err(Drop::NoPeers),
                 _ => Ok(()),
             },
@@ -460,7 +482,7 @@ impl<S: Sink> Way<'_, S> {
             }
             Verdict::DeliverAndFlood(ports) => {
                 self.hand_out(ports, network, &sending);
-                self.flood(&inner(ShortId::FLOOD), load, None);
+                self.flood(&inner(ShortId::FLOOD), load);
                 Ok(())
             }
         }
@@ -499,19 +521,14 @@ impl<S: Sink> Way<'_, S> {
         let payload = body.get_mut(header..).ok_or(Drop::Malformed)?;
         self.tally.from_net.add(payload.len());
         carry::lower_mss(payload, &inner, || came.writer().ok()?.limit());
-        let onward = Inner { hops: inner.hops.saturating_sub(1), ..inner };
         match switch::from_net(fib, came.id(), &inner) {
             Verdict::Drop(reason) => Err(reason),
-            Verdict::Forward { path, .. } => self.send_all(path, &onward, &Load::Frame(payload)),
-            Verdict::Deliver(ports) => self.arrive(ports, (came, &inner), payload, held),
-            Verdict::Flood => match self.flood(&onward, &Load::Frame(payload), Some(came.id())) {
-                0 => Err(Drop::NotOpen),
-                _ => Ok(()),
-            },
-            Verdict::DeliverAndFlood(ports) => {
-                self.flood(&onward, &Load::Frame(payload), Some(came.id()));
-                self.arrive(ports, (came, &inner), payload, held)
+            Verdict::Forward { path, .. } => {
+                let onward = Inner { hops: inner.hops.saturating_sub(1), ..inner };
+                self.send_all(path, &onward, &Load::Frame(payload))
             }
+            Verdict::Deliver(ports) if !inner.is_flood() => self.arrive(ports, (came, &inner), payload, held),
+            flood => self.flooded(flood, (came, &inner), payload, held),
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::crypto::keys::EpochKeys;
 use crate::crypto::replay::{Arrivals, Window};
 use crate::crypto::seal::{Cipher, Opener, Sealer};
 use crate::types::{Instant, ShortId};
-use crate::wire::datagram::{FRAGMENT_LEN, Fragment, INNER_LEN, Inner, Kind, OUTER_LEN, Outer, TAG_LEN};
+use crate::wire::datagram::{Fragment, INNER_LEN, Inner, Kind, OUTER_LEN, Outer, TAG_LEN};
 use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 use std::fmt;
@@ -379,9 +379,14 @@ impl Writer {
         Writer { sparse, ..self }
     }
 
-    /// The most bytes of a frame that one datagram takes; of a piece of a frame, 6 fewer.
+    /// The most bytes of a frame for one peer that one datagram takes.
     pub fn room(&self) -> usize {
         usize::from(self.state.mtu).saturating_sub(OUTER_LEN + INNER_LEN + self.state.tag_len())
+    }
+
+    /// The most bytes of a frame, or of a piece of one, that one datagram with this header takes.
+    pub fn room_behind(&self, inner: &Inner) -> usize {
+        (self.room() + INNER_LEN).saturating_sub(inner.len())
     }
 
     /// The same if it is the path's limit; nothing while larger frames may get through in a moment: what senders are told
@@ -395,12 +400,7 @@ impl Writer {
     pub(super) fn vxlan(&self, inner: &Inner, me: ShortId) -> Option<End> {
         let Carrier::Vxlan(end) = self.state.carrier else { return None };
         let own = inner.origin == me && inner.destination == self.peer && inner.fragment.is_none();
-        (own && inner.destination != ShortId::FLOOD).then_some(end)
-    }
-
-    /// The most bytes of a piece of a frame that one datagram takes.
-    pub fn fragment_room(&self) -> usize {
-        self.room().saturating_sub(FRAGMENT_LEN)
+        (own && !inner.is_flood()).then_some(end)
     }
 
     /// Writes `len` bytes of a frame, or of a piece of one, as a datagram into memory of `out`; `fill` is given just that room.

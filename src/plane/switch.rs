@@ -15,9 +15,10 @@
 //! into the mesh, never to another VTEP (split horizon): VTEPs of one network reach each other by themselves, and a second way
 //! would be a loop, for which VXLAN has neither a hop limit nor a tree. An uplink that is cut off is no port.
 //!
-//! Two rules keep a mesh whole while its peers disagree about the topology. A flood is taken only from the
-//! neighbour that is above us in the origin's tree, so a frame is never multiplied by two trees that differ. And
-//! a frame is handed on at most [`HOPS_MAX`](crate::wire::datagram::HOPS_MAX) times, so what goes in circles ends.
+//! Three rules keep a mesh whole while its peers disagree about the topology. A flood is taken only from the
+//! neighbour that is above us in the origin's tree, or was a moment ago; and only once (`once`), so a frame is never multiplied by
+//! two trees that differ. And a frame is handed on at most [`HOPS_MAX`](crate::wire::datagram::HOPS_MAX) times, so what
+//! goes in circles ends.
 
 use super::counters::Drop;
 use super::fib::{Fib, NetworkEntry, PathId, PortId};
@@ -168,7 +169,7 @@ pub fn from_net<'f>(fib: &'f Fib, came: PathId, inner: &Inner) -> Verdict<'f> {
         return ports.map_or(Verdict::Drop(Drop::NotOpen), Verdict::Deliver);
     }
     if inner.destination == ShortId::FLOOD {
-        if fib.floods.upstream(inner.origin).is_some_and(|above| above != came) {
+        if !fib.floods.takes(inner.origin, came) {
             return Verdict::Drop(Drop::WrongTree);
         }
         return match (ports, inner.hops) {
@@ -232,8 +233,8 @@ mod tests {
     impl Floods for Tree {
         fn each_next_hop(&self, _: ShortId, _: NetId, _: &mut dyn FnMut(&Path)) {}
 
-        fn upstream(&self, origin: ShortId) -> Option<PathId> {
-            (origin == FAR).then_some(ABOVE)
+        fn takes(&self, origin: ShortId, came: PathId) -> bool {
+            origin != FAR || came == ABOVE
         }
     }
 
@@ -310,7 +311,8 @@ mod tests {
             ("a flood at its last hop, not for us", FAR, all, 9, ABOVE, 0, Verdict::Drop(Drop::HopLimit)),
         ];
         for (fact, origin, destination, network, came, hops, verdict) in facts {
-            let inner = Inner { origin, destination, network: net(network), hops, partial: false, fragment: None };
+            let (number, network) = (0, net(network));
+            let inner = Inner { origin, destination, number, network, hops, partial: false, fragment: None };
             assert_eq!(from_net(&fib, came, &inner), verdict, "{fact}");
         }
     }

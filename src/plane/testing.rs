@@ -159,8 +159,8 @@ impl Floods for Trees {
         self.0.get(&origin).into_iter().flat_map(|(_, below)| below).for_each(|path| visit(path));
     }
 
-    fn upstream(&self, origin: ShortId) -> Option<PathId> {
-        self.0.get(&origin).and_then(|(above, _)| *above)
+    fn takes(&self, origin: ShortId, came: PathId) -> bool {
+        self.0.get(&origin).and_then(|(above, _)| *above).is_none_or(|above| above == came)
     }
 }
 

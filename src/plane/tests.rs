@@ -167,14 +167,14 @@ fn garbage_changes_nothing_but_a_counter() {
     let cases = [
         (vec![], Drop::Malformed),
         (good[..15].to_vec(), Drop::Malformed),
-        (with(0, 0x31), Drop::Malformed),
-        (with(0, 0x2f), Drop::Malformed),
+        (with(0, 0x21), Drop::Malformed),
+        (with(0, 0x3f), Drop::Malformed),
         (with(3, 99), Drop::UnknownEpoch),
         (with(4, 99), Drop::UnknownIndex),
         (with(15, 77), Drop::Forged),
         (with(1, 77), Drop::Forged),
-        (with(0, 0x23), Drop::Forged),
-        (with(0, 0x22), Drop::PlainOnSealed),
+        (with(0, 0x33), Drop::Forged),
+        (with(0, 0x32), Drop::PlainOnSealed),
         (with(20, !good[20]), Drop::Forged),
         (with(last, !good[last]), Drop::Forged),
         (good[..good.len() - 1].to_vec(), Drop::Forged),
@@ -210,10 +210,15 @@ fn in_clear_only_on_plain_paths_and_only_from_the_endpoint() {
     mesh.receive(2, address(9), plain.clone());
     assert_eq!(dropped(&mut mesh, 2), [(Drop::PlainOnSealed, 1), (Drop::WrongAddress, 1)]);
     assert_eq!(mesh.delivered(), []);
-    mesh.receive(2, address(1), plain.clone());
+    mesh.receive(2, address(1), plain);
+    mesh.capture(1, PORT, &hello(Mac::BROADCAST, mac(1)));
+    let plain = mesh.sent(1).remove(0).1;
     let mapped = SocketAddr::from((std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped(), 6783));
-    mesh.receive(2, mapped, plain);
+    mesh.receive(2, mapped, plain.clone());
     assert_eq!(mesh.delivered().len(), 2);
+    // What anybody may write a second time is taken once all the same, if it is a flood.
+    mesh.receive(2, address(1), plain);
+    assert_eq!((mesh.delivered().len(), mesh.host(2).plane.counters().dropped(Drop::Duplicate)), (0, 1));
 }
 
 #[test]
@@ -301,6 +306,7 @@ fn a_frame_in_circles_ends() {
     let inner = Inner {
         origin: short(5),
         destination: short(4),
+        number: 0,
         network: net(7),
         hops: HOPS_MAX,
         partial: false,
@@ -339,6 +345,7 @@ fn a_flood_from_the_wrong_side_is_refused() {
     let inner = Inner {
         origin: short(1),
         destination: ShortId::FLOOD,
+        number: 0,
         network: net(7),
         hops: HOPS_MAX,
         partial: false,
@@ -371,11 +378,105 @@ fn a_flood_is_never_handed_back() {
     assert_eq!(mesh.sent(2).iter().map(|sent| sent.0).collect::<Vec<_>>(), [address(3)]);
 }
 
+/// Everybody hands every flood to all neighbours, and takes it from any.
+fn mad(count: usize, edges: &[(usize, usize)]) -> Mesh {
+    let mut mesh = Mesh::new(count, edges, &[7]);
+    for host in 1..=count {
+        let paths = mesh.host(host).paths.values().cloned().collect();
+        mesh.publish(host, edges, &[7], |fib| fib.floods = Box::new(Everywhere(paths)));
+    }
+    mesh
+}
+
+#[test]
+fn by_however_many_ways_a_flood_comes_out_once_and_ends() {
+    let edges: Vec<(usize, usize)> = (1..=5).flat_map(|a| (a + 1..=5).map(move |b| (a, b))).collect();
+    let mut mesh = mad(5, &edges);
+    for n in 0..100 {
+        let from = n % 5 + 1;
+        let frame = ethernet(Mac::BROADCAST, mac(from as u8), 0x88b5, &[n as u8; 60]);
+        mesh.capture(from, PORT, &frame);
+        assert_eq!(mesh.carry(), 4 + 4 * 3, "everybody hands it on once");
+        let others = (1..=5).filter(|to| *to != from).map(|to| (to, PORT, frame.clone()));
+        assert_eq!(mesh.delivered(), others.collect::<Vec<_>>());
+    }
+    // Of the sixteen four come first, and none comes back to its origin but by those it was sent to.
+    let all: u64 = (1..=5).map(|host| mesh.host(host).plane.counters().dropped(Drop::Duplicate)).sum();
+    let own: u64 = (1..=5).map(|host| mesh.host(host).plane.counters().dropped(Drop::Own)).sum();
+    assert_eq!(all + own, 100 * 12);
+}
+
+#[test]
+fn a_flood_in_pieces_comes_out_once_though_ways_cut_it_differently() {
+    let edges = &[(1, 2), (1, 3), (2, 4), (3, 4), (4, 5)];
+    for slow in [2, 3] {
+        let mut mesh = mad(5, edges);
+        // The middle of each way is narrower than its begin, or wider.
+        for (a, b, mtu) in [(1, 2, 1000), (2, 4, 600), (1, 3, 800), (3, 4, 1472), (4, 5, 700)] {
+            mesh.host(a).paths[&b].set_mtu(mtu);
+            mesh.host(b).paths[&a].set_mtu(mtu);
+        }
+        // Nobody delivers at 3: it only hands on.
+        let paths = mesh.host(3).paths.values().cloned().collect();
+        mesh.publish(3, edges, &[], |fib| fib.floods = Box::new(Everywhere(paths)));
+        let frame = ethernet(Mac::BROADCAST, mac(1), 0x88b5, &(0..3000).map(|i| i as u8).collect::<Vec<_>>());
+        mesh.capture(1, PORT, &frame);
+        let (late, early): (Vec<_>, Vec<_>) = mesh.sent(1).into_iter().partition(|(to, _)| *to == address(slow));
+        // Half of the pieces of one way, all of the other, the rest.
+        let (first, rest) = late.split_at(late.len() / 2);
+        for (to, datagram) in first.iter().chain(&early).chain(rest) {
+            mesh.receive(if *to == address(2) { 2 } else { 3 }, address(1), datagram.clone());
+        }
+        mesh.carry();
+        assert_eq!(mesh.delivered(), [2, 4, 5].map(|host| (host, PORT, frame.clone())));
+        mesh.now += std::time::Duration::from_secs(3);
+        for host in 1..=5 {
+            let now = mesh.now;
+            mesh.host(host).plane.expire(now);
+            assert_eq!(mesh.host(host).plane.counters().dropped(Drop::FragmentLost), 0, "{host}");
+        }
+        assert_eq!(mesh.host(4).plane.counters().dropped(Drop::Duplicate), 1);
+    }
+}
+
+#[test]
+fn whoever_hands_a_flood_on_leaves_its_number_and_counts_its_own() {
+    let mut mesh = Mesh::new(3, CHAIN, &[7]);
+    for (host, there) in [(1, 2), (2, 1), (2, 3), (3, 2)] {
+        mesh.host(host).paths[&there].set_sealed(false);
+    }
+    mesh.host(1).plane.number_floods_from(70);
+    mesh.host(2).plane.number_floods_from(500);
+    let number = |datagram: &[u8]| Inner::parse(&datagram[OUTER_LEN..]).unwrap().0.number;
+    for n in 70..73 {
+        mesh.capture(2, PORT, &hello(Mac::BROADCAST, mac(2)));
+        assert!(mesh.sent(2).iter().all(|(_, datagram)| number(datagram) == 430 + n), "to everybody the same");
+        mesh.capture(1, PORT, &hello(Mac::BROADCAST, mac(1)));
+        let sent = mesh.sent(1).remove(0).1;
+        assert_eq!(number(&sent), n);
+        mesh.receive(2, address(1), sent);
+        assert_eq!(number(&mesh.sent(2).remove(0).1), n);
+    }
+    // To one peer it goes without: eight bytes less.
+    mesh.send(3, PORT, &hello(Mac::BROADCAST, mac(3)));
+    mesh.capture(1, PORT, &hello(mac(3), mac(1)));
+    mesh.capture(1, PORT, &hello(Mac::BROADCAST, mac(1)));
+    let sent = mesh.sent(1);
+    assert_eq!((sent[0].1.len(), sent[1].1.len()), (16 + 8 + 19, 16 + 16 + 19));
+}
+
 #[test]
 fn from_an_unknown_origin_it_is_delivered_but_not_learned() {
     let mut mesh = Mesh::new(2, &[(1, 2)], &[7]);
-    let inner =
-        Inner { origin: short(55), destination: short(2), network: net(7), hops: 9, partial: false, fragment: None };
+    let inner = Inner {
+        origin: short(55),
+        destination: short(2),
+        number: 0,
+        network: net(7),
+        hops: 9,
+        partial: false,
+        fragment: None,
+    };
     let mut out = Memory::default();
     write(&mesh.host(1).paths[&2], &inner, &hello(mac(2), mac(1)), &mut out);
     mesh.receive(2, address(1), out.datagrams.remove(0).1);
@@ -404,8 +505,8 @@ fn a_frame_too_big_for_a_path_arrives_whole() {
 #[test]
 fn no_datagram_is_larger_than_its_path() {
     let mut mesh = Mesh::new(2, &[(1, 2)], &[7]);
-    // 46 bytes of headers and tag leave 8 for a piece.
-    for mtu in [54, 60, 100, 577, 1472] {
+    // 54 bytes of headers and tag leave 8 for a piece.
+    for mtu in [62, 63, 100, 577, 1472] {
         mesh.host(1).paths[&2].set_mtu(mtu);
         for len in [0, 1, 7, 8, 500, 1500, 9000, 65_521] {
             mesh.capture(1, PORT, &ethernet(Mac::BROADCAST, mac(1), 0x88b5, &vec![3; len]));
@@ -417,7 +518,7 @@ fn no_datagram_is_larger_than_its_path() {
         }
     }
     assert_eq!(dropped(&mut mesh, 1), []);
-    mesh.host(1).paths[&2].set_mtu(53);
+    mesh.host(1).paths[&2].set_mtu(61);
     mesh.capture(1, PORT, &ethernet(Mac::BROADCAST, mac(1), 0x88b5, &[3; 500]));
     assert_eq!(dropped(&mut mesh, 1), [(Drop::NoRoom, 1)]);
 }
@@ -465,8 +566,15 @@ fn malformed_frames_are_counted_on_both_sides() {
     mesh.capture(1, PortId(9), &hello(Mac::BROADCAST, mac(1)));
     mesh.capture(1, PORT, &hello(Mac([1, 0x80, 0xc2, 0, 0, 0]), mac(1)));
     assert_eq!(dropped(&mut mesh, 1), [(Drop::Malformed, 1), (Drop::UnknownPort, 1), (Drop::LinkLocal, 1)]);
-    let inner =
-        Inner { origin: short(1), destination: short(2), network: net(7), hops: 9, partial: false, fragment: None };
+    let inner = Inner {
+        origin: short(1),
+        destination: short(2),
+        number: 0,
+        network: net(7),
+        hops: 9,
+        partial: false,
+        fragment: None,
+    };
     for frame in [vec![0; 13], hello(mac(2), Mac::BROADCAST), hello(Mac([1, 0x80, 0xc2, 0, 0, 0]), mac(1))] {
         let mut out = Memory::default();
         write(&mesh.host(1).paths[&2], &inner, &frame, &mut out);

@@ -134,7 +134,8 @@ impl<'a, S: Sink> Way<'a, S> {
         let takes = entry.port.map(|bridge| self.out.takes(bridge)).unwrap_or_default();
         let mtu = entry.mtu.map_or(usize::from(u16::MAX), usize::from);
         let (partial, gso) = settle(bytes, mtu, takes)?;
-        let inner = Inner { origin, destination: fib.me, network, hops: 0, partial, fragment: None };
+        let (destination, number, hops) = (fib.me, 0, 0);
+        let inner = Inner { origin, destination, number, network, hops, partial, fragment: None };
         carry::lower_mss(bytes, &inner, || came.writer().ok()?.limit());
         let Some(gso) = gso else {
             self.count_in(1, bytes.len());

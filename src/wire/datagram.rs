@@ -5,23 +5,29 @@
 //!
 //! ```text
 //! outer, 16 bytes, always in clear, authenticated with the body where there is a seal:
-//!   0      version (high 4 bits) = 2, kind (low 4 bits): 1 sealed, 2 plain, 3 probe (sealed)
+//!   0      version (high 4 bits) = 3, kind (low 4 bits): 1 sealed, 2 plain, 3 probe (sealed)
 //!   1      bits 0 to 6 lane: any number, a receiver with several threads spreads datagrams by it; bit 7 sparse
 //!   2..4   key epoch
 //!   4..8   receiver index: random, chosen by the receiver, per path and epoch
 //!   8..16  counter: never twice under one key
-//! inner, 8 bytes, or 14 for a fragment; in front of the frame, sealed with it:
+//! inner, 8 bytes, 8 more for a flood, then 6 more for a fragment; in front of the frame, sealed with it:
 //!   0..2   short id of the origin, not 0
 //!   2..4   short id of the destination, 0 = flood along the origin's tree
 //!   4..7   network id, not 0
 //!   7      bit 0 fragment, bit 1 partial, bits 2 to 7 how often it may still be handed on
-//!   8..12  fragment: id, chosen by the peer that cut the frame
-//!  12..14  fragment: bit 13 more follow, bits 0 to 12 offset in units of 8 bytes, the others zero
+//!   8 bytes  flood: its number among those of its origin
+//!   4 bytes  fragment: id, chosen by the peer that cut the frame
+//!   2 bytes  fragment: bit 13 more follow, bits 0 to 12 offset in units of 8 bytes, the others zero
 //! then the frame; then, where sealed, the tag of 16 bytes
 //! ```
 //!
 //! Sparse: of a flow that sends little. A receiver takes such datagrams first, so that they do not wait behind those of flows that
 //! fill its queue. It is a wish, and costs nobody anything who does not know it.
+//!
+//! Number: by it a peer that is handed a flood twice, by two trees, knows the second copy. Whoever hands a frame on leaves it as it is, and
+//! pieces of one frame have one. An origin begins at random at each start and counts up by one for each frame, so what it
+//! counted before is far from what it counts now. What is for one peer does without, so a frame that just fits a path for one
+//! peer goes in two pieces when it is flooded.
 //!
 //! Partial: the frame's TCP or UDP checksum holds only the sum of its pseudo-header. The tag, or the checksum of the outer
 //! UDP, proves the bytes, so the sender did not sum them up; whoever takes the frame to where neither holds completes it.
@@ -30,11 +36,13 @@ use super::Malformed;
 use crate::types::{NetId, ShortId};
 
 /// Version of this framing.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// Bytes of the outer header.
 pub const OUTER_LEN: usize = 16;
-/// Bytes of the inner header of a whole frame.
+/// Bytes of the inner header of a whole frame for one peer.
 pub const INNER_LEN: usize = 8;
+/// Bytes that a flood has in addition.
+pub const NUMBER_LEN: usize = 8;
 /// Bytes that a fragment has in addition.
 pub const FRAGMENT_LEN: usize = 6;
 /// Bytes of the seal.
@@ -140,6 +148,8 @@ pub struct Inner {
     pub origin: ShortId,
     /// The peer that it is for, or [`ShortId::FLOOD`].
     pub destination: ShortId,
+    /// Of a flood: which one of its origin's. Not written otherwise, and read as 0.
+    pub number: u64,
     /// The network that it is on.
     pub network: NetId,
     /// How often it may still be handed on, at most [`HOPS_MAX`]; each relay takes one.
@@ -162,10 +172,14 @@ impl Inner {
         if origin.0 == 0 {
             return Err(Malformed::Field);
         }
-        let fragment = if flags & FLAG_FRAGMENT == 0 { None } else { Some(Fragment::parse(bytes)?) };
+        let destination = ShortId(u16::from_be_bytes([d0, d1]));
+        let rest = bytes.get(INNER_LEN..).unwrap_or_default();
+        let (number, rest) = if destination == ShortId::FLOOD { number(rest)? } else { (0, rest) };
+        let fragment = if flags & FLAG_FRAGMENT == 0 { None } else { Some(Fragment::parse(rest)?) };
         let inner = Inner {
             origin,
-            destination: ShortId(u16::from_be_bytes([d0, d1])),
+            destination,
+            number,
             network,
             hops: flags >> HOPS_SHIFT,
             partial: flags & FLAG_PARTIAL != 0,
@@ -189,25 +203,43 @@ impl Inner {
         let fragment = if self.fragment.is_some() { FLAG_FRAGMENT } else { 0 };
         let partial = if self.partial { FLAG_PARTIAL } else { 0 };
         *header = [o0, o1, d0, d1, n0, n1, n2, (self.hops.min(HOPS_MAX) << HOPS_SHIFT) | partial | fragment];
+        let rest = match rest.split_first_chunk_mut::<NUMBER_LEN>() {
+            Some((number, rest)) if self.is_flood() => {
+                *number = self.number.to_be_bytes();
+                rest
+            }
+            _ => rest,
+        };
         if let (Some(fragment), Some(rest)) = (self.fragment, rest.first_chunk_mut::<FRAGMENT_LEN>()) {
             fragment.emit(rest);
         }
         length
     }
 
-    /// Bytes that [`Inner::emit`] writes: 8 or 14.
+    /// Bytes that [`Inner::emit`] writes: 8 to 22.
     #[allow(clippy::len_without_is_empty)] // a header is never empty
     #[inline]
     pub const fn len(&self) -> usize {
-        if self.fragment.is_some() { INNER_LEN + FRAGMENT_LEN } else { INNER_LEN }
+        let number = if self.is_flood() { NUMBER_LEN } else { 0 };
+        INNER_LEN + number + if self.fragment.is_some() { FRAGMENT_LEN } else { 0 }
+    }
+
+    /// Whether it is for everybody.
+    #[inline]
+    pub const fn is_flood(&self) -> bool {
+        self.destination.0 == ShortId::FLOOD.0
     }
 }
 
+/// The number of a flood, and what follows it.
+fn number(bytes: &[u8]) -> Result<(u64, &[u8]), Malformed> {
+    let (number, rest) = bytes.split_first_chunk::<NUMBER_LEN>().ok_or(Malformed::Truncated)?;
+    Ok((u64::from_be_bytes(*number), rest))
+}
+
 impl Fragment {
-    /// `bytes` begins with the inner header.
     fn parse(bytes: &[u8]) -> Result<Fragment, Malformed> {
-        let fields = bytes.get(INNER_LEN..).and_then(|rest| rest.first_chunk::<FRAGMENT_LEN>());
-        let Some(&[i0, i1, i2, i3, p0, p1]) = fields else {
+        let Some(&[i0, i1, i2, i3, p0, p1]) = bytes.first_chunk::<FRAGMENT_LEN>() else {
             return Err(Malformed::Truncated);
         };
         let place = u16::from_be_bytes([p0, p1]);
@@ -234,14 +266,18 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const OUTER: [u8; 16] = [0x21, 3, 0x01, 0x02, 0xa1, 0xa2, 0xa3, 0xa4, 0, 0, 0, 0, 0, 0, 0x03, 0x04];
+    const OUTER: [u8; 16] = [0x31, 3, 0x01, 0x02, 0xa1, 0xa2, 0xa3, 0xa4, 0, 0, 0, 0, 0, 0, 0x03, 0x04];
     const WHOLE: [u8; 8] = [0x00, 0x07, 0x00, 0x09, 0x83, 0x12, 0xa4, 0xfc];
-    const PART: [u8; 14] = [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 0x27, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
+    const PART: [u8; 14] = [0x00, 0x07, 0x00, 0x09, 0x83, 0x12, 0xa4, 0x27, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
+    const FLOOD: [u8; 16] = [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 0xfc, 1, 2, 3, 4, 5, 6, 7, 8];
+    const FLOOD_PART: [u8; 22] =
+        [0x00, 0x07, 0, 0, 0x83, 0x12, 0xa4, 0x27, 1, 2, 3, 4, 5, 6, 7, 8, 0xde, 0xad, 0xbe, 0xef, 0x20, 0xb6];
 
     fn whole() -> Inner {
         Inner {
             origin: ShortId(7),
             destination: ShortId(9),
+            number: 0,
             network: NetId::new(0x83_12a4).unwrap(),
             hops: HOPS_MAX,
             partial: false,
@@ -251,7 +287,11 @@ mod tests {
 
     fn part() -> Inner {
         let fragment = Fragment { id: 0xdead_beef, offset: 1456, more: true };
-        Inner { destination: ShortId::FLOOD, hops: 9, partial: true, fragment: Some(fragment), ..whole() }
+        Inner { hops: 9, partial: true, fragment: Some(fragment), ..whole() }
+    }
+
+    fn flooded(inner: Inner) -> Inner {
+        Inner { destination: ShortId::FLOOD, number: 0x0102_0304_0506_0708, ..inner }
     }
 
     #[test]
@@ -262,7 +302,7 @@ mod tests {
         outer.emit(&mut bytes);
         assert_eq!(bytes, OUTER);
         assert_eq!(Outer::parse(&OUTER), Ok(outer));
-        for (first, kind) in [(0x22, Kind::Plain), (0x23, Kind::Probe)] {
+        for (first, kind) in [(0x32, Kind::Plain), (0x33, Kind::Probe)] {
             bytes[0] = first;
             assert_eq!(Outer::parse(&bytes), Ok(Outer { kind, ..outer }));
         }
@@ -270,8 +310,9 @@ mod tests {
 
     #[test]
     fn inner_header_is_these_bytes() {
-        for (inner, expected) in [(whole(), &WHOLE[..]), (part(), &PART[..])] {
-            let mut bytes = [0xee; 20];
+        let floods = [(flooded(whole()), &FLOOD[..]), (flooded(part()), &FLOOD_PART[..])];
+        for (inner, expected) in [(whole(), &WHOLE[..]), (part(), &PART[..])].into_iter().chain(floods) {
+            let mut bytes = [0xee; 30];
             assert_eq!(inner.emit(&mut bytes), expected.len());
             assert_eq!(&bytes[..expected.len()], expected);
             assert_eq!(bytes[expected.len()], 0xee, "nothing behind it is touched");
@@ -286,10 +327,10 @@ mod tests {
             bytes[at] = value;
             Outer::parse(&bytes)
         };
-        assert_eq!(outer(0, 0x31), Err(Malformed::Version));
-        assert_eq!(outer(0, 0x11), Err(Malformed::Version));
-        assert_eq!(outer(0, 0x20), Err(Malformed::Kind));
-        assert_eq!(outer(0, 0x24), Err(Malformed::Kind));
+        assert_eq!(outer(0, 0x41), Err(Malformed::Version));
+        assert_eq!(outer(0, 0x21), Err(Malformed::Version));
+        assert_eq!(outer(0, 0x30), Err(Malformed::Kind));
+        assert_eq!(outer(0, 0x34), Err(Malformed::Kind));
         let inner = |at: usize, value: u8| {
             let mut bytes = PART;
             bytes[at] = value;
@@ -308,8 +349,10 @@ mod tests {
         for length in 0..INNER_LEN {
             assert_eq!(Inner::parse(&WHOLE[..length]), Err(Malformed::Truncated));
         }
-        for length in 0..PART.len() {
-            assert_eq!(Inner::parse(&PART[..length]), Err(Malformed::Truncated));
+        for header in [&PART[..], &FLOOD, &FLOOD_PART] {
+            for length in 0..header.len() {
+                assert_eq!(Inner::parse(&header[..length]), Err(Malformed::Truncated));
+            }
         }
     }
 
@@ -317,6 +360,7 @@ mod tests {
     fn a_header_that_does_not_fit_is_not_written_at_all() {
         let mut short = [0xee; INNER_LEN + FRAGMENT_LEN - 1];
         assert_eq!(part().emit(&mut short), 0);
+        assert_eq!(flooded(part()).emit(&mut short), 0);
         assert_eq!(short, [0xee; 13]);
     }
 
@@ -342,13 +386,15 @@ mod tests {
 
         #[test]
         fn inner_reads_what_it_wrote(
-            origin in 1u16.., destination: u16, network in 1u32..1 << 24, hops in 0..=HOPS_MAX, partial: bool,
+            origin in 1u16.., destination in prop_oneof![Just(0), any::<u16>()], number: u64, network in 1u32..1 << 24, hops in 0..=HOPS_MAX, partial: bool,
             fragment in prop::option::of((any::<u32>(), 0u16..8192, any::<bool>())),
         ) {
             let fragment = fragment.map(|(id, eighths, more)| Fragment { id, offset: eighths * 8, more });
             let network = NetId::new(network).unwrap();
-            let inner = Inner { origin: ShortId(origin), destination: ShortId(destination), network, hops, partial, fragment };
-            let mut bytes = [0xff; 14];
+            let number = if destination == 0 { number } else { 0 };
+            let (origin, destination) = (ShortId(origin), ShortId(destination));
+            let inner = Inner { origin, destination, number, network, hops, partial, fragment };
+            let mut bytes = [0xff; 22];
             let length = inner.emit(&mut bytes);
             prop_assert_eq!(Inner::parse(&bytes[..length]), Ok((inner, length)));
         }

@@ -51,7 +51,12 @@ pub fn echo(src: (Mac, Ipv4Addr), dst: (Mac, Ipv4Addr), reply: Option<u64>, fill
 
 /// A frame without any address but those of Ethernet.
 pub fn bare(src: Mac, dst: Mac, token: u64) -> Vec<u8> {
-    frame(src, dst, BARE, &[], token)
+    filled(src, dst, 0, token)
+}
+
+/// The same with this many bytes more.
+pub fn filled(src: Mac, dst: Mac, fill: usize, token: u64) -> Vec<u8> {
+    frame(src, dst, BARE, &vec![0x5a; fill], token)
 }
 
 pub fn frame(src: Mac, dst: Mac, kind: u16, body: &[u8], token: u64) -> Vec<u8> {

@@ -116,9 +116,12 @@ fn broadcasts_do_not_multiply_while_the_topology_changes() {
             }
         }
         worst = worst.max(world.sent.values().flat_map(|sent| sent.copies.values()).copied().max().unwrap_or(0));
-        assert!(world.datagrams - start < 12_000, "{} datagrams for 1000 broadcasts", world.datagrams - start);
+        // Each host hands each on once, to each of its neighbours at most, whatever trees there are; and there are heartbeats.
+        let datagrams = world.datagrams - start;
+        eprintln!("{datagrams} datagrams");
+        assert!(datagrams < 17_000, "{datagrams} datagrams for 1000 broadcasts");
     }
-    assert!(worst <= 2, "a broadcast came out {worst} times at one host");
+    assert_eq!(worst, 1, "a broadcast came out {worst} times at one host");
 }
 
 #[test]

@@ -82,18 +82,16 @@ impl World {
 
     /// Sends one broadcast from `from`'s attachment; its number in `sent`.
     pub fn broadcast(&mut self, from: H, network: &str) -> u64 {
+        self.broadcast_of(from, network, 0)
+    }
+
+    /// The same with this many bytes more than it needs.
+    pub fn broadcast_of(&mut self, from: H, network: &str, fill: usize) -> u64 {
         let net = net(network);
         self.next_token += 1;
         let token = self.next_token;
         let mac = self.hosts[from.0].nic(net).unwrap().mac;
-        self.transmit(from, net, frames::bare(mac, Mac::BROADCAST, token));
-        token
-    }
-
-    /// The same, and lets time pass.
-    pub fn broadcast_and(&mut self, from: H, network: &str, time: Duration) -> u64 {
-        let token = self.broadcast(from, network);
-        self.run_for(time);
+        self.transmit(from, net, frames::filled(mac, Mac::BROADCAST, fill, token));
         token
     }
 

@@ -107,10 +107,12 @@ fn a_password_on_one_side_only_is_said_on_both() {
 #[test]
 fn another_version_is_refused_naming_both() {
     for session in [&mut dialer(None), &mut listener(None)] {
-        let refused = session.receive(b"rnet\x04\x05\x00\x00");
-        assert_eq!(refused, Err(Refusal::Version { theirs: (4, 5), ours: (3, 3) }));
+        let refused = session.receive(b"rnet\x05\x06\x00\x00");
+        assert_eq!(refused, Err(Refusal::Version { theirs: (5, 6), ours: (4, 4) }));
         assert_eq!(session.receive(b"x"), refused);
     }
+    let refused = listener(None).receive(b"rnet\x03\x03\x00\x00").unwrap_err();
+    assert_eq!(refused, Refusal::Version { theirs: (3, 3), ours: (4, 4) }, "without numbers of floods");
     assert_eq!(listener(None).receive(b"rnet\x01\x09\x00\x00"), Ok(()), "a range that includes ours will do");
     assert_eq!(listener(None).receive(b"rnet\x02\x01\x00\x00"), Err(Refusal::Malformed), "a range backwards");
 }
@@ -120,7 +122,7 @@ fn what_is_not_rnet_is_refused_at_its_first_wrong_byte() {
     for stream in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01", b"rnez", b"\x00", b"SSH-2.0-"] {
         let mut session = listener(None);
         assert_eq!(session.receive(stream), Err(Refusal::NotRnet));
-        assert_eq!(session.take_output(), b"rnet\x03\x03\x00\x00", "nothing but the hello was said");
+        assert_eq!(session.take_output(), b"rnet\x04\x04\x00\x00", "nothing but the hello was said");
     }
 }
 
@@ -129,8 +131,8 @@ fn half_an_opening_waits_and_keeps_little() {
     let mut session = listener(Some(&Psk([5; 32])));
     assert_eq!(session.receive(b"rne"), Ok(()));
     assert!(session.poll_event().is_none());
-    assert_eq!(session.receive(b"t\x03\x03\x01\x00"), Ok(()));
-    assert_eq!(session.take_output(), b"rnet\x03\x03\x01\x00", "the listener waits for the dialer");
+    assert_eq!(session.receive(b"t\x04\x04\x01\x00"), Ok(()));
+    assert_eq!(session.take_output(), b"rnet\x04\x04\x01\x00", "the listener waits for the dialer");
     assert_eq!(session.receive(&[HANDSHAKE, 0, 48]), Ok(()));
     assert!(session.record.len() <= HEADER_LEN + HANDSHAKE_MAX);
 }
@@ -164,7 +166,7 @@ fn nothing_but_small_handshake_records_is_kept_before_authentication() {
     ];
     for header in headers {
         let mut session = listener(None);
-        assert_eq!(session.receive(b"rnet\x03\x03\x00\x00"), Ok(()));
+        assert_eq!(session.receive(b"rnet\x04\x04\x00\x00"), Ok(()));
         assert_eq!(session.receive(&header), Err(Refusal::Malformed), "{header:?}");
         assert!(session.record.is_empty());
     }
@@ -192,7 +194,7 @@ fn the_dialer_waits_for_the_confirmation_and_takes_nothing_else() {
 #[test]
 fn a_refusal_in_clear_counts_only_until_the_confirmation() {
     let mut session = dialer(None);
-    assert_eq!(session.receive(b"rnet\x03\x03\x00\x00"), Ok(()));
+    assert_eq!(session.receive(b"rnet\x04\x04\x00\x00"), Ok(()));
     session.take_output();
     assert_eq!(session.receive(&[REFUSAL, 0, 1, 1]), Err(Refusal::WrongPassword));
     assert!(session.take_output().is_empty(), "a refusal is not answered");

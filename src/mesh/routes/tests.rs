@@ -231,15 +231,15 @@ fn floods_of_strangers_go_nowhere() {
 }
 
 #[test]
-fn old_trees_stand_in_while_no_link_goes() {
-    let routes = |count: u16, edges: &[(u16, u16)], costs: &[(u32, u32)]| measured(count, edges, costs).swap_remove(0);
-    let edges = [(0, 1), (1, 2), (2, 3), (3, 0)];
-    let cheap = routes(4, &edges, &[(0, 0); 4]);
-    let dear = routes(4, &edges, &[(0, 0), (90_000, 0), (0, 0), (0, 7)]);
-    assert!(cheap.stands_in(&dear) && dear.stands_in(&cheap) && cheap.stands_in(&cheap));
-    let more = routes(6, &[(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (4, 1), (5, 0)], &[(0, 0); 7]);
-    assert!(cheap.stands_in(&more) && !more.stands_in(&cheap));
-    let less = routes(4, &edges[..3], &[(0, 0); 3]);
-    assert!(less.stands_in(&cheap) && !cheap.stands_in(&less));
-    assert!(!routes(3, &edges[..2], &[(0, 0); 2]).stands_in(&routes(3, &[(0, 1), (0, 2)], &[(0, 0); 2])));
+fn numbers_agree_until_one_is_another_peers() {
+    let routes = |shorts: [u16; 2]| {
+        let mut peers = Peers::new(record(0, &[(1, true), (2, true)]));
+        let others = [1, 2].into_iter().zip(shorts);
+        peers.merge(others.map(|(n, short)| Record { short: ShortId(short), ..record(n, &[(0, true)]) }).collect());
+        Routes::compute(&peers)
+    };
+    let (before, after) = (routes([50, 60]), routes([50, 61]));
+    assert!(before.numbers_agree(&after) && after.numbers_agree(&before), "a new number is nobody else's");
+    assert!(Routes::default().numbers_agree(&before) && before.numbers_agree(&Routes::default()));
+    assert!(!before.numbers_agree(&routes([60, 61])), "60 was the other's");
 }

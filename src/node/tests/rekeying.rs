@@ -82,7 +82,7 @@ impl End {
     fn write(&self) -> Vec<u8> {
         let network = NetId::new(7).unwrap();
         let (origin, destination) = (ShortId(1), ShortId(2));
-        let inner = Inner { origin, destination, network, hops: HOPS_MAX, partial: false, fragment: None };
+        let inner = Inner { origin, destination, number: 0, network, hops: HOPS_MAX, partial: false, fragment: None };
         let mut one = One::default();
         self.path.writer().unwrap().write(&inner, 40, &mut one, |into| into.fill(7)).unwrap();
         one.0

@@ -5,7 +5,15 @@ use crate::plane::testing::{Memory, address, agree, net, pair, rekey, short};
 use crate::wire::datagram::HOPS_MAX;
 
 fn inner() -> Inner {
-    Inner { origin: short(1), destination: short(2), network: net(7), hops: HOPS_MAX, partial: false, fragment: None }
+    Inner {
+        origin: short(1),
+        destination: short(2),
+        number: 0,
+        network: net(7),
+        hops: HOPS_MAX,
+        partial: false,
+        fragment: None,
+    }
 }
 
 fn written(path: &Path, payload: &[u8]) -> Result<Vec<u8>, Drop> {

@@ -267,3 +267,41 @@ fn no_segment_is_larger_than_its_path_allows() {
     mesh.capture_offloaded(1, &frame, &offload);
     assert_eq!(mesh.sent(1).iter().map(|(_, datagram)| datagram.len()).max(), Some(1472));
 }
+
+#[test]
+fn a_super_frame_that_is_flooded_by_two_ways_comes_out_once() {
+    let edges = &[(1, 2), (1, 3), (2, 4), (3, 4)];
+    // One way may be narrower: what is no TCP is the same frames for all.
+    for (narrow, is_udp) in [(1472, false), (1472, true), (1000, true)] {
+        let mut mesh = mad(4, edges);
+        mesh.host(1).paths[&3].set_mtu(narrow);
+        let ((frame, offload), headers) =
+            if is_udp { (udp(20_000, 1200, false), UDP_HEADERS) } else { (tcp(20_000, 1200), TCP_HEADERS) };
+        mesh.capture_offloaded(1, &frame, &offload);
+        mesh.carry();
+        let frames = mesh.delivered();
+        for host in 2..=4 {
+            let mine = frames.iter().filter(|(at, ..)| *at == host);
+            let all: Vec<&[u8]> = mine.map(|(.., frame)| &frame[headers..]).collect();
+            assert_eq!(all.len(), 20_000usize.div_ceil(1200), "{narrow} {is_udp}");
+            assert!(all.concat() == body(20_000));
+        }
+        assert!(mesh.host(4).plane.counters().dropped(Drop::Duplicate) > 0);
+    }
+}
+
+#[test]
+fn tcp_that_is_flooded_is_cut_for_each_way_and_no_byte_of_it_is_lost() {
+    let mut mesh = mad(4, &[(1, 2), (1, 3), (2, 4), (3, 4)]);
+    mesh.host(1).paths[&3].set_mtu(1000);
+    let (frame, offload) = tcp(20_000, 1200);
+    mesh.capture_offloaded(1, &frame, &offload);
+    mesh.carry();
+    let mut here = vec![false; 20_000];
+    for (_, _, frame) in mesh.delivered().iter().filter(|(host, ..)| *host == 4) {
+        let sequence = u32::from_be_bytes(frame[38..42].try_into().unwrap());
+        let at = sequence as usize - 77;
+        here[at..at + frame.len() - TCP_HEADERS].fill(true);
+    }
+    assert!(here.iter().all(|here| *here));
+}
