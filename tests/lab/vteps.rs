@@ -310,7 +310,8 @@ fn a_port_that_the_kernel_holds_is_told_and_taken_when_it_is_free() {
     a.sh("ip link add vx9 type vxlan id 9 dstport 4789 && ip link set vx9 up");
     let address = format!("vxlan://{}", v.toward(&a));
     let refused = a.rnet(&[&["connect", &address], &JOIN[..]].concat());
-    refused.refused(1, &["UDP port 4789", "in use", "--local-port"]);
+    let words = ["UDP port 4789", "in use", "vx9 (VNI 9)", "--local-port"];
+    refused.refused(1, &words);
     assert!(a.status().vteps.is_empty() && a.interfaces().is_empty());
     // By another port; the VTEP is told to send there.
     a.rnet(&[&["connect", &address], &JOIN[..], &["--local-port", "4790"]].concat()).ok();
@@ -332,7 +333,7 @@ fn a_port_that_the_kernel_holds_is_told_and_taken_when_it_is_free() {
     a.rnet(&["stop"]).ok();
     a.sh("ip link add vx9 type vxlan id 9 dstport 4789 && ip link set vx9 up");
     a.launch(&[]);
-    until(SOON, "it is told", || a.status().vteps[0].info.contains("UDP port 4789"));
+    until(SOON, "it is told", || words.iter().all(|word| a.status().vteps[0].info.contains(word)));
     assert!(a.rnet(&["status", "connections"]).ok().contains("failed"));
     a.sh("ip link del vx9");
     until(SOON, "it is joined", || a.status().vteps[0].info.is_empty());
