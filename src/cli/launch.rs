@@ -187,7 +187,7 @@ impl Sockets {
                 std::io::ErrorKind::AddrInUse => {
                     let who = holder::of_tcp_port(config.port);
                     let who = who.unwrap_or_else(|| "a process that is hidden from here".to_string());
-                    format!("is in use by {who}: end it, or give another --port")
+                    format!("is in use by {who}: end it, or give the whole mesh another --port")
                 }
                 std::io::ErrorKind::PermissionDenied => "needs root".to_string(),
                 std::io::ErrorKind::AddrNotAvailable => "cannot be had: --host is no address of this host".to_string(),
@@ -265,8 +265,9 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (host_events, machine_events) = mpsc::unbounded_channel();
     let mut host =
         Host::start_in(Some(&config.run_dir), config.host, capture, host_events).await.map_err(|why| fail(&why))?;
-    for (interface, _) in &config.interfaces {
-        let fits = host.check_uplink(interface.as_str()).await;
+    let names: Vec<&str> = config.interfaces.iter().map(|(interface, _)| interface.as_str()).collect();
+    for (at, (interface, _)) in config.interfaces.iter().enumerate() {
+        let fits = host.check_uplink(interface.as_str(), names.get(..at).unwrap_or_default()).await;
         fits.map_err(|why| fail(&format!("--interface {interface}: {why}")))?;
     }
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;

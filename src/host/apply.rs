@@ -240,11 +240,11 @@ impl Host {
         Ok(HostAnswer::Done)
     }
 
-    /// Whether this interface can be captured. The error is one line, with what to do.
-    pub async fn check_uplink(&self, name: &str) -> Result<(), String> {
+    /// Whether this interface can be captured, `beside` others. The error is one line, with what to do.
+    pub async fn check_uplink(&self, name: &str, beside: &[&str]) -> Result<(), String> {
         let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
-        let link = links.iter().find(|link| link.name == name);
-        uplinks::fitness(name, link, &links).map(drop)
+        let links: Vec<_> = links.iter().collect();
+        uplinks::together(uplinks::fitness(name, &links)?, beside, &links)
     }
 
     /// An address in a network that the host has an interface on already would take that interface's traffic away.

@@ -46,7 +46,7 @@ pub(super) fn by_device(port: u16, link: &Link, vxlan: &Vxlan, instead: &str) ->
 
 /// The same for the port of the mesh itself, before there is a router. Must be called within a runtime.
 pub async fn mesh_port_taken(port: u16) -> String {
-    let instead = "give another --port";
+    let instead = "give the whole mesh another --port";
     match Netlink::open() {
         Ok(netlink) => taken(&netlink, port, instead).await,
         Err(_) => format!("UDP port {port} is in use: {instead}"),
