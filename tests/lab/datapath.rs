@@ -99,7 +99,7 @@ fn packet_has_threads_and_super_frames_without_a_tap() {
 fn by_pcap(options: &[&str]) -> (DatapathStatus, String, u64) {
     let room = Room::new();
     let [a, b] = room.chain(["a", "b"]);
-    let options = [&["--capture", "pcap", "--threads", "2"], options].concat();
+    let options = [&["--capture", "pcap"], options].concat();
     let one = router(&room, &a, &options);
     b.launch_with(&[&["--password-file", &room.path("pw")], &options[..]].concat(), &[&a.toward(&b)]).ok();
     let two = b.container(&["10.2.1.2/24"]);
@@ -236,5 +236,6 @@ fn values_that_are_none_are_refused_in_a_line() {
     ] {
         a.launch_with(&[option, value], &[]).refused(2, &[option, value, range]);
     }
+    a.launch_with(&["--capture", "pcap", "--threads", "2"], &[]).refused(2, &["--threads: 2", "--capture pcap"]);
     a.is_clean();
 }

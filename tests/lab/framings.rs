@@ -258,7 +258,9 @@ fn framings_that_cannot_be_are_refused() {
     a.launch_with(&["--framing", "tcp"], &[]).refused(2, &["--framing", "auto, kernel, vxlan, udp"]);
     a.launch_with(&["--framing", "vxlan", "--password-file", &pw], &[]).refused(2, &["--framing", "--trusted-subnets"]);
     a.launch_with(&["--framing", "vxlan", "--port", "65535"], &[]).refused(2, &["--framing", "--port"]);
-    a.launch_with(&["--trusted-subnets", "10.0.0.0/8,nonsense"], &[]).refused(2, &["nonsense", "subnet"]);
+    let subnets = ["--trusted-subnets", "10.0.0.0/8,nonsense", "--password-file", &pw];
+    a.launch_with(&subnets, &[]).refused(2, &["nonsense", "subnet"]);
+    a.launch_with(&["--trusted-subnets", "10.0.0.0/8"], &[]).refused(2, &["--trusted-subnets", "without a password"]);
     // VTEPs cannot have the port.
     a.launch_with(&BY_VXLAN, &[]).ok();
     let join = ["connect", "vxlan://192.0.2.1", "--network", "10.2.1.0/24", "--vni", "7", "--local-port", "6784"];
