@@ -77,7 +77,7 @@ pub fn bridge(router: &Router, options: &Bridge) -> Result<(), Failure> {
     };
     let lines = |faults: Vec<String>| faults.into_iter().map(|fault| format!("{what}: {fault}")).collect();
     let command = command.map_err(|faults| Failure { lines: lines(faults), code: 2 })?;
-    ask::ask(what, router, command).map(drop)
+    ask::ask_idly(what, router, command)
 }
 
 /// What the router is to do, or every fault at once.

@@ -303,6 +303,9 @@ fn wrong_requests_are_refused_with_what_to_do() {
     a.rnet(&["forget", &address]).refused(1, &["on several networks", "--network"]);
     a.rnet(&["forget", &address, "--network", "10.2.2.0/24"]).ok();
     a.rnet(&["forget", &address]).ok();
+    let again = a.rnet(&["forget", &address, "192.0.2.9"]);
+    let words = ["joined; nothing is", "forget 192.0.2.9: nothing of that name is given as a peer to dial; "];
+    assert!(again.code == 0 && words.iter().all(|word| again.stderr.contains(word)), "{again:?}");
 }
 
 fn a_port_that_the_kernel_holds_is_told_and_taken_when_it_is_free() {
