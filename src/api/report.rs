@@ -12,8 +12,11 @@ mod uplinks;
 mod vteps;
 
 use crate::node::command::Attachment;
-use crate::node::status::{Connection, ConnectionState, Count, DatapathStatus, PathLimit, Peer, Status};
+use crate::node::status::{
+    Connection, ConnectionState, Count, DatapathStatus, PathLimit, Peer, Status, UplinkStatus, VtepStatus,
+};
 use crate::types::{Framing, NetId, Nickname, PeerName, PortMap, Target};
+use serde::Serialize;
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -53,7 +56,7 @@ pub fn text(status: &Status, view: View) -> String {
 pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
     let text = match view {
         View::Summary => serde_json::to_string_pretty(status),
-        View::Connections => serde_json::to_string_pretty(&status.connections),
+        View::Connections => serde_json::to_string_pretty(&ways(status)),
         View::Peers => serde_json::to_string_pretty(&status.peers),
         View::Targets => {
             let dialled = status.targets.iter().map(Target::to_string);
@@ -65,6 +68,36 @@ pub fn json(status: &Status, view: View) -> Result<String, serde_json::Error> {
         View::Ipam => serde_json::to_string_pretty(&status.ipam),
     }?;
     Ok(text + "\n")
+}
+
+/// What the view of connections has, as JSON: objects that all have `kind`, `state` (as the text has it), `encrypted`, `info`.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum Way<'a> {
+    /// A link, or an attempt at one.
+    Link(&'a Connection),
+    Vtep(Unlinked<'a, VtepStatus>),
+    Interface(Unlinked<'a, UplinkStatus>),
+}
+
+/// What is no link, with the words that links have.
+#[derive(Serialize)]
+struct Unlinked<'a, T> {
+    state: &'static str,
+    encrypted: bool,
+    #[serde(flatten)]
+    what: &'a T,
+}
+
+fn ways(status: &Status) -> Vec<Way<'_>> {
+    let links = status.connections.iter().map(Way::Link);
+    let vteps =
+        status.vteps.iter().map(|what| Way::Vtep(Unlinked { state: vteps::state(what), encrypted: false, what }));
+    let interfaces = status.uplinks.iter().map(|what| {
+        let state = uplinks::condition(what.condition);
+        Way::Interface(Unlinked { state, encrypted: false, what })
+    });
+    links.chain(vteps).chain(interfaces).collect()
 }
 
 /// `rnet ps`: a line for each interface: name or id, MAC, addresses; ports of this host that lead to it.

@@ -9,7 +9,7 @@ use super::bridge::{BRIDGE, Bridge};
 use crate::types::PortMap;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use examples::{ATTACH, CONNECT, EXPOSE, FORGET, LAUNCH, OVERVIEW, PUBLISH, RESET, RMPEER, RUN, STATUS, STOP};
+use examples::{ATTACH, CONNECT, DEMO, EXPOSE, FORGET, LAUNCH, OVERVIEW, PUBLISH, RESET, RMPEER, RUN, STATUS, STOP};
 use std::ffi::OsString;
 
 /// A virtual switch and router that joins containers and processes of many hosts into private encrypted networks
@@ -96,6 +96,7 @@ pub enum Command {
     #[command(after_help = "Example:\n  rnet prime && rnet run --cidr net:default -- ./server")]
     Prime,
     /// Show on this machine alone what rnet does: three hosts in namespaces, two networks, one mesh
+    #[command(after_help = DEMO)]
     Demo(Demo),
     /// Print the version of this program, and of the router if it runs
     Version,

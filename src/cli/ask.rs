@@ -39,6 +39,14 @@ pub fn ask(what: &str, router: &Router, command: Command) -> Result<Reply, Failu
     wait(what, client.ask(command))?.map_err(|why| trouble(what, &why))
 }
 
+/// The same of what is done in any case: that there was nothing to do goes to standard error.
+pub fn ask_idly(what: &str, router: &Router, command: Command) -> Result<(), Failure> {
+    if let Reply::Told(lines) = ask(what, router, command)? {
+        lines.iter().for_each(|line| print::error(line));
+    }
+    Ok(())
+}
+
 fn view(what: &str, router: &Router) -> Result<Box<crate::node::status::Status>, Failure> {
     let client = client(what, router)?;
     wait(what, client.status())?.map_err(|why| trouble(what, &why))

@@ -22,6 +22,20 @@ give the bridge, not a port of it.
 A segment that is reached twice (two hosts on one network card's segment, a cable between two interfaces) is noticed within a \
 second: all but one of its ports are cut off until it is gone; `rnet status connections` says which.";
 
+const BRIDGE_ADD: &str = "\
+Examples:
+  rnet bridge add eth1 --network 10.2.1.0/24
+  rnet bridge add docker0 --network 172.17.0.0/16
+  rnet bridge add eth2 --network 10.2.1.0/24 --capture pcap
+
+`rnet bridge --help` says what becomes of the interface; `rnet status connections` shows it.";
+
+const BRIDGE_DEL: &str = "\
+Example:
+  rnet bridge del eth1
+
+`rnet status targets` lists what is captured. Nothing else is changed on the interface.";
+
 /// Options of `bridge`.
 #[derive(Debug, Args)]
 pub struct Bridge {
@@ -34,6 +48,7 @@ pub struct Bridge {
 #[derive(Debug, Subcommand)]
 pub enum BridgeWhat {
     /// Capture an interface for a network of the mesh
+    #[command(after_help = BRIDGE_ADD)]
     Add {
         /// Its name
         #[arg(value_name = "IF")]
@@ -46,6 +61,7 @@ pub enum BridgeWhat {
         capture: String,
     },
     /// Give an interface up
+    #[command(after_help = BRIDGE_DEL)]
     Del {
         /// Its name
         #[arg(value_name = "IF")]
@@ -61,7 +77,7 @@ pub fn bridge(router: &Router, options: &Bridge) -> Result<(), Failure> {
     };
     let lines = |faults: Vec<String>| faults.into_iter().map(|fault| format!("{what}: {fault}")).collect();
     let command = command.map_err(|faults| Failure { lines: lines(faults), code: 2 })?;
-    ask::ask(what, router, command).map(drop)
+    ask::ask_idly(what, router, command)
 }
 
 /// What the router is to do, or every fault at once.

@@ -25,7 +25,7 @@ use crate::io::sources::Sources;
 use crate::io::store::{Loaded, Store};
 use crate::io::tap::Tap;
 use crate::io::udp::{Group, UdpSocket};
-use crate::io::{entropy, pcap, raw, routes, tcp};
+use crate::io::{entropy, holder, pcap, raw, routes, tcp};
 use crate::ipam::Init;
 use crate::node::border::State;
 use crate::node::command::{Uplink, UplinkCapture};
@@ -143,9 +143,9 @@ fn serve(config: Config, ready: &mut Ready) -> Result<(), Failure> {
     let run_dir = config.run_dir.clone();
     let result = (|| {
         lock.remove_stale_socket(&run_dir.join(api::SOCKET)).map_err(|why| fail(&why))?;
-        let sockets = Sockets::bind(&config)?;
-        journal::start(place, config.log_level);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|why| fail(&why))?;
+        let sockets = Sockets::bind(&config, &runtime)?;
+        journal::start(place, config.log_level);
         let result = runtime.block_on(run(config, sockets, ready));
         runtime.shutdown_timeout(FAREWELL);
         result
@@ -181,10 +181,17 @@ struct Sockets {
 }
 
 impl Sockets {
-    fn bind(config: &Config) -> Result<Sockets, Failure> {
+    fn bind(config: &Config, runtime: &tokio::runtime::Runtime) -> Result<Sockets, Failure> {
         let failed = |protocol: &str, why: std::io::Error| {
             let reason = match why.kind() {
-                std::io::ErrorKind::AddrInUse => "is in use by another program (another router?)".to_string(),
+                std::io::ErrorKind::AddrInUse if protocol == "UDP" => {
+                    return Failure::new("launch", runtime.block_on(host::mesh_port_taken(config.port)));
+                }
+                std::io::ErrorKind::AddrInUse => {
+                    let who = holder::of_tcp_port(config.port);
+                    let who = who.unwrap_or_else(|| "a process that is hidden from here".to_string());
+                    format!("is in use by {who}: end it, or give the whole mesh another --port")
+                }
                 std::io::ErrorKind::PermissionDenied => "needs root".to_string(),
                 std::io::ErrorKind::AddrNotAvailable => "cannot be had: --host is no address of this host".to_string(),
                 _ => format!("cannot be had: {why}"),
@@ -262,8 +269,9 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (host_events, machine_events) = mpsc::unbounded_channel();
     let mut host =
         Host::start_in(Some(&config.run_dir), config.host, capture, host_events).await.map_err(|why| fail(&why))?;
-    for (interface, _) in &config.interfaces {
-        let fits = host.check_uplink(interface.as_str()).await;
+    let names: Vec<&str> = config.interfaces.iter().map(|(interface, _)| interface.as_str()).collect();
+    for (at, (interface, _)) in config.interfaces.iter().enumerate() {
+        let fits = host.check_uplink(interface.as_str(), names.get(..at).unwrap_or_default()).await;
         fits.map_err(|why| fail(&format!("--interface {interface}: {why}")))?;
     }
     let store = Store::open(&config.data_dir).map_err(|why| fail(&why))?;
@@ -364,7 +372,7 @@ async fn require_framing(host: &Host, config: &Config) -> Result<(), Failure> {
     let (Some(framing), Some(port)) = (config.framing, config.port.checked_add(1)) else { return Ok(()) };
     let had = match framing {
         Framing::Udp => Ok(()),
-        Framing::Vxlan => host::try_peers(port, config.host),
+        Framing::Vxlan => host.try_peers(port).await,
         Framing::Kernel => host.try_kernel(port).await,
     };
     had.map_err(|why| Failure::new("launch", format!("--framing {framing}: {why}")))

@@ -31,7 +31,7 @@ pub fn forget(router: &Router, options: &Forget) -> Result<(), Failure> {
     let dial = (!targets.is_empty()).then_some(Command::Forget { targets });
     let part = |address| Command::Part { address, network };
     let commands = dial.into_iter().chain(addresses.into_iter().map(part));
-    commands.into_iter().try_for_each(|command| ask::ask("forget", router, command).map(drop))
+    commands.into_iter().try_for_each(|command| ask::ask_idly("forget", router, command))
 }
 
 /// What is to be dialled and joined, or every fault at once.

@@ -71,6 +71,20 @@ impl Reader<'_> {
         subnets
     }
 
+    /// What was asked for and would be ignored.
+    pub(super) fn check_use(&mut self, config: &Config) {
+        if let (CaptureKind::Pcap, Some(count @ 2..)) = (config.capture, config.threads) {
+            let label = self.texts("threads").map(|(label, _)| label).unwrap_or_default();
+            self.fault(label, format!("{count} are too many for --capture pcap, which has one: use --capture packet"));
+        }
+        let secret = ["password", "password-file"].iter().any(|name| self.texts(name).is_some());
+        if let Some((label, _)) =
+            self.texts("trusted-subnets").filter(|_| !secret && !config.trusted_subnets.is_empty())
+        {
+            self.fault(label, "is of no use without a password: nothing is encrypted anyhow".to_string());
+        }
+    }
+
     /// A framing that was asked for by its name and could never be used.
     pub(super) fn check_framing(&mut self, config: &Config) {
         let Some(framing) = config.framing.filter(|framing| *framing != Framing::Udp) else { return };

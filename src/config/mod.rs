@@ -247,6 +247,7 @@ impl Reader<'_> {
             }
         }
         self.check_framing(config);
+        self.check_use(config);
         let outside = |subnet: &Network| !config.ranges.iter().any(|range| overlap(*range, *subnet));
         if let Some(subnet) = config.default_subnet.filter(|s| !config.ranges.is_empty() && outside(s)) {
             let label = self.texts("ipalloc-default-subnet").map(|(label, _)| label).unwrap_or_default();

@@ -73,6 +73,20 @@ fn reports_every_bad_value_at_once_with_its_layer() {
 }
 
 #[test]
+fn what_would_be_ignored_is_refused() {
+    let faults = |values: &[(&str, &[&str])]| resolve(&[cli(values)]).err().unwrap_or_default().join("\n");
+    let by_pcap = |threads: &str| faults(&[("capture", &["pcap"]), ("threads", &[threads])]);
+    assert_eq!(by_pcap("2"), "--threads: 2 are too many for --capture pcap, which has one: use --capture packet");
+    assert_eq!((by_pcap("1"), by_pcap("auto")), (String::new(), String::new()));
+    let subnets: (&str, &[&str]) = ("trusted-subnets", &["10.0.0.0/8"]);
+    assert_eq!(faults(&[subnets]), "--trusted-subnets: is of no use without a password: nothing is encrypted anyhow");
+    assert_eq!(faults(&[("trusted-subnets", &[""])]), "");
+    assert_eq!(faults(&[subnets, ("password-file", &["/pw"])]), "");
+    // One fault is not told as two.
+    assert!(!faults(&[subnets, ("password-file", &["/nope"])]).contains("of no use"));
+}
+
+#[test]
 fn password_comes_from_the_highest_layer_that_names_one() {
     let secret = |layers: &[Layer]| resolve(layers).unwrap().password.map(|p| p.expose().to_vec());
     let env = layer(Origin::Environment, &[("password", &["of env"])]);

@@ -7,8 +7,8 @@
 use super::apply::Host;
 use super::kernel::RULES;
 use super::names;
+use super::taken::{FOR_PEERS, by_device, taken};
 use crate::io::door;
-use crate::io::holder;
 use crate::io::netlink::{Link, NetlinkError};
 use crate::io::vxlan::Vxlan;
 use crate::types::{Mac, VNI_OF_PEERS};
@@ -30,9 +30,17 @@ impl Host {
         // What a killed router left for us holds the port rightly.
         let kept = [false, true].map(|ipv6| names::vxlan(VNI_OF_PEERS, ipv6)).iter().any(|name| self.found.has(name));
         if !kept && door::open(port, self.at, 1).is_err_and(|why| why.kind() == std::io::ErrorKind::AddrInUse) {
-            return Err(taken(port, "Address already in use".to_string()));
+            return Err(taken(&self.shared.netlink, port, FOR_PEERS).await);
         }
         Ok(())
+    }
+
+    /// Why a step failed: who has the port, where that is what failed.
+    pub(super) async fn told(&self, port: u16, why: String) -> String {
+        if !why.contains("Address already in use") {
+            return why;
+        }
+        taken(&self.shared.netlink, port, FOR_PEERS).await
     }
 
     /// Nobody else has the port.
@@ -40,11 +48,7 @@ impl Host {
         let all = self.shared.netlink.vxlans().await.map_err(|e| e.to_string())?;
         let foreign = |(link, vxlan): &&(Link, Vxlan)| vxlan.port == port && !names::is_vxlan(&link.name);
         if let Some((link, vxlan)) = all.iter().find(foreign) {
-            return Err(format!(
-                "UDP port {port} is that of the VXLAN device {} (VNI {}) of somebody else: delete it, or give the whole mesh \
-                 another --port, of which it is the next one",
-                link.name, vxlan.vni
-            ));
+            return Err(by_device(port, link, vxlan, FOR_PEERS));
         }
         Ok(())
     }
@@ -79,15 +83,4 @@ impl Host {
             Err(e) => Err(e.to_string()),
         }
     }
-}
-
-/// Who has the port, where that is what failed.
-pub(super) fn taken(port: u16, why: String) -> String {
-    if !why.contains("Address already in use") {
-        return why;
-    }
-    let who = holder::of_udp_port(port).unwrap_or_else(|| "another program or the kernel".to_string());
-    format!(
-        "UDP port {port} is in use by {who}: end it, or give the whole mesh another --port, of which it is the next one"
-    )
 }

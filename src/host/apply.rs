@@ -115,7 +115,7 @@ impl Host {
     ) -> Result<Host, String> {
         let netlink = Netlink::open().map_err(|e| format!("opening netlink: {e}"))?;
         let own = Netns::own().map_err(|e| format!("/proc/thread-self/ns/net: {e}"))?;
-        let doors = Doors::new(at, capture.queues, events.clone());
+        let doors = Doors::new((at, capture.queues), netlink.clone(), events.clone());
         let means = Means { queues: capture.queues, offload: capture.offload };
         let uplinks = Uplinks::new(means, events.clone());
         let shared = Arc::new(Shared { netlink, events, plugged: Mutex::default(), captured: Mutex::default() });
@@ -151,6 +151,11 @@ impl Host {
     /// What sends heartbeats by the kernel's VXLAN.
     pub fn beats(&self) -> Beats {
         self.kernel.beats.clone()
+    }
+
+    /// Whether peers could speak VXLAN by a socket of ours at this UDP port now. The error is one line.
+    pub async fn try_peers(&self, port: u16) -> Result<(), String> {
+        self.doors.try_peers(port).await
     }
 
     /// Makes a change, whole or not at all. The error is one line: what was attempted, and why it failed.
@@ -235,11 +240,11 @@ impl Host {
         Ok(HostAnswer::Done)
     }
 
-    /// Whether this interface can be captured. The error is one line, with what to do.
-    pub async fn check_uplink(&self, name: &str) -> Result<(), String> {
+    /// Whether this interface can be captured, `beside` others. The error is one line, with what to do.
+    pub async fn check_uplink(&self, name: &str, beside: &[&str]) -> Result<(), String> {
         let links = self.shared.netlink.links().await.map_err(|e| e.to_string())?;
-        let link = links.iter().find(|link| link.name == name);
-        uplinks::fitness(name, link, &links).map(drop)
+        let links: Vec<_> = links.iter().collect();
+        uplinks::together(uplinks::fitness(name, &links)?, beside, &links)
     }
 
     /// An address in a network that the host has an interface on already would take that interface's traffic away.

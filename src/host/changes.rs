@@ -83,6 +83,7 @@ mod tests {
             up,
             promiscuity: 0,
             master: None,
+            lower: None,
             forwarding: false,
             mtu: 1500,
             mac: None,

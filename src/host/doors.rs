@@ -5,7 +5,9 @@
 //! the way may say that it takes less. The sockets are handed to the data path as they are opened, and are closed by it.
 
 use super::events::HostEvent;
+use super::taken::{FOR_PEERS, FOR_VTEP, taken};
 use crate::io::door::{self, Route};
+use crate::io::netlink::Netlink;
 use crate::node::command::Vtep;
 use crate::plane::fib::PortId;
 use std::collections::HashMap;
@@ -46,13 +48,14 @@ pub(super) struct Doors {
     at: Option<IpAddr>,
     /// Sockets for each door.
     queues: usize,
+    netlink: Netlink,
     events: UnboundedSender<HostEvent>,
     table: Arc<Mutex<Table>>,
 }
 
 impl Doors {
-    pub fn new(at: Option<IpAddr>, queues: usize, events: UnboundedSender<HostEvent>) -> Doors {
-        Doors { at, queues, events, table: Arc::default() }
+    pub fn new((at, queues): (Option<IpAddr>, usize), netlink: Netlink, events: UnboundedSender<HostEvent>) -> Doors {
+        Doors { at, queues, netlink, events, table: Arc::default() }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -79,7 +82,7 @@ impl Doors {
         }
         let is_open = self.table().reached.values().any(|reached| reached.door == number);
         if !is_open {
-            self.hand_over(number, 0).await.map_err(|why| refused(number, &why, FOR_VTEP))?;
+            self.hand_over(number, 0, FOR_VTEP).await?;
         }
         self.table().reached.insert(port, Reached { to, door: number, mtu: 0 });
         self.look(port, route);
@@ -105,9 +108,17 @@ impl Doors {
                 "a VTEP is reached by UDP port {number} of this host: forget it, and give another --local-port"
             ));
         }
-        self.hand_over(number, SENDERS).await.map_err(|why| refused(number, &why, FOR_PEERS))?;
+        self.hand_over(number, SENDERS, FOR_PEERS).await?;
         self.table().peers = Some(number);
         Ok(())
+    }
+
+    /// Whether peers could speak VXLAN by this port now. The error is one line.
+    pub async fn try_peers(&self, number: u16) -> Result<(), String> {
+        match door::open(number, self.at, 1) {
+            Ok(_) => Ok(()),
+            Err(why) => Err(refused(&self.netlink, number, &why, FOR_PEERS).await),
+        }
     }
 
     /// No longer: the data path has closed it when this returns, so that the kernel can have it, or takes long.
@@ -121,9 +132,12 @@ impl Doors {
         }
     }
 
-    /// `senders`: for each queue.
-    async fn hand_over(&self, number: u16, senders: usize) -> io::Result<()> {
-        let sockets = self.bind(number).await?;
+    /// `senders`: for each queue. The error is one line: why not, and what to do `instead`.
+    async fn hand_over(&self, number: u16, senders: usize, instead: &str) -> Result<(), String> {
+        let sockets = match self.bind(number).await {
+            Ok(sockets) => sockets,
+            Err(why) => return Err(refused(&self.netlink, number, &why, instead).await),
+        };
         // Where there are none the door sends too.
         let senders = door::senders(self.at, senders * self.queues).unwrap_or_default();
         let _ = self.events.send(HostEvent::DoorOpened { door: number, sockets, senders });
@@ -174,23 +188,10 @@ impl Doors {
     }
 }
 
-/// What to do where a port is taken that a VTEP sends to.
-const FOR_VTEP: &str = "have the VTEP send to another port and give it with --local-port";
-/// What to do where the port is taken by which peers speak VXLAN.
-const FOR_PEERS: &str = "give the whole mesh another --port, of which it is the next one";
-
-/// Whether peers could speak VXLAN by this port now. The error is one line.
-pub fn try_peers(number: u16, at: Option<IpAddr>) -> Result<(), String> {
-    door::open(number, at, 1).map(drop).map_err(|why| refused(number, &why, FOR_PEERS))
-}
-
 /// Why a door cannot be opened, and what to do.
-fn refused(door: u16, why: &io::Error, instead: &str) -> String {
+async fn refused(netlink: &Netlink, door: u16, why: &io::Error, instead: &str) -> String {
     match why.kind() {
-        io::ErrorKind::AddrInUse => format!(
-            "UDP port {door} of this host is in use by another program or by the kernel (often a VXLAN device, which no tool \
-             names, or Open vSwitch): take that off, or {instead}"
-        ),
+        io::ErrorKind::AddrInUse => taken(netlink, door, instead).await,
         io::ErrorKind::PermissionDenied => format!("UDP port {door} needs root"),
         _ => format!("UDP port {door} cannot be had: {why}"),
     }

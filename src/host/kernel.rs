@@ -17,7 +17,6 @@
 //!
 //! Invariant: an entry is in the bridge only while the VXLAN device has its address; made in this order, removed in the other.
 
-use super::able::taken;
 use super::adopt::network_of;
 use super::apply::Host;
 use super::beats::{Beats, listen};
@@ -356,7 +355,9 @@ impl Host {
     async fn open_beats(&mut self, ipv6: bool) -> Result<(), String> {
         let under = self.kernel.kept().await.under(ipv6).ok_or("the engine is not open")?;
         let name = names::vxlan(VNI_OF_PEERS, ipv6);
-        self.run(plan::beats(&under), None).await.map_err(|why| taken(under.port, why))?;
+        if let Err(why) = self.run(plan::beats(&under), None).await {
+            return Err(self.told(under.port, why).await);
+        }
         let failed = |why: &dyn std::fmt::Display| format!("heartbeats on {name}: {why}");
         let index = if_nametoindex(name.as_str()).map_err(|why| failed(&why))?;
         let socket = Arc::new(PacketSocket::open(&name, beat::ETHER_TYPE).map_err(|why| failed(&why))?);
@@ -450,7 +451,9 @@ impl Host {
             let kept = self.kernel.kept().await;
             (kept.under(ipv6).ok_or("the engine is not open")?, kept.guarded(id))
         };
-        self.run(plan::offload(id, mtu, &under, guarded), None).await.map_err(|why| taken(under.port, why))?;
+        if let Err(why) = self.run(plan::offload(id, mtu, &under, guarded), None).await {
+            return Err(self.told(under.port, why).await);
+        }
         let name = names::vxlan(id.value(), ipv6);
         let index = if_nametoindex(name.as_str()).map_err(|why| format!("{name}: {why}"))?;
         let mut kept = self.kernel.kept().await;

@@ -23,6 +23,7 @@
 //! - `announce` the frames that tell a network where an address is now; pure
 //! - `changes`  what of this machine's changes matters
 //! - `doors`    UDP ports by which VTEPs are reached
+//! - `taken`    who has a UDP port that we would have
 //! - `uplinks`  interfaces that are not ours, captured while they are there
 //! - `events`   what is told of all this
 //! - `rules`    the packet filter as text; pure
@@ -51,12 +52,13 @@ mod pairs;
 mod plan;
 mod rules;
 pub mod sandbox;
+mod taken;
 mod uplinks;
 
 pub use adopt::Keep;
 pub use apply::Host;
 pub use beats::Beats;
-pub use doors::try_peers;
 pub use events::HostEvent;
+pub use taken::mesh_port_taken;
 
 pub use plan::{Step, plan};

@@ -9,6 +9,9 @@
 //! down, deleted, renamed  not: Away(why)          its captures are closed
 //! another MTU             Up(mtu), and captured anew where the capture has slots of that size (libpcap)
 //! ```
+//!
+//! Invariant: no two are captured of which one lies upon the other (a bridge and its port, a bond and its slave, a VLAN and its
+//! parent): every broadcast would pass both, and beacons of loops would not tell, since none comes back from the wire.
 
 use super::events::HostEvent;
 use super::names;
@@ -18,7 +21,7 @@ use crate::io::{pcap, raw, sieve};
 use crate::node::border::UplinkState;
 use crate::node::command::{Uplink, UplinkCapture};
 use crate::plane::fib::PortId;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
@@ -42,6 +45,8 @@ struct Held {
     told: Option<UplinkState>,
     /// By which filters are replaced.
     handles: Vec<OwnedFd>,
+    /// Away only because another one that is captured carries the same frames.
+    stands_back: bool,
 }
 
 #[derive(Default)]
@@ -49,6 +54,30 @@ struct Table {
     held: BTreeMap<PortId, Held>,
     /// UDP ports of this host by which VTEPs are reached.
     doors: Vec<u16>,
+    /// All interfaces, by number.
+    links: BTreeMap<u32, Link>,
+}
+
+impl Table {
+    /// Whether the interface of `port` can be captured beside the others.
+    fn fitness(&self, port: PortId) -> Result<Link, Unfit> {
+        let Some(held) = self.held.get(&port) else { return Err(Unfit::Itself("it is not wanted any more".into())) };
+        let links: Vec<&Link> = self.links.values().collect();
+        let name = held.uplink.interface.as_str();
+        let link = fitness(name, &links).map_err(Unfit::Itself)?;
+        let captured = self.held.iter().filter(|(other, held)| **other != port && held.captured.is_some());
+        let names: Vec<&str> = captured.map(|(_, held)| held.uplink.interface.as_str()).collect();
+        together(link, &names, &links).map_err(Unfit::Beside)?;
+        Ok(link.clone())
+    }
+}
+
+/// Why an interface cannot be captured, as one line.
+enum Unfit {
+    /// It would not do.
+    Itself(String),
+    /// Another one is captured that carries the same frames.
+    Beside(String),
 }
 
 /// See the head of this file. Cheap to clone.
@@ -72,34 +101,53 @@ impl Uplinks {
     /// why it is not; else it is waited for.
     pub fn open(&self, port: PortId, uplink: &Uplink, (mesh, must): (u16, bool), links: &[Link]) -> Result<(), String> {
         let mut table = self.table();
-        let held = Held { uplink: uplink.clone(), mesh, captured: None, told: None, handles: Vec::new() };
+        let (uplink, handles) = (uplink.clone(), Vec::new());
+        let held = Held { uplink, mesh, captured: None, told: None, handles, stands_back: false };
         table.held.insert(port, held);
-        let link = links.iter().find(|link| link.name == uplink.interface.as_str());
-        let fit = fitness(uplink.interface.as_str(), link, links);
-        let done = fit.and_then(|link| self.capture(&mut table, port, link));
-        match done {
-            Err(why) if must => {
+        table.links = links.iter().map(|link| (link.index, link.clone())).collect();
+        match self.try_capture(&mut table, port) {
+            Err(Unfit::Itself(why) | Unfit::Beside(why)) if must => {
                 table.held.remove(&port);
                 Err(why)
             }
             Err(why) => {
-                self.tell(&mut table, port, UplinkState::Away(why));
+                self.lose(&mut table, port, why);
                 Ok(())
             }
             Ok(()) => Ok(()),
         }
     }
 
+    fn try_capture(&self, table: &mut Table, port: PortId) -> Result<(), Unfit> {
+        let link = table.fitness(port)?;
+        self.capture(table, port, &link).map_err(Unfit::Itself)
+    }
+
+    /// Those that stood back behind what was captured: maybe they need not any more.
+    fn review(&self, table: &mut Table) {
+        let back: Vec<PortId> = table.held.iter().filter(|(_, held)| held.stands_back).map(|(port, _)| *port).collect();
+        for port in back {
+            if let Err(why) = self.try_capture(table, port) {
+                self.lose(table, port, why);
+            }
+        }
+    }
+
     /// The interface of `port` is captured no longer.
     pub fn close(&self, port: PortId) {
-        if self.table().held.remove(&port).is_some() {
+        let mut table = self.table();
+        if table.held.remove(&port).is_some() {
             let _ = self.events.send(HostEvent::Closed { port });
+            self.review(&mut table);
         }
     }
 
     /// An interface is new or changed.
     pub fn changed(&self, link: &Link) {
         let mut table = self.table();
+        table.links.retain(|index, other| *index == link.index || other.name != link.name);
+        let was = table.links.insert(link.index, link.clone());
+        let moved = was.is_none_or(|was| (was.master, was.lower) != (link.master, link.lower));
         let ports: Vec<PortId> = table.held.keys().copied().collect();
         for port in ports {
             let Some(held) = table.held.get(&port) else { continue };
@@ -108,7 +156,13 @@ impl Uplinks {
                 // Renamed.
                 Some((index, _)) if index == link.index && !is_named => {
                     let why = format!("it is called {} now", link.name);
-                    self.lose(&mut table, port, why);
+                    self.lose(&mut table, port, Unfit::Itself(why));
+                }
+                // What lies between two may be neither.
+                Some(_) if moved && matches!(table.fitness(port), Err(Unfit::Beside(_))) => {
+                    if let Err(why) = table.fitness(port) {
+                        self.lose(&mut table, port, why);
+                    }
                 }
                 _ if !is_named => {}
                 Some((index, mtu)) if index == link.index && link.up => {
@@ -117,29 +171,29 @@ impl Uplinks {
                         self.widen(&mut table, port, link, anew);
                     }
                 }
-                _ => match fitness(&link.name, Some(link), &[]) {
-                    Ok(link) => {
-                        if let Err(why) = self.capture(&mut table, port, link) {
-                            self.lose(&mut table, port, why);
-                        }
+                _ => {
+                    if let Err(why) = self.try_capture(&mut table, port) {
+                        self.lose(&mut table, port, why);
                     }
-                    Err(why) => self.lose(&mut table, port, why),
-                },
+                }
             }
         }
+        self.review(&mut table);
     }
 
     /// An interface is gone.
     pub fn gone(&self, link: &Link) {
         let mut table = self.table();
+        table.links.remove(&link.index);
         let is_it = |held: &Held| match held.captured {
             Some((index, _)) => index == link.index,
             None => held.uplink.interface.as_str() == link.name,
         };
         let ports: Vec<PortId> = table.held.iter().filter(|(_, held)| is_it(held)).map(|(port, _)| *port).collect();
         for port in ports {
-            self.lose(&mut table, port, "there is no such interface any more".to_string());
+            self.lose(&mut table, port, Unfit::Itself("there is no such interface any more".to_string()));
         }
+        self.review(&mut table);
     }
 
     /// VTEPs are reached by these UDP ports of this host.
@@ -160,7 +214,7 @@ impl Uplinks {
     fn widen(&self, table: &mut Table, port: PortId, link: &Link, anew: bool) {
         if anew {
             if let Err(why) = self.capture(table, port, link) {
-                self.lose(table, port, why);
+                self.lose(table, port, Unfit::Itself(why));
             }
             return;
         }
@@ -193,14 +247,20 @@ impl Uplinks {
         };
         held.handles = handles.map_err(|e| e.to_string())?;
         held.captured = Some((link.index, link.mtu));
+        held.stands_back = false;
         let _ = self.events.send(HostEvent::Opened { port, captures });
         self.tell(table, port, UplinkState::Up(mtu_of(link)));
         Ok(())
     }
 
     /// It cannot be captured just now.
-    fn lose(&self, table: &mut Table, port: PortId, why: String) {
+    fn lose(&self, table: &mut Table, port: PortId, why: Unfit) {
+        let (why, stands_back) = match why {
+            Unfit::Itself(why) => (why, false),
+            Unfit::Beside(why) => (why, true),
+        };
         if let Some(held) = table.held.get_mut(&port) {
+            held.stands_back = stands_back;
             held.handles.clear();
             if held.captured.take().is_some() {
                 let _ = self.events.send(HostEvent::Closed { port });
@@ -223,7 +283,8 @@ fn mtu_of(link: &Link) -> u16 {
 }
 
 /// Whether an interface can be captured, among all `links` that there are. The error is one line, with what to do.
-pub(super) fn fitness<'l>(name: &str, link: Option<&'l Link>, links: &[Link]) -> Result<&'l Link, String> {
+pub(super) fn fitness<'l>(name: &str, links: &[&'l Link]) -> Result<&'l Link, String> {
+    let link = links.iter().copied().find(|link| link.name == name);
     let link = link.ok_or("there is no such interface: `ip link` lists them")?;
     let is_ours = |link: &Link| names::is_ours(&link.name, &link.kind);
     if is_ours(link) {
@@ -239,6 +300,41 @@ pub(super) fn fitness<'l>(name: &str, link: Option<&'l Link>, links: &[Link]) ->
         return Err(format!("it is down: bring it up first: ip link set {name} up"));
     }
     Ok(link)
+}
+
+/// Whether an interface carries nothing that one of the `captured` does. The error is one line that names both.
+pub(super) fn together(link: &Link, captured: &[&str], links: &[&Link]) -> Result<(), String> {
+    let others = captured.iter().filter_map(|name| links.iter().find(|other| other.name == *name));
+    for other in others.filter(|other| other.index != link.index) {
+        let (below, upon) = if above(link, links).contains(&other.index) {
+            (&link.name, &other.name)
+        } else if above(other, links).contains(&link.index) {
+            (&other.name, &link.name)
+        } else {
+            continue;
+        };
+        let (name, other) = (&link.name, &other.name);
+        return Err(format!(
+            "what passes {below} passes {upon} too (`ip -d link show {below}`), and {other} is captured already: every broadcast \
+             would be carried twice; capture either {name} or {other}"
+        ));
+    }
+    Ok(())
+}
+
+/// Numbers of the devices that get what this one does: its master, what is made upon it, theirs, and so on.
+fn above(link: &Link, links: &[&Link]) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut due = vec![(link.index, link.master)];
+    while let Some((index, master)) = due.pop() {
+        let upon = links.iter().filter(|other| other.lower == Some(index) || Some(other.index) == master);
+        for other in upon {
+            if found.insert(other.index) {
+                due.push((other.index, other.master));
+            }
+        }
+    }
+    found
 }
 
 fn refused(why: &std::io::Error) -> String {
@@ -263,6 +359,7 @@ mod tests {
             up: true,
             promiscuity: 0,
             master: None,
+            lower: None,
             peer: None,
             forwarding: false,
             mtu: 1500,
@@ -285,9 +382,43 @@ mod tests {
             (Some(port), "a port of rnet's own bridge rnb8312a4"),
         ];
         for (link, told) in facts {
-            let why = fitness("eth1", link.as_ref(), std::slice::from_ref(&ours)).unwrap_err();
+            let links: Vec<&Link> = link.iter().chain([&ours]).collect();
+            let name = link.as_ref().map_or("eth1", |link| link.name.as_str());
+            let why = fitness(name, &links).unwrap_err();
             assert!(why.contains(told), "{link:?}: {why}");
         }
-        assert!(fitness("eth1", Some(&eth1), &[ours]).is_ok());
+        assert!(fitness("eth1", &[&eth1, &ours]).is_ok());
+    }
+
+    #[test]
+    fn what_lies_upon_another_one_is_not_captured_beside_it_and_what_lies_next_to_it_is() {
+        let at = |index, name: &str, (master, lower)| Link { index, master, lower, ..link(name, "") };
+        let links = [
+            at(1, "eth1", (Some(3), None)),
+            at(2, "eth2", (Some(3), None)),
+            at(3, "bond0", (None, None)),
+            at(4, "bond0.10", (Some(6), Some(3))),
+            at(5, "bond0.20", (None, Some(3))),
+            at(6, "br0", (None, None)),
+            at(7, "eth3", (None, None)),
+        ];
+        let links: Vec<&Link> = links.iter().collect();
+        let both = |one: &str, other: &str| {
+            let link = links.iter().find(|link| link.name == one).unwrap();
+            together(link, &[other], &links)
+        };
+        for (below, upon) in
+            [("eth1", "bond0"), ("eth1", "bond0.10"), ("eth2", "br0"), ("bond0", "bond0.20"), ("bond0.10", "br0")]
+        {
+            let told = format!("what passes {below} passes {upon} too");
+            assert!(
+                both(below, upon).unwrap_err().starts_with(&told) && both(upon, below).unwrap_err().starts_with(&told)
+            );
+        }
+        for (one, other) in
+            [("eth1", "eth3"), ("bond0.10", "bond0.20"), ("eth3", "br0"), ("eth1", "eth1"), ("eth1", "eth9")]
+        {
+            assert_eq!(both(one, other), Ok(()), "{one} and {other}");
+        }
     }
 }

@@ -69,6 +69,9 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// Kinds of devices whose frames are those of another one, which IFLA_LINK names.
+const STACKED: [&str; 6] = ["vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"];
+
 /// A link as far as rnet cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
@@ -84,8 +87,10 @@ pub struct Link {
     pub up: bool,
     /// How many times promiscuous mode was asked for: more than 0 while somebody captures on it.
     pub promiscuity: u32,
-    /// The bridge that it is a port of.
+    /// The bridge that it is a port of, or the bond that it is a slave of.
     pub master: Option<u32>,
+    /// The device of this namespace that it is made upon: a VLAN's or macvlan's parent.
+    pub lower: Option<u32>,
     /// Whether that bridge passes its frames.
     pub forwarding: bool,
     /// Bytes.
@@ -338,13 +343,16 @@ pub(super) fn describe(message: &LinkMessage) -> Link {
         up,
         promiscuity: 0,
         master: None,
+        lower: None,
         forwarding: false,
         mtu: 0,
         mac: None,
         peer: None,
     };
+    let mut elsewhere = false;
     for attribute in &message.attributes {
         match attribute {
+            LinkAttribute::LinkNetNsId(_) => elsewhere = true,
             LinkAttribute::IfName(name) => link.name.clone_from(name),
             LinkAttribute::Promiscuity(count) => link.promiscuity = *count,
             LinkAttribute::Controller(index) => link.master = Some(*index),
@@ -361,6 +369,7 @@ pub(super) fn describe(message: &LinkMessage) -> Link {
             _ => {}
         }
     }
+    link.lower = link.peer.filter(|_| !elsewhere && STACKED.contains(&link.kind.as_str()));
     link
 }
 

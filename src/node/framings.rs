@@ -178,6 +178,10 @@ impl Framings {
     pub fn status(&self) -> FramingStatus {
         let info = match (&self.port, &self.state, &self.no_kernel) {
             (Err(why), ..) => (*why).to_string(),
+            // Two engines that lack the same say it once.
+            (_, State::Failed(why, _), Some(lacking)) if *why != lacking.why => {
+                format!("kernel: {}; vxlan: {why}", lacking.why)
+            }
             (_, State::Failed(why, _), _) => why.clone(),
             (_, _, Some(Lacking { why, .. })) => format!("kernel: {why}"),
             _ => String::new(),

@@ -106,8 +106,8 @@ enum Then {
     Ports(RequestId, Vec<PortMap>),
     Joined(Option<RequestId>, Vtep),
     Bridged(Option<RequestId>, Uplink),
-    /// Answered with nothing to tell.
-    Done(RequestId),
+    /// Answered with this, known from the start.
+    Done(RequestId, Reply),
     Nobody,
     Left(RequestId),
     Stopped {
@@ -122,7 +122,7 @@ impl Then {
             Then::Attached(_) | Then::Ports(..) | Then::Joined(..) | Then::Bridged(..) => true,
             // What was on the mesh stays on it, whatever the packet filter says.
             Then::Restored => !matches!(op, HostOp::Filter(_)),
-            Then::Detached(..) | Then::Done(_) | Then::Nobody | Then::Left(_) | Then::Stopped { .. } => false,
+            Then::Detached(..) | Then::Done(..) | Then::Nobody | Then::Left(_) | Then::Stopped { .. } => false,
         }
     }
 }
@@ -315,7 +315,7 @@ impl Node {
             Job::Join { request: None, vtep } if !self.attachments.vteps.is_wanted(&vtep) => return,
             Job::Join { request, vtep } => (String::new(), self.plan_join(&vtep), Then::Joined(request, vtep)),
             Job::Part { request, address, network } => match self.plan_part(address, network) {
-                Ok(plan) => (String::new(), Ok(plan), Then::Done(request)),
+                Ok((plan, reply)) => (String::new(), Ok(plan), Then::Done(request, reply)),
                 Err(why) => return self.refuse_request(request, format!("forget {address}: {why}")),
             },
             Job::Bridge { request: None, uplink } if !self.attachments.uplinks.is_wanted(&uplink) => return,
@@ -324,7 +324,8 @@ impl Node {
                 (String::new(), plan, Then::Bridged(request, uplink))
             }
             Job::Unbridge { request, interface } => {
-                (String::new(), Ok(self.plan_unbridge(&interface)), Then::Done(request))
+                let (plan, reply) = self.plan_unbridge(&interface);
+                (String::new(), Ok(plan), Then::Done(request, reply))
             }
             Job::Gone { key } => {
                 let plan = self.plan_detach(&key, &[]).0;
@@ -449,7 +450,7 @@ impl Node {
             }
             (Then::Joined(request, vtep), failure) => self.joined(request, &vtep, failure),
             (Then::Bridged(request, uplink), failure) => self.bridged(request, &uplink, failure),
-            (Then::Done(request), _) => self.reply_when_stored(request, Reply::Done),
+            (Then::Done(request, reply), _) => self.reply_when_stored(request, reply),
             (Then::Left(request), _) => {
                 self.unsaved = true;
                 self.retire(request);

@@ -8,6 +8,21 @@ use super::jobs::{Change, Job};
 use crate::mesh::dialer::MAX_GIVEN;
 use crate::types::{AddressRequest, Target};
 
+/// Names in one line at most.
+const NAMED: usize = 10;
+
+/// Done, since there was nothing of that name; `there` are those that there are.
+pub(super) fn nothing_of(what: &str, is: &str, there: &[String]) -> Reply {
+    let named: Vec<&str> = there.iter().take(NAMED).map(String::as_str).collect();
+    let all = match there.len() {
+        0 => "nothing is".to_string(),
+        count if count > NAMED => format!("{} and {} more are", named.join(", "), count - NAMED),
+        1 => format!("{} is", named.join(", ")),
+        _ => format!("{} are", named.join(", ")),
+    };
+    Reply::Told(vec![format!("{what}: nothing of that name is {is}; {all}")])
+}
+
 impl Node {
     /// An edge asks; it is answered exactly once.
     pub(super) fn command(&mut self, request: RequestId, command: Command) {
@@ -19,10 +34,20 @@ impl Node {
             _ if self.stopping => Reply::Refused("the router is stopping".to_string()),
             Command::Connect { targets, replace } => self.connect(targets, replace),
             Command::Forget { targets } => {
-                for target in &targets {
-                    self.unsaved |= self.dialer.forget(target);
+                let given = |node: &Node| node.dialer.given().map(Target::to_string).collect::<Vec<String>>();
+                let unknown: Vec<String> = targets
+                    .iter()
+                    .filter(|target| {
+                        let was_given = self.dialer.forget(target);
+                        self.unsaved |= was_given;
+                        !was_given
+                    })
+                    .map(Target::to_string)
+                    .collect();
+                match unknown.as_slice() {
+                    [] => Reply::Done,
+                    _ => nothing_of(&format!("forget {}", unknown.join(" ")), "given as a peer to dial", &given(self)),
                 }
-                Reply::Done
             }
             Command::Attach(attach) if attach.key == HOST_KEY || attach.place == Place::Host => {
                 Reply::Refused(format!("attach {}: that is the host itself: use `rnet expose`", attach.key))

@@ -18,13 +18,14 @@ use super::attach::{Attachments, Plan};
 use super::border::{HostOp, Level, Output, RequestId, UplinkState};
 use super::command::{Reply, Uplink, UplinkCapture};
 use super::jobs::nobody;
+use super::requests::nothing_of;
 use super::status::{Count, UplinkCondition, UplinkStatus};
 use crate::mesh::loops::{Speaker, State, is_vtep, port_of};
 use crate::plane::counters;
 use crate::plane::fib::{Fib, PortId};
 use crate::plane::uplink::Uplink as Port;
 use crate::types::{Instant, InterfaceName, NetId, PeerName, Uid};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -212,16 +213,23 @@ impl Node {
         Ok(Plan { steps, ..done })
     }
 
-    /// Plans to give an interface up; it is no error if it is not captured.
-    pub(super) fn plan_unbridge(&mut self, interface: &InterfaceName) -> Plan {
+    /// Plans to give an interface up, and what is answered; it is no error if it is not captured.
+    pub(super) fn plan_unbridge(&mut self, interface: &InterfaceName) -> (Plan, Reply) {
+        let all: BTreeSet<&InterfaceName> = self.attachments.uplinks.list().map(|uplink| &uplink.interface).collect();
+        let reply = if all.contains(interface) {
+            Reply::Done
+        } else {
+            let names: Vec<String> = all.into_iter().map(InterfaceName::to_string).collect();
+            nothing_of(&format!("bridge del {interface}"), "captured", &names)
+        };
         self.attachments.uplinks.wanted.remove(interface);
         self.unsaved = true;
         let uplinks = &self.attachments.uplinks;
         let meant = uplinks.by_port.iter().find(|(_, captured)| captured.uplink.interface == *interface);
-        let Some((port, captured)) = meant else { return Plan { who: nobody(), steps: Vec::new() } };
+        let Some((port, captured)) = meant else { return (Plan { who: nobody(), steps: Vec::new() }, reply) };
         let mut steps = vec![HostOp::CloseUplink { port: *port, uplink: captured.uplink.clone() }];
         steps.extend(self.attachments.close_without(captured.port.network, &[*port]));
-        Plan { who: nobody(), steps }
+        (Plan { who: nobody(), steps }, reply)
     }
 
     /// An interface was captured, or could not be.

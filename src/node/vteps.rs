@@ -21,6 +21,7 @@ use super::attach::Plan;
 use super::border::{HostOp, Level, RequestId};
 use super::command::{Reply, Vtep};
 use super::jobs::{Job, nobody};
+use super::requests::nothing_of;
 use super::status::{Count, VtepStatus};
 use crate::mesh::loops::{self, Speaker, State};
 use crate::plane::counters;
@@ -320,9 +321,23 @@ impl Node {
     }
 
     /// Plans to take a VTEP off one network; it is no error if it is on none. `Err`: why not, without what.
-    pub(super) fn plan_part(&mut self, address: VtepAddress, network: Option<Network>) -> Result<Plan, String> {
+    pub(super) fn plan_part(
+        &mut self,
+        address: VtepAddress,
+        network: Option<Network>,
+    ) -> Result<(Plan, Reply), String> {
         let is_meant = |vtep: &Vtep| vtep.address == address && network.is_none_or(|network| network == vtep.network);
-        let meant: Vec<Vtep> = self.attachments.vteps.list().into_iter().filter(is_meant).collect();
+        let all = self.attachments.vteps.list();
+        let meant: Vec<Vtep> = all.iter().filter(|vtep| is_meant(vtep)).copied().collect();
+        let reply = match meant.is_empty() {
+            false => Reply::Done,
+            true => {
+                let names: Vec<String> =
+                    all.iter().map(|vtep| format!("{} to {}", vtep.address, vtep.network)).collect();
+                let to = network.map(|network| format!(" to {network}")).unwrap_or_default();
+                nothing_of(&format!("forget {address}"), &format!("joined{to}"), &names)
+            }
+        };
         let networks: BTreeSet<Network> = meant.iter().map(|vtep| vtep.network).collect();
         if networks.len() > 1 {
             let networks: Vec<String> = networks.iter().map(Network::to_string).collect();
@@ -343,7 +358,7 @@ impl Node {
         let ports: Vec<PortId> = gone.iter().map(|(port, _)| *port).collect();
         let ids: BTreeSet<NetId> = gone.iter().map(|(_, joined)| joined.tunnel.ends.network).collect();
         steps.extend(ids.into_iter().filter_map(|id| self.attachments.close_without(id, &ports)));
-        Ok(Plan { who: nobody(), steps })
+        Ok((Plan { who: nobody(), steps }, reply))
     }
 
     /// A VTEP was joined, or could not be.

@@ -9,14 +9,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 crate::facts![
-    offloads_that_are_told_are_those_of_the_device,
-    offloads_that_are_off_are_told_and_are_off,
+    offloads_that_are_told_are_those_of_the_device if TAP,
+    offloads_that_are_off_are_told_and_are_off if TAP,
     packet_has_threads_and_super_frames_without_a_tap,
     pcap_has_one_thread_and_sends_super_frames_by_packet,
     pcap_without_offloads_sends_for_itself,
-    both_of_two_threads_carry_traffic,
-    pinned_threads_stay_on_a_core_each,
-    pinned_threads_stay_on_cores_that_the_router_may_use,
+    both_of_two_threads_carry_traffic if TAP,
+    pinned_threads_stay_on_a_core_each if TAP,
+    pinned_threads_stay_on_cores_that_the_router_may_use if TAP,
     values_that_are_none_are_refused_in_a_line,
 ];
 
@@ -47,22 +47,10 @@ fn device(host: &Host) -> [bool; 3] {
     [on("tx-checksum-ip-generic"), on("tx-tcp-segmentation"), on("tx-udp-segmentation")]
 }
 
-/// Whether this kernel lets us have TAPs; else pcap is what the lab uses.
-fn has_taps(host: &Host) -> bool {
-    let capture = told(host).0.capture;
-    if capture != "tap" {
-        eprintln!("skipped: no TAP here");
-    }
-    capture == "tap"
-}
-
 fn offloads_that_are_told_are_those_of_the_device() {
     let room = Room::new();
     let a = room.host("a");
     let _one = router(&room, &a, &[]);
-    if !has_taps(&a) {
-        return;
-    }
     let (status, row) = told(&a);
     let offloads = [status.checksum, status.tcp_super_frames, status.udp_super_frames];
     assert_eq!(device(&a), offloads);
@@ -75,9 +63,6 @@ fn offloads_that_are_off_are_told_and_are_off() {
     let room = Room::new();
     let a = room.host("a");
     let _one = router(&room, &a, &["--offload", "off"]);
-    if !has_taps(&a) {
-        return;
-    }
     let (status, row) = told(&a);
     assert_eq!(device(&a), [false; 3]);
     assert!(!status.checksum && !status.tcp_super_frames && !status.udp_super_frames, "{status:?}");
@@ -99,7 +84,7 @@ fn packet_has_threads_and_super_frames_without_a_tap() {
 fn by_pcap(options: &[&str]) -> (DatapathStatus, String, u64) {
     let room = Room::new();
     let [a, b] = room.chain(["a", "b"]);
-    let options = [&["--capture", "pcap", "--threads", "2"], options].concat();
+    let options = [&["--capture", "pcap"], options].concat();
     let one = router(&room, &a, &options);
     b.launch_with(&[&["--password-file", &room.path("pw")], &options[..]].concat(), &[&a.toward(&b)]).ok();
     let two = b.container(&["10.2.1.2/24"]);
@@ -164,9 +149,6 @@ fn both_of_two_threads_carry_traffic() {
     let options = ["--password-file", &room.path("pw"), "--threads", "2"];
     b.launch_with(&options, &[&a.toward(&b)]).ok();
     let two = b.container(&["10.2.1.2/24"]);
-    if !has_taps(&a) {
-        return;
-    }
     for host in [&a, &b] {
         let (status, row) = told(host);
         assert_eq!(status.threads, 2);
@@ -199,9 +181,6 @@ fn pinned_threads_stay_on_a_core_each() {
     let room = Room::new();
     let a = room.host("a");
     let _one = router(&room, &a, &["--threads", "2", "--pin-threads"]);
-    if !has_taps(&a) {
-        return;
-    }
     let (status, row) = told(&a);
     assert!(status.pinned && row.starts_with("tap, 2 threads pinned,"), "{row}");
     let several = std::thread::available_parallelism().is_ok_and(|cores| cores.get() > 1);
@@ -218,9 +197,7 @@ fn pinned_threads_stay_on_cores_that_the_router_may_use() {
     let password = room.path("pw");
     a.run(&["taskset", "-c", last, RNET, "launch", "--threads", "2", "--pin-threads", "--password-file", &password])
         .ok();
-    if has_taps(&a) {
-        assert_eq!(cores(&a), [last, last]);
-    }
+    assert_eq!(cores(&a), [last, last]);
     let log = std::fs::read_to_string(a.data_dir().join("rnet.log")).unwrap();
     assert!(!log.contains("pinned"), "{log}");
 }
@@ -236,5 +213,6 @@ fn values_that_are_none_are_refused_in_a_line() {
     ] {
         a.launch_with(&[option, value], &[]).refused(2, &[option, value, range]);
     }
+    a.launch_with(&["--capture", "pcap", "--threads", "2"], &[]).refused(2, &["--threads: 2", "--capture pcap"]);
     a.is_clean();
 }

@@ -235,12 +235,14 @@ fn a_port_that_the_kernel_holds_is_told_and_taken_when_it_is_free() {
     let hosts = room.chain(["a", "b"]);
     let [a, b] = &hosts;
     a.sh("ip link add vx9 type vxlan id 9 dstport 6784 && ip link set vx9 up");
-    a.launch_with(&BY_VXLAN, &[]).refused(1, &["--framing vxlan", "UDP port 6784", "in use", "--port"]);
+    let words = ["UDP port 6784", "in use", "vx9 (VNI 9)", "--port"];
+    a.launch_with(&BY_VXLAN, &[]).refused(1, &[&["--framing vxlan"], &words[..]].concat());
     a.launch_with(&[], &[]).ok();
     b.launch_with(&BY_VXLAN, &[&a.toward(b)]).ok();
     b.linked(1);
-    until(SOON, "it is told", || a.status().framing.info.contains("UDP port 6784"));
-    assert!(a.rnet(&["status"]).ok().contains("UDP port 6784"));
+    until(SOON, "it is told", || words.iter().all(|word| a.status().framing.info.contains(word)));
+    let status = a.rnet(&["status"]).ok();
+    assert!(words.iter().all(|word| status.contains(word)), "{status}");
     let [one, _two] = attach(&hosts);
     let stream = one.stream("10.2.1.2");
     a.sh("ip link del vx9");
@@ -256,7 +258,9 @@ fn framings_that_cannot_be_are_refused() {
     a.launch_with(&["--framing", "tcp"], &[]).refused(2, &["--framing", "auto, kernel, vxlan, udp"]);
     a.launch_with(&["--framing", "vxlan", "--password-file", &pw], &[]).refused(2, &["--framing", "--trusted-subnets"]);
     a.launch_with(&["--framing", "vxlan", "--port", "65535"], &[]).refused(2, &["--framing", "--port"]);
-    a.launch_with(&["--trusted-subnets", "10.0.0.0/8,nonsense"], &[]).refused(2, &["nonsense", "subnet"]);
+    let subnets = ["--trusted-subnets", "10.0.0.0/8,nonsense", "--password-file", &pw];
+    a.launch_with(&subnets, &[]).refused(2, &["nonsense", "subnet"]);
+    a.launch_with(&["--trusted-subnets", "10.0.0.0/8"], &[]).refused(2, &["--trusted-subnets", "without a password"]);
     // VTEPs cannot have the port.
     a.launch_with(&BY_VXLAN, &[]).ok();
     let join = ["connect", "vxlan://192.0.2.1", "--network", "10.2.1.0/24", "--vni", "7", "--local-port", "6784"];

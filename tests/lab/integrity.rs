@@ -15,12 +15,12 @@ crate::facts![
     all_arrives_whole_where_one_side_captures_by_packet,
     all_arrives_whole_over_a_line_without_offloads_where_both_sides_capture_by_packet_with_two_threads,
     all_arrives_whole_over_a_relay,
-    all_arrives_whole_with_two_threads,
+    all_arrives_whole_with_two_threads if TAP,
     all_arrives_whole_over_a_line_without_offloads,
     all_arrives_whole_over_a_line_without_offloads_where_only_one_side_takes_super_frames,
     all_arrives_whole_over_a_line_without_offloads_where_one_side_captures_by_pcap,
     all_arrives_whole_over_a_relay_with_lines_without_offloads,
-    all_arrives_whole_with_two_threads_over_a_line_without_offloads,
+    all_arrives_whole_with_two_threads_over_a_line_without_offloads if TAP,
     bytes_with_unusual_headers_arrive_whole,
 ];
 

@@ -270,7 +270,7 @@ fn somebody_elses_device_on_our_port_is_named_and_udp_goes_on() {
     b.launch_with(&[], &[&a.toward(&b)]).ok();
     let (one, _two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
     one.reaches("10.2.1.2");
-    let words = ["6784", "--port"];
+    let words = ["6784", "flannel.1", "VNI 42", "--port"];
     until(SOON, "status says who has the port", || words.iter().all(|word| a.status().framing.info.contains(word)));
     let report = a.rnet(&["report"]).ok();
     assert!(words.iter().all(|word| report.contains(word)), "{report}");

@@ -77,12 +77,15 @@ fn port_taken_is_one_line_and_nothing_is_left() {
     let room = Room::new();
     let a = room.host("a");
     let mut squatter = occupy(&a, "6783");
-    a.launch_with(&[], &[]).refused(1, &["6783", "in use"]);
+    a.launch_with(&[], &[]).refused(1, &["6783", "in use by python3", "(process ", "--port"]);
     assert_eq!(a.interfaces(), Vec::<String>::new());
     assert!(!a.run_dir().join("rnet.sock").exists());
     a.launch_with(&["--port", "6799"], &[]).ok();
     assert_eq!(a.status().port, 6799);
     squatter.close_input();
+    let b = room.host("b");
+    b.sh("ip link add vx9 type vxlan id 9 dstport 6783 && ip link set vx9 up");
+    b.launch_with(&[], &[]).refused(1, &["6783", "in use", "vx9 (VNI 9)", "--port"]);
 }
 
 fn occupy(host: &crate::room::Host, port: &str) -> Process {

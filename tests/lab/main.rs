@@ -13,10 +13,11 @@
 //!   +--------------+                 +--------------+                 +--------------+
 //! ```
 //!
-//! Needs `unshare`, `nsenter`, `ip`, `nft`, `ping`, `curl`, `script`, `ethtool`, `tc` and `python3`; root, or a kernel that lets
-//! users have namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never as passed; with
-//! `RNET_LAB_REQUIRE=1` that is a failure. Tests named `limit_*` measure: they have the machine to themselves, and run only in
-//! a release build (`./dev bench`).
+//! Needs `unshare`, `nsenter`, `setpriv`, `ip`, `tc`, `nft`, `ping`, `curl`, `script`, `ethtool`, `hostname` and `python3`; root, or
+//! a kernel that lets users have namespaces. Where it cannot run it says `skipped: <why>` and every test counts as ignored, never
+//! as passed; with `RNET_LAB_REQUIRE=1` that is a failure. The same holds for a test that needs more (`needs.rs`: a TAP, a kernel
+//! that can be made to look older, Open vSwitch), except that Open vSwitch is optional. Tests named `limit_*` measure: they have
+//! the machine to themselves, and run only in a release build (`./dev bench`).
 
 // The lab waits for the outside world: it needs the clock, threads and files that pure code is denied.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, clippy::panic)]
@@ -42,6 +43,7 @@ mod lan;
 mod launch;
 mod leftovers;
 mod limits;
+mod needs;
 mod neighbours;
 mod quality;
 mod reach;
@@ -58,16 +60,12 @@ mod widths;
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;
 
-/// Makes trials of functions, named after their module and themselves.
+/// Makes trials of functions, named after their module and themselves; `name if NEED`: what it needs beyond a room.
 macro_rules! facts {
-    ($($name:ident),* $(,)?) => {
+    ($($name:ident $(if $need:ident)?),* $(,)?) => {
         pub fn facts() -> Vec<libtest_mimic::Trial> {
             let module = module_path!().rsplit("::").next().unwrap_or_default();
-            vec![$(libtest_mimic::Trial::test(format!("{module}::{}", stringify!($name)), || {
-                let _shared = crate::wait::machine_shared();
-                $name();
-                Ok(())
-            })),*]
+            vec![$(crate::needs::trial(format!("{module}::{}", stringify!($name)), &[$(&crate::needs::$need)?], $name)),*]
         }
     };
 }
@@ -126,10 +124,10 @@ fn main() -> ExitCode {
     .into_iter()
     .flatten()
     .collect();
-    let trials = match room::possible() {
+    let trials = match &*needs::ROOMS {
         _ if arguments.list => trials,
         Ok(()) => trials,
-        Err(why) if std::env::var_os("RNET_LAB_REQUIRE").is_some_and(|v| v == "1") => {
+        Err(why) if needs::required() => {
             eprintln!("the lab is required (RNET_LAB_REQUIRE=1) and cannot run: {why}");
             return ExitCode::FAILURE;
         }

@@ -22,6 +22,7 @@ crate::facts![
     an_interface_goes_down_up_away_and_comes_back,
     a_bridged_interface_survives_a_stop_and_a_kill_and_ends_with_del,
     wrong_interfaces_are_refused_with_what_to_do,
+    what_lies_upon_another_one_is_not_captured_beside_it,
     two_hosts_on_one_segment_are_noticed_and_healed,
     a_cable_between_two_interfaces_of_one_host_is_noticed_and_healed,
     a_cable_between_interfaces_of_two_hosts_is_noticed_and_healed_by_packet,
@@ -244,7 +245,8 @@ fn a_bridged_interface_survives_a_stop_and_a_kill_and_ends_with_del() {
     let two = b.container(&["10.2.1.2/24"]);
     two.reaches(FAR[0]);
     a.rnet(&["bridge", "del", "seg0"]).ok();
-    a.rnet(&["bridge", "del", "seg0"]).ok();
+    let again = a.rnet(&["bridge", "del", "seg0"]);
+    assert!(again.code == 0 && again.stderr.contains("nothing of that name is captured; nothing is"), "{again:?}");
     two.never_reaches(FAR[0]);
     a.rnet(&["stop"]).ok();
     a.launch(&[]);
@@ -295,6 +297,43 @@ fn wrong_interfaces_are_refused_with_what_to_do() {
     launch(&["--interface", "asleep", "--interface", "asleep=10.9.0.0/24"]).refused(2, &["--interface", "asleep"]);
     launch(&["--interface", "a/b"]).refused(2, &["--interface", "name of a network interface"]);
     launch(&["--interface", "eth1=10.2.1.7/24"]).refused(2, &["--interface", "eth1"]);
+    c.is_clean();
+}
+
+fn what_lies_upon_another_one_is_not_captured_beside_it() {
+    let (room, [a, _b, _s]) = stage();
+    let others =
+        "ip link add br0 type bridge && ip link add eth1 type veth peer name far1 && ip link set eth1 master br0
+        ip link add eth2 type veth peer name far2 && ip link add link eth2 name mac2 type macvlan && ip link add eth3 type veth peer name far3
+        for name in br0 eth1 far1 eth2 far2 mac2 eth3 far3; do ip link set $name up; done";
+    a.sh(others);
+    let add = |name: &str, network: &str| a.rnet(&["bridge", "add", name, "--network", network]);
+    let twice = "every broadcast would be carried twice";
+    for (one, other) in [("br0", "eth1"), ("eth1", "br0"), ("eth2", "mac2"), ("mac2", "eth2")] {
+        add(one, NET).ok();
+        for network in [NET, "10.9.0.0/24"] {
+            let start = format!("bridge add {other}: ");
+            add(other, network).refused(1, &[&start, twice, &format!("{one} is captured already")]);
+        }
+        assert_eq!(a.status().uplinks.len(), 1);
+        a.rnet(&["bridge", "del", one]).ok();
+    }
+    // Made so while both are captured: one stands back until the other is given up.
+    add("br0", NET).ok();
+    add("eth3", NET).ok();
+    let away =
+        |name: &str| uplink(&a, name).is_some_and(|uplink| uplink.condition == Away && uplink.info.contains(twice));
+    a.sh("ip link set eth3 master br0");
+    let found = within(SOON, "one of them stands back", || ["br0", "eth3"].into_iter().find(|name| away(name)));
+    let other = if found == "br0" { "eth3" } else { "br0" };
+    assert!(!away(other));
+    a.rnet(&["bridge", "del", other]).ok();
+    becomes(&a, found, Carrying);
+    // The same at launch, before anything is made.
+    let c = room.host("c");
+    c.sh(others);
+    let words = ["--interface eth1", "eth1", "br0", twice];
+    c.launch_with(&["--interface", "br0=10.2.1.0/24", "--interface", "eth1=10.9.0.0/24"], &[]).refused(1, &words);
     c.is_clean();
 }
 

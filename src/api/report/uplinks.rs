@@ -20,7 +20,8 @@ pub(super) fn targets(uplinks: &[UplinkStatus]) -> String {
     columns(&uplinks.iter().map(row).collect::<Vec<_>>())
 }
 
-fn condition(condition: UplinkCondition) -> &'static str {
+/// In a word.
+pub(super) fn condition(condition: UplinkCondition) -> &'static str {
     match condition {
         UplinkCondition::Carrying => "bridged",
         UplinkCondition::Listening => "listening",
@@ -107,6 +108,10 @@ mod tests {
         --
         10.2.1.0/24 id=8312a4 open 1 attachment 2 addresses 7e:21:4a:70:2f:44(host1) 7e:21:4a:70:2f:99 eth1
         ");
+        let ways: Vec<serde_json::Value> = serde_json::from_str(&json(&sample(), View::Connections).unwrap()).unwrap();
+        let interfaces = ways.iter().filter(|way| way["kind"] == "interface");
+        let words: Vec<String> = interfaces.map(|way| format!("{} {}", way["interface"], way["state"])).collect();
+        assert_eq!(words, [r#""eth1" "bridged""#, r#""eth2" "blocked""#, r#""usb0" "away""#]);
         assert!(text(&sample(), View::Summary).contains("Bridged: 3 interfaces (1 blocked: a loop, 1 away)\n"));
         let parsed: Status = serde_json::from_str(&json(&sample(), View::Summary).unwrap()).unwrap();
         assert_eq!(parsed, sample());

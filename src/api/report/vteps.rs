@@ -19,13 +19,18 @@ pub(super) fn targets(vteps: &[VtepStatus]) -> String {
 /// The rows of connections.
 pub(super) fn connections(vteps: &[VtepStatus]) -> impl Iterator<Item = Vec<String>> + '_ {
     vteps.iter().map(|vtep| {
-        let state = match (vtep.info.is_empty(), vtep.blocked) {
-            (false, _) => "failed",
-            (true, true) => "blocked",
-            (true, false) => "vtep",
-        };
+        let state = state(vtep);
         vec!["->".to_string(), format!("{:<21}", vtep.address.to_string()), format!("{state:<11}"), story(vtep)]
     })
+}
+
+/// In a word.
+pub(super) fn state(vtep: &VtepStatus) -> &'static str {
+    match (vtep.info.is_empty(), vtep.blocked) {
+        (false, _) => "failed",
+        (true, true) => "blocked",
+        (true, false) => "vtep",
+    }
 }
 
 fn story(vtep: &VtepStatus) -> String {

@@ -38,8 +38,8 @@ Examples:
   rnet connect vxlan://10.0.0.5 --network 10.2.1.0/24 --vni 42       a kernel's VXLAN device, Open vSwitch, a switch
   rnet connect vxlan://[fd00::5]:8472 --network 10.2.1.0/24 --vni 42
 
-A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, and everybody on that network reaches it; \
-from a second one frames would go in circles. What is between is not encrypted. The VTEP must send to an address of this \
+A VTEP (VXLAN tunnel end) is joined to a network of the mesh from one host of it, and everybody on that network reaches it. \
+Joined from a second host too, that one stands by and takes over when the first is gone. What is between is not encrypted. The VTEP must send to an address of this \
 host, with the same VNI; what is behind it is not guarded, its addresses are unknown to rnet (take them from outside of \
 --ipalloc-range), and packets of more than the network's MTU (`rnet status`) do not come through. It is kept until \
 `rnet forget`.
@@ -55,6 +55,13 @@ Examples:
   rnet forget vxlan://10.0.0.5 --network 10.2.1.0/24                 if it is on several
 
 Give a peer as it was given before: `rnet status targets` lists them.";
+
+pub(super) const DEMO: &str = "\
+Example:
+  sudo rnet demo
+
+Needs root for its namespaces. Routers and interfaces of this host stay as they are, and everything is removed at the end, after a \
+failure, and on Ctrl-C.";
 
 pub(super) const RMPEER: &str = "\
 Examples:
@@ -109,6 +116,7 @@ Examples:
   rnet status
   rnet status connections
   rnet status peers --json
+  rnet status connections --json | jq -r '.[] | select(.state == \"blocked\") | .info'
 
 The exit status is not 0 until the router is ready.";
 
@@ -118,6 +126,12 @@ Examples:
   rnet launch --password-file /etc/rnet.pw host1 192.0.2.7:7000
   rnet launch --foreground --resume          for systemd (Type=notify) and containers
   rnet launch --config /etc/rnet.toml        port = 6783, peers = [\"host1\"], no-discovery = true
+  rnet launch --framing udp                  nothing by VXLAN; kernel, vxlan: that one, or no launch
+  rnet launch --password-file /etc/rnet.pw --trusted-subnets 10.0.0.0/8      unencrypted there
+  rnet launch --capture packet --threads 2   without /dev/net/tun, on two cores
+  rnet launch --interface eth1=10.2.1.0/24 --interface docker0=172.17.0.0/16
+  rnet launch --advertise 203.0.113.9:7000   behind a NAT that leads this port here
+  rnet launch --interface-filter 'eth*,!eth3'
 
 Returns when the router is ready and prints its name. \
 Options come from the command line, the environment (RNET_PORT, ...) \

@@ -32,6 +32,39 @@ fn every_command_tells_what_it_does() {
 }
 
 #[test]
+fn every_command_with_options_has_an_example_that_parses() {
+    let mut cli = Cli::command();
+    cli.build();
+    let mut due: Vec<clap::Command> = cli.get_subcommands().cloned().collect();
+    let mut seen = 0;
+    while let Some(command) = due.pop() {
+        due.extend(command.get_subcommands().cloned());
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let needs = command.get_name() != "help" && command.get_arguments().any(|argument| argument.is_positional());
+        assert!(!needs || text.starts_with("Example"), "{} has no example", command.get_name());
+        for line in text.lines().filter_map(|line| line.strip_prefix("  rnet ")) {
+            let line = line.split("      ").next().unwrap_or(line).split([';', '|', '&', '>']).next().unwrap_or(line);
+            let words = line.split("   ").next().unwrap_or(line).replace('\'', "");
+            let parsed = Cli::try_parse_from(["rnet"].into_iter().chain(words.split_whitespace()));
+            assert!(parsed.is_ok(), "{words}: {:?}", parsed.err().map(|error| error.kind()));
+            seen += 1;
+        }
+    }
+    assert!(seen > 40, "{seen}");
+}
+
+#[test]
+fn the_examples_of_launch_show_the_options_that_need_one() {
+    let mut cli = Cli::command();
+    let text = cli.find_subcommand_mut("launch").unwrap().get_after_help().unwrap().to_string();
+    let shown =
+        ["framing", "trusted-subnets", "capture", "interface", "advertise", "interface-filter", "threads", "config"];
+    for option in shown {
+        assert!(text.contains(&format!("--{option} ")), "{option}: {text}");
+    }
+}
+
+#[test]
 fn run_keeps_the_options_of_the_command_that_it_runs() {
     for line in ["rnet run --cidr 10.2.1.1/24 -- ping -c3 --name x", "rnet run --cidr 10.2.1.1/24 ping -c3 --name x"] {
         let Ok(Command::Run(run)) = parse(line) else { panic!("{line}") };

@@ -110,6 +110,7 @@ fn where_both_are_refused_both_are_tried_again_and_the_better_one_is_taken() {
     assert_eq!((world.logged(0, "framing kernel cannot"), world.logged(0, "framing vxlan cannot")), (1, 1));
     assert!((8..=12).contains(&count(&world, &OWN)) && (3..=6).contains(&count(&world, &KERNEL)));
     assert_eq!(path(&mut world).framing, Framing::Udp);
+    assert_eq!(world.status(0).framing.info, "no permission", "what both lack is said once");
     world.hosts[0].fails = Box::new(|_| false);
     world.input(0, Input::VxlanGone);
     world.seconds(10);

@@ -302,7 +302,9 @@ fn targets_are_saved_and_dialled_by_the_next_run() {
     world.seconds(2);
     assert_eq!(world.established(0), 1);
     let forget = Command::Forget { targets: vec![target(1)] };
-    assert_eq!(world.ask(0, forget), Reply::Done);
+    assert_eq!(world.ask(0, forget.clone()), Reply::Done);
+    let told = format!("forget {}: nothing of that name is given as a peer to dial; nothing is", target(1));
+    assert_eq!(world.ask(0, forget), Reply::Told(vec![told]), "idempotent");
     world.seconds(1);
     assert!(world.hosts[0].saved.clone().unwrap().targets.is_empty());
     world.seconds(1);

@@ -49,7 +49,8 @@ fn a_vtep_is_a_port_of_a_network_that_is_open_for_it_alone() {
     detach(&mut world, 0, "web", &[]);
     assert_eq!(kinds(&mut world, 0), ["plug", "unplug"]);
     assert_eq!(part(&mut world, "vxlan://10.0.0.5:4789", None), Reply::Done);
-    assert_eq!(part(&mut world, "vxlan://10.0.0.5:4789", None), Reply::Done, "idempotent");
+    let nothing = "forget vxlan://10.0.0.5: nothing of that name is joined; nothing is".to_string();
+    assert_eq!(part(&mut world, "vxlan://10.0.0.5:4789", None), Reply::Told(vec![nothing]), "idempotent");
     assert_eq!(kinds(&mut world, 0), ["untunnel", "close"]);
     let fib = world.hosts[0].plane.fib();
     assert!(fib.networks.is_empty() && fib.tunnels.get(port).is_none());
@@ -94,6 +95,9 @@ fn what_cannot_be_told_apart_is_refused_with_what_to_do() {
     assert_eq!(join(&mut world, "vxlan://10.0.0.5", "10.2.2.0/24", 43), Reply::Done);
     let why_not = why(part(&mut world, "vxlan://10.0.0.5", None));
     assert!(why_not.contains("(10.2.1.0/24, 10.2.2.0/24): say which with --network"), "{why_not}");
+    let other = part(&mut world, "vxlan://10.0.0.5", Some("10.9.0.0/24"));
+    let words = "nothing of that name is joined to 10.9.0.0/24; vxlan://10.0.0.5 to ";
+    assert!(matches!(&other, Reply::Told(lines) if lines[0].contains(words)), "{other:?}");
     assert_eq!(part(&mut world, "vxlan://10.0.0.5", Some("10.2.1.0/24")), Reply::Done);
     assert_eq!(world.status(0).vteps.iter().map(|vtep| vtep.vni.value()).collect::<Vec<_>>(), [43]);
 }
