@@ -294,6 +294,26 @@ fn translator_that_takes_another_address_is_survived_within_two_seconds_without_
 }
 
 #[test]
+fn translator_that_takes_another_port_is_followed_without_a_new_link() {
+    for password in [Some(1), None] {
+        let (mut world, [a, b, _]) = translated_with(330, [false, false], password);
+        let flow = world.flow((a, b), NET, millis(20), secs(20));
+        world.run_for(secs(4));
+        let (cut, links, before) =
+            (world.now, world.next_connection, connection(&mut world, a, b).unwrap().path.unwrap());
+        // Of UDP only: the connection goes on.
+        world.hosts[b.0].nat = Some(SocketAddr::new(before.endpoint.ip(), 61_000));
+        world.hosts[b.0].contacted.clear();
+        world.run_for(secs(12));
+        let back = world.first_answered(flow, cut).expect("it is back");
+        assert!(back - cut < secs(2), "{:?} {password:?}", back - cut);
+        let after = connection(&mut world, a, b).unwrap().path.unwrap();
+        assert_eq!((after.endpoint.port(), after.epoch), (61_000, before.epoch), "the same keys");
+        assert!(after.up_for >= before.up_for + 12 && world.next_connection == links, "the same link, never down");
+    }
+}
+
+#[test]
 fn moved_host_keeps_its_traffic_while_its_link_dies_and_is_made_again() {
     for password in [Some(1), None] {
         let mut world = World::new(324);
