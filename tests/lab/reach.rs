@@ -5,7 +5,7 @@ use crate::room::{Container, Host, Process, Room, SOON};
 use crate::wait::until;
 use rnet::node::status::{Connection, ConnectionState, Status};
 use rnet::types::Framing;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 crate::facts![
     twelve_hosts_with_three_links_each_talk_directly,
@@ -71,6 +71,15 @@ impl Beat {
     }
 }
 
+/// Both ends have a direct path within a second of the first packet, and what it takes to look.
+#[track_caller]
+fn meet_soon(one: &Host, other: &Host, began: Instant) {
+    becomes(one, &other.name, ConnectionState::Direct, SOON);
+    becomes(other, &one.name, ConnectionState::Direct, SOON);
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1500), "{} and {}: {took:?}", one.name, other.name);
+}
+
 fn twelve_hosts_with_three_links_each_talk_directly() {
     let room = Room::new();
     let lan = Lan::new(&room, "10.201.0");
@@ -94,9 +103,9 @@ fn twelve_hosts_with_three_links_each_talk_directly() {
     for (n, host) in far.iter().enumerate() {
         let address = format!("10.2.1.{}", n + 2);
         let container = host.container(&[&format!("{address}/24")]);
+        let began = Instant::now();
         first.reaches(&address);
-        becomes(&hosts[0], &host.name, ConnectionState::Direct, SOON);
-        becomes(host, "h0", ConnectionState::Direct, SOON);
+        meet_soon(&hosts[0], host, began);
         first.stream(&address).unharmed();
         let text = hosts[0].rnet(&["status", "connections"]).ok();
         assert!(text.lines().any(|line| line.contains(&host.name) && line.contains(" direct ")), "{text}");
@@ -215,9 +224,9 @@ fn two_behind_translators_meet_directly_where_ports_are_kept() {
     let (one, two) = (&behind[0].host, &behind[1].host);
     let _server = two.container(&["10.2.1.2/24"]);
     let client = one.container(&["10.2.1.1/24"]);
+    let began = Instant::now();
     client.reaches("10.2.1.2");
-    becomes(one, "two", ConnectionState::Direct, SOON);
-    becomes(two, "one", ConnectionState::Direct, SOON);
+    meet_soon(one, two, began);
     client.stream("10.2.1.2").unharmed();
 }
 
