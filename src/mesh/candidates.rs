@@ -72,6 +72,8 @@ struct Candidate {
     to: SocketAddr,
     /// Our address that reached it; nothing: the kernel's choice.
     from: Option<IpAddr>,
+    /// When that one last did.
+    from_at: Option<Instant>,
     /// The mesh tells of it; else something came from there.
     told: bool,
     /// Checks sent since it was fresh; beyond the last stage: given up, or at rest.
@@ -89,6 +91,7 @@ impl Candidate {
         Candidate {
             to,
             from: None,
+            from_at: None,
             told,
             stage: 0,
             fresh_at: now,
@@ -273,11 +276,12 @@ impl Candidates {
             return Ok(Checked::Late);
         };
         let Asked { at: asked, from, .. } = candidate.asked.remove(at);
-        let rtt = u32::try_from((now - asked).as_micros()).unwrap_or(u32::MAX).max(1);
-        // The first of ours that gets there stays the one, until it does not any more.
-        if candidate.answered.is_none_or(|answered| now - answered >= LOST) {
-            candidate.from = from;
+        // The first of ours that gets there stays the one, until all are tried anew: a line may have died a moment ago.
+        let is_stale = candidate.from_at.is_none_or(|at| at < candidate.fresh_at);
+        if asked >= candidate.fresh_at && (from == candidate.from || is_stale) {
+            (candidate.from, candidate.from_at) = (from, Some(now));
         }
+        let rtt = u32::try_from((now - asked).as_micros()).unwrap_or(u32::MAX).max(1);
         // The least of the last few is the distance; the rest is queues.
         candidate.rtt_us = Some(candidate.rtt_us.map_or(rtt, |old| rtt.min(old.saturating_add(old / 8))));
         candidate.answered = Some(now);

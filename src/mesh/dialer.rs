@@ -17,11 +17,16 @@
 //!
 //! Delays: 1 s, times 1.5, at most 60 s, less up to a quarter at random. For a minute after a link was lost they stay
 //! within 2 s: most losses are restarts. Bounds: `MAX_GIVEN`, `MAX_DISCOVERED` targets, `MAX_DIALLING` dials at once.
+//!
+//! Anybody in the mesh may tell any address, of any number of peers and ports: what the user did not give, and where no peer of
+//! the mesh ever proved to be, is dialled at most `IN_VAIN_MAX` times in `IN_VAIN_TIME` for each IP address. Dials that lead to a
+//! peer do not count, so that many routers behind one address are all found.
 
 use crate::types::{Instant, PeerName, Target};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// Targets that the user may give.
@@ -41,6 +46,11 @@ const TRIES: u32 = 8;
 const SLEEP: Duration = Duration::from_secs(600);
 /// Two tries of one target are never closer, whatever changes.
 const SPACING: Duration = Duration::from_secs(1);
+/// Dials of one IP address that led to no peer, those under way included, and within which time.
+pub const IN_VAIN_MAX: u32 = 8;
+const IN_VAIN_TIME: Duration = Duration::from_secs(60);
+/// IP addresses that are counted at a time; beyond that no other is dialled.
+const COUNTED_MAX: usize = 1024;
 
 /// What is going on with a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +81,8 @@ pub struct Entry {
     /// Whether it led to a link before.
     pub was_linked: bool,
     discovered: bool,
+    /// A peer of the mesh proved to be there.
+    reached: bool,
     failures: u32,
     delay: Duration,
     last_try: Option<Instant>,
@@ -86,6 +98,7 @@ impl Entry {
             why: String::new(),
             was_linked: false,
             discovered: false,
+            reached: false,
             failures: 0,
             delay: FIRST_DELAY,
             last_try: None,
@@ -102,12 +115,47 @@ impl Entry {
     }
 }
 
+/// Dials that led to no peer, by IP address, since the first of them.
+#[derive(Debug, Default)]
+struct InVain(BTreeMap<IpAddr, (u32, Instant)>);
+
+impl InVain {
+    /// When that target may be dialled, which is due at `at`.
+    fn earliest(&self, target: &Target, entry: &Entry, at: Instant) -> Instant {
+        let Some(ip) = InVain::counted(target, entry) else { return at };
+        match self.0.get(&ip) {
+            Some((count, since)) if *count >= IN_VAIN_MAX => at.max(*since + IN_VAIN_TIME),
+            Some(_) => at,
+            None if self.0.len() < COUNTED_MAX => at,
+            None => self.0.values().map(|(_, since)| *since + IN_VAIN_TIME).min().map_or(at, |room| at.max(room)),
+        }
+    }
+
+    /// The IP address that a dial of this target counts for.
+    fn counted(target: &Target, entry: &Entry) -> Option<IpAddr> {
+        target.ip().map(|ip| ip.to_canonical()).filter(|_| !entry.given && !entry.reached)
+    }
+
+    fn add(&mut self, ip: IpAddr, now: Instant) {
+        self.0.retain(|_, (_, since)| now - *since < IN_VAIN_TIME);
+        let (count, _) = self.0.entry(ip).or_insert((0, now));
+        *count = count.saturating_add(1);
+    }
+
+    fn take_back(&mut self, ip: IpAddr) {
+        if let Some((count, _)) = self.0.get_mut(&ip) {
+            *count = count.saturating_sub(1);
+        }
+    }
+}
+
 /// The machine. See the head of this file.
 #[derive(Debug)]
 pub struct Dialer {
     entries: BTreeMap<Target, Entry>,
     dials: BTreeMap<u64, Target>,
     linked: BTreeSet<PeerName>,
+    in_vain: InVain,
     next_dial: u64,
     /// When `poll` may next have something; nothing: to be computed.
     due: Option<Option<Instant>>,
@@ -118,7 +166,15 @@ impl Dialer {
     /// A dialer without targets.
     pub fn new(seed: [u8; 32]) -> Dialer {
         let (entries, dials, linked) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Dialer { entries, dials, linked, next_dial: 0, due: None, rng: StdRng::from_seed(seed) }
+        Dialer {
+            entries,
+            dials,
+            linked,
+            in_vain: InVain::default(),
+            next_dial: 0,
+            due: None,
+            rng: StdRng::from_seed(seed),
+        }
     }
 
     /// Adds a target of the user, or wakes it if it is there already. False: there are too many.
@@ -187,14 +243,20 @@ impl Dialer {
             return None;
         }
         self.due = None;
-        let due = |entry: &Entry| matches!(entry.attempt, Attempt::Waiting(at) | Attempt::Asleep(at) if at <= now);
-        let busy = self.busy();
+        let (busy, in_vain) = (self.busy(), &self.in_vain);
+        let is_due = |target: &Target, entry: &Entry| match entry.attempt {
+            Attempt::Waiting(at) | Attempt::Asleep(at) => in_vain.earliest(target, entry, at) <= now,
+            _ => false,
+        };
         let free = |entry: &Entry| entry.peer.is_none_or(|peer| !busy.contains(&peer));
-        let (target, entry) = self.entries.iter_mut().find(|(_, entry)| due(entry) && free(entry))?;
+        let (target, entry) = self.entries.iter_mut().find(|(target, entry)| is_due(target, entry) && free(entry))?;
         let dial = self.next_dial;
         self.next_dial += 1;
         entry.attempt = Attempt::Dialling(dial);
         entry.last_try = Some(now);
+        if let Some(ip) = InVain::counted(target, entry) {
+            self.in_vain.add(ip, now);
+        }
         self.dials.insert(dial, target.clone());
         Some((dial, target.clone()))
     }
@@ -218,21 +280,25 @@ impl Dialer {
             return None;
         }
         let busy = self.busy();
-        let at = |entry: &Entry| match entry.attempt {
+        let at = |(target, entry): (&Target, &Entry)| match entry.attempt {
             Attempt::Waiting(at) | Attempt::Asleep(at) if entry.peer.is_none_or(|peer| !busy.contains(&peer)) => {
-                Some(at)
+                Some(self.in_vain.earliest(target, entry, at))
             }
             _ => None,
         };
-        self.entries.values().filter_map(at).min()
+        self.entries.iter().filter_map(at).min()
     }
 
     /// The peer at the other end of a dial proved who it is.
     pub fn reached(&mut self, dial: u64, peer: PeerName) {
         self.due = None;
-        if let Some(entry) = self.dials.get(&dial).and_then(|target| self.entries.get_mut(target)) {
-            entry.peer = Some(peer);
+        let Some(target) = self.dials.get(&dial) else { return };
+        let Some(entry) = self.entries.get_mut(target) else { return };
+        entry.peer = Some(peer);
+        if let Some(ip) = InVain::counted(target, entry) {
+            self.in_vain.take_back(ip);
         }
+        entry.reached = true;
     }
 
     /// A peer is linked, whoever dialled: its targets rest.
@@ -476,6 +542,71 @@ mod tests {
         assert!(dialer.poll(at(0)).is_none());
         dialer.failed(dial, "timed out", at(100));
         assert_ne!(dialer.poll(at(100)).unwrap().1, first);
+    }
+
+    /// A peer for each port of one address.
+    fn ports(ip: &str, count: u8) -> BTreeMap<Target, PeerName> {
+        (0..count).map(|n| (target(&format!("{ip}:{}", 7000 + u16::from(n))), peer(n))).collect()
+    }
+
+    #[test]
+    fn one_address_that_others_tell_of_is_dialled_a_few_times_a_minute() {
+        let mut dialer = Dialer::new([1; 32]);
+        dialer.give(target("192.0.2.1:22"), at(0));
+        dialer.discover(&ports("192.0.2.1", 200), at(0));
+        let (mut now, mut dialled) = (at(0), Vec::new());
+        while now < at(180_000) {
+            while let Some((dial, to)) = dialer.poll(now) {
+                dialled.push((now, to.port != Some(22)));
+                dialer.failed(dial, "refused", now);
+            }
+            let next = dialer.deadline().unwrap();
+            assert!(next > now, "it does not spin");
+            now = next;
+        }
+        for minute in 0..3 {
+            let within = (at(minute * 60_000)..at((minute + 1) * 60_000)).contains(&now);
+            let of_minute = dialled
+                .iter()
+                .filter(|(when, counts)| *counts && (at(minute * 60_000)..at((minute + 1) * 60_000)).contains(when));
+            assert!(!within && of_minute.count() == IN_VAIN_MAX as usize, "minute {minute}");
+        }
+        let given = dialled.iter().filter(|(_, counts)| !counts).count();
+        assert!(given >= 8, "what the user gave is tried as ever: {given}");
+        // Another address has its own count, also in the other way to write it.
+        dialer.discover(&ports("[::ffff:192.0.2.1]", 20).into_iter().chain(ports("192.0.2.2", 2)).collect(), now);
+        let next: Vec<Target> = std::iter::from_fn(|| dialer.poll(now)).map(|(_, to)| to).collect();
+        assert!(next.iter().filter(|to| to.host == "192.0.2.2").count() == 2 && next.len() <= 3 + IN_VAIN_MAX as usize);
+    }
+
+    #[test]
+    fn many_routers_behind_one_address_are_all_found() {
+        let mut dialer = Dialer::new([1; 32]);
+        let all = ports("192.0.2.1", 60);
+        dialer.discover(&all, at(0));
+        let mut found = 0;
+        while let Some((dial, to)) = dialer.poll(at(0)) {
+            dialer.reached(dial, all[&to]);
+            dialer.connected(all[&to]);
+            found += 1;
+        }
+        assert_eq!(found, 60, "at once");
+        // Once found, they are dialled again as soon as any that was lost.
+        (0..60).for_each(|n| dialer.lost(peer(n), "reset", at(10_000)));
+        let again = std::iter::from_fn(|| dialer.poll(at(11_000))).count();
+        assert_eq!(again, MAX_DIALLING);
+    }
+
+    #[test]
+    fn addresses_that_are_counted_are_bounded() {
+        let mut in_vain = InVain::default();
+        let entry = Entry::new(at(0));
+        let of = |n: u32| IpAddr::from((0x0a00_0000 + n).to_be_bytes());
+        (0..1024).for_each(|n| in_vain.add(of(n), at(u64::from(n))));
+        let earliest = |n| in_vain.earliest(&target(&of(n).to_string()), &entry, at(2000));
+        assert_eq!((earliest(3), earliest(5000)), (at(2000), at(60_000)));
+        in_vain.add(of(5000), at(60_000));
+        assert_eq!(in_vain.0.len(), COUNTED_MAX);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! each trusts the address that the other has. Then `mesh::probe` proves VXLAN as it proves the path itself, through the engine
 //! that carries the frames, and `mesh::choice` decides. The probes are sealed with the path's keys, and go where the path goes.
 
-use super::Node;
 use super::border::{LinkId, Output};
+use super::kept::Kept;
 use super::paths::Tended;
+use super::{Node, NodeConfig};
 use crate::crypto::session::Role;
 use crate::mesh::choice::{Choice, Health};
 use crate::mesh::probe::Probe;
@@ -90,12 +91,14 @@ impl Tended {
     }
 }
 
-impl Node {
+impl NodeConfig {
     /// Whether the other end needs no encryption, for all that this side can tell.
     pub(super) fn trusts(&self, remote: IpAddr) -> bool {
-        self.config.trusted_subnets.iter().any(|subnet| subnet.contains(&remote.to_canonical()))
+        self.trusted_subnets.iter().any(|subnet| subnet.contains(&remote.to_canonical()))
     }
+}
 
+impl Node {
     /// Why the path of a link is not carried by something better; nothing if it is, or if nothing better is wanted.
     pub(super) fn why_not_better(&self, tended: &Tended, intros: Option<(&Intro, &Intro)>) -> String {
         let (Some(port), best) = (self.framings.port(), self.framings.best()) else { return String::new() };
@@ -122,6 +125,12 @@ impl Node {
             let ip = address.ip().to_canonical();
             if vxlan.probe.proven(self.now) || !fib.vxlan_sources.contains_key(&ip) {
                 fib.vxlan_sources.insert(ip, tended.path.clone());
+            }
+        }
+        // The other end learns later that the link broke.
+        for Kept { tended, .. } in self.kept.0.values() {
+            if let Some(address) = tended.vxlan_address() {
+                fib.vxlan_sources.entry(address.ip().to_canonical()).or_insert_with(|| tended.path.clone());
             }
         }
     }

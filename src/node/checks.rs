@@ -4,14 +4,14 @@
 //! side that dialled moves the path to a nearer one, or to any that answers once the one in use falls silent, and the other
 //! side follows its heartbeats.
 
-use super::Node;
 use super::border::LinkId;
 use super::leg::{Arrival, Post};
 use super::paths::Tended;
+use super::{Node, NodeConfig};
 use crate::crypto::session::Role;
 use crate::mesh::candidates::Checked;
 use crate::types::Instant;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Nothing came back for this long: nearly twice what lies between two answers.
@@ -23,22 +23,38 @@ impl Tended {
         self.candidates.is_told(from)
     }
 
-    /// It may outlive its link. What VXLAN carries is held otherwise (`holding`).
+    /// It may outlive its link.
     pub fn may_be_kept(&self, now: Instant) -> bool {
-        self.proven && self.probe.proven(now) && self.vxlan.is_none()
+        self.proven && self.probe.proven(now)
     }
 
     /// The newest heartbeat came: the path leads to where it came from, unless it `stays`, and the side that does not lead
-    /// leaves from where it was reached. Returns whether it moved.
+    /// leaves from where it was reached. Returns whether it moved; VXLAN is proven anew at another address.
     pub fn follow(&mut self, came: &Arrival<'_>, leads: bool, stays: bool, post: &mut Post<'_>) -> bool {
-        let moves = self.path.endpoint() != Some(came.from) && !stays;
+        let before = self.path.endpoint();
+        let moves = before != Some(came.from) && !stays;
         let mut leg = self.leg();
         if moves {
             leg.lead_to(came.from, came.local, post);
         } else if !leads {
             leg.leave_from(came.local, post);
         }
+        self.vxlan_follows(before, post.now);
         moves
+    }
+
+    /// It led there before. Who sends by VXLAN is known by its address alone: at another one nothing is proven.
+    fn vxlan_follows(&mut self, before: Option<SocketAddr>, now: Instant) {
+        let ip = |address: Option<SocketAddr>| address.map(|address| address.ip().to_canonical());
+        if let Some(vxlan) = self.vxlan.as_mut().filter(|_| ip(before) != ip(self.path.endpoint())) {
+            vxlan.moved(now);
+        }
+    }
+
+    /// Whether it may lead to that address. What is in clear because both ends trust each other's addresses is for those that are
+    /// trusted; if nothing is encrypted, all are alike.
+    pub fn may_lead_to(&self, to: IpAddr, config: &NodeConfig) -> bool {
+        self.path.is_sealed() || config.psk.is_none() || config.trusts(to)
     }
 }
 
@@ -68,18 +84,19 @@ impl Node {
 
     /// A check of a link's path was opened.
     pub(super) fn checked(&mut self, id: LinkId, came: &Arrival<'_>) {
-        let encrypts = self.config.psk.is_some();
         let Some(connected) = self.links.all.get_mut(&id) else { return };
         let (leads, nickname, peer) = (connected.link.role() == Role::Dialer, connected.nickname(), connected.peer);
         let Some(tended) = connected.tended.as_mut() else { return };
-        // What is in clear because both ends trust an address stays at that one.
-        let may_move = leads && tended.vxlan.is_none() && tended.path.is_sealed() == encrypts;
+        // Whether the other end trusts the address that we would leave by is not known: what is in clear for trust stays.
+        let may_move = leads && (tended.path.is_sealed() || self.config.psk.is_none());
+        let before = tended.path.endpoint();
         let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
         let mut leg = tended.leg();
         if let Some(Checked::Answered(_)) = leg.checked(came, &mut post)
             && may_move
             && let Some(best) = leg.choose(&mut post)
         {
+            tended.vxlan_follows(before, self.now);
             let peer = peer.unwrap_or_default();
             self.log_about(best.ip(), format!("path to {peer}({nickname}) leads to {best} now"));
         }

@@ -324,9 +324,16 @@ impl Node {
             Some(VxlanPeer { peer, address: tended.vxlan_address()? })
         });
         let mut peers: Vec<VxlanPeer> = agreed.collect();
-        let held = self.holding.peers().filter(|held| peers.iter().all(|peer| peer.peer != held.peer));
-        let held: Vec<VxlanPeer> = held.collect();
-        peers.extend(held);
+        let kept = self
+            .kept
+            .0
+            .iter()
+            .filter_map(|(peer, kept)| Some(VxlanPeer { peer: *peer, address: kept.tended.vxlan_address()? }));
+        for besides in kept.chain(self.holding.peers()) {
+            if peers.iter().all(|peer| peer.peer != besides.peer) {
+                peers.push(besides);
+            }
+        }
         if peers != self.framings.told {
             self.framings.told.clone_from(&peers);
             self.published.fib_changed = true;

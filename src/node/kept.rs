@@ -20,6 +20,7 @@ use crate::mesh::candidates::is_check;
 use crate::mesh::peers::LinkRecord;
 use crate::plane::fib::Fib;
 use crate::plane::path::Path;
+use crate::plane::vxlan::Carrier;
 use crate::types::{Instant, Nickname, PeerName, Refusal, ShortId};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -114,6 +115,8 @@ impl Node {
             return;
         };
         let now = self.now;
+        // Without a link nobody proves VXLAN; what still comes by it is taken.
+        tended.path.set_carrier(Carrier::Udp);
         let quality = tended.probe.quality();
         let trip = Duration::from_micros(u64::from(quality.rtt_us) + 4 * u64::from(quality.jitter_us));
         let trial = LEAST_TRIAL + 3 * trip;
@@ -185,7 +188,8 @@ impl Node {
         if is_check(came.body) {
             tended.leg().checked(came, &mut post);
         } else if tended.probe.handle(came.body, came.size, came.at).is_ok_and(|heard| heard.newest) {
-            let stays = leads && tended.is_aside(came.from) && !tended.probe.is_silent(SILENT, came.at);
+            let is_elsewhere = leads && tended.is_aside(came.from) && !tended.probe.is_silent(SILENT, came.at);
+            let stays = is_elsewhere || !tended.may_lead_to(came.from.ip(), &self.config);
             if tended.follow(came, leads, stays, &mut post) {
                 let line = format!("path to {peer}({}) moved to {}", kept.nickname, came.from);
                 self.log_about(came.from.ip(), line);

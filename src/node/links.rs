@@ -188,7 +188,7 @@ impl Node {
             aes: self.config.aes,
             password: self.config.psk.is_some(),
             vxlan: self.framings.port().unwrap_or(0),
-            trusts: self.trusts(remote.ip()),
+            trusts: self.config.trusts(remote.ip()),
             range: self.range.clone(),
         };
         let role = if dial.is_some() { Role::Dialer } else { Role::Listener };
@@ -360,6 +360,7 @@ impl Node {
             self.out.push_back(Output::Close { link: id });
         }
         let was_up = connected.tended.is_some();
+        let vxlan = connected.tended.as_ref().and_then(|tended| tended.vxlan_address());
         self.keep_path(&mut connected, why.refusal());
         let successor = connected.peer.and_then(|peer| self.links.by_peer.get(&peer)).is_some_and(|link| *link != id);
         let text = why.text();
@@ -369,8 +370,7 @@ impl Node {
         }
         if was_up {
             connected.tended.iter().for_each(|tended| tended.path.set_ready(false));
-            let address = connected.tended.as_ref().and_then(|tended| tended.vxlan_address());
-            connected.peer.iter().for_each(|peer| self.neighbour_left(*peer, address));
+            connected.peer.iter().for_each(|peer| self.neighbour_left(*peer, vxlan));
             self.published.fib_changed = true;
             self.addresses.reach_changed = true;
             connected.peer.iter().for_each(|peer| self.tell.link_down(*peer));

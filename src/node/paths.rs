@@ -294,13 +294,10 @@ impl Node {
             return true;
         }
         let Ok(heard) = tended.probe.handle(came.body, came.size, came.at) else { return true };
-        let (from, old) = (came.from, tended.path.endpoint());
-        let stays = leads && tended.is_aside(from);
+        let from = came.from;
+        let stays = leads && tended.is_aside(from) || !tended.may_lead_to(from.ip(), &self.config);
         let mut post = Post { whereabouts: &mut self.whereabouts, out: &mut self.out, now: self.now };
         if heard.newest && tended.follow(came, leads, stays, &mut post) {
-            if let Some(vxlan) = tended.vxlan.as_mut().filter(|_| old.map(|old| old.ip()) != Some(from.ip())) {
-                vxlan.moved(self.now);
-            }
             let line = format!("path to {peer}({nickname}) moved to {from}");
             self.log_about(from.ip(), line);
         }

@@ -4,16 +4,20 @@ use crate::lan::{Lan, Translated};
 use crate::room::{Container, Host, Process, Room, SOON};
 use crate::wait::until;
 use rnet::node::status::{Connection, ConnectionState, Status};
-use std::time::Duration;
+use rnet::types::Framing;
+use std::time::{Duration, Instant};
 
 crate::facts![
     twelve_hosts_with_three_links_each_talk_directly,
     idle_host_behind_a_translator_is_reached_and_a_new_address_of_it_is_survived,
+    idle_host_behind_a_translator_is_reached_and_a_new_address_of_it_is_survived_without_a_password,
     two_behind_translators_meet_directly_where_ports_are_kept,
     two_behind_translators_with_random_ports_are_relayed_and_told_so,
     answers_leave_from_the_address_that_was_reached,
     another_address_takes_over_when_a_line_dies,
+    another_address_takes_over_when_a_line_dies_without_a_password,
     ipv6_takes_over_from_ipv4,
+    ipv6_takes_over_from_ipv4_without_a_password,
     ipv6_alone_carries_a_mesh,
     where_two_have_no_family_in_common_a_third_hands_on,
     lossy_line_is_left_within_ten_seconds,
@@ -67,6 +71,15 @@ impl Beat {
     }
 }
 
+/// Both ends have a direct path within a second of the first packet, and what it takes to look.
+#[track_caller]
+fn meet_soon(one: &Host, other: &Host, began: Instant) {
+    becomes(one, &other.name, ConnectionState::Direct, SOON);
+    becomes(other, &one.name, ConnectionState::Direct, SOON);
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1500), "{} and {}: {took:?}", one.name, other.name);
+}
+
 fn twelve_hosts_with_three_links_each_talk_directly() {
     let room = Room::new();
     let lan = Lan::new(&room, "10.201.0");
@@ -90,9 +103,9 @@ fn twelve_hosts_with_three_links_each_talk_directly() {
     for (n, host) in far.iter().enumerate() {
         let address = format!("10.2.1.{}", n + 2);
         let container = host.container(&[&format!("{address}/24")]);
+        let began = Instant::now();
         first.reaches(&address);
-        becomes(&hosts[0], &host.name, ConnectionState::Direct, SOON);
-        becomes(host, "h0", ConnectionState::Direct, SOON);
+        meet_soon(&hosts[0], host, began);
         first.stream(&address).unharmed();
         let text = hosts[0].rnet(&["status", "connections"]).ok();
         assert!(text.lines().any(|line| line.contains(&host.name) && line.contains(" direct ")), "{text}");
@@ -100,22 +113,39 @@ fn twelve_hosts_with_three_links_each_talk_directly() {
     }
 }
 
+/// Launches a router, encrypted or not.
+#[track_caller]
+fn launch(host: &Host, encrypted: bool, room: &Room, peers: &[&str]) {
+    match encrypted {
+        true => host.launch_with(&["--password-file", &room.path("pw")], peers).ok(),
+        false => host.launch_with(&[], peers).ok(),
+    };
+}
+
 /// A host in the open, and one or two behind translators that dial it.
-fn translated(room: &Room, how: &str, names: &[(&str, u8)]) -> (Host, Lan, Vec<Translated>) {
+fn translated(room: &Room, how: &str, names: &[(&str, u8)], encrypted: bool) -> (Host, Lan, Vec<Translated>) {
     let lan = Lan::new(room, "10.201.0");
     let open = room.host("open");
     let address = lan.plug(&open, "eth0");
-    open.launch(&[]);
+    launch(&open, encrypted, room, &[]);
     let behind: Vec<Translated> = names.iter().map(|name| Translated::new(room, &lan, *name, how)).collect();
-    behind.iter().for_each(|t| t.host.launch(&[&address]));
+    behind.iter().for_each(|t| launch(&t.host, encrypted, room, &[&address]));
     open.linked(names.len());
     (open, lan, behind)
 }
 
 fn idle_host_behind_a_translator_is_reached_and_a_new_address_of_it_is_survived() {
+    survives_a_new_address(true);
+}
+
+fn idle_host_behind_a_translator_is_reached_and_a_new_address_of_it_is_survived_without_a_password() {
+    survives_a_new_address(false);
+}
+
+fn survives_a_new_address(encrypted: bool) {
     for how in ["", "random"] {
         let room = Room::new();
-        let (open, _lan, behind) = translated(&room, how, &[("hidden", 1)]);
+        let (open, _lan, behind) = translated(&room, how, &[("hidden", 1)], encrypted);
         let hidden = &behind[0];
         let server = hidden.host.container(&["10.2.1.2/24"]);
         let client = open.container(&["10.2.1.1/24"]);
@@ -190,19 +220,19 @@ print('all came back')
 
 fn two_behind_translators_meet_directly_where_ports_are_kept() {
     let room = Room::new();
-    let (_open, _lan, behind) = translated(&room, "", &[("one", 1), ("two", 2)]);
+    let (_open, _lan, behind) = translated(&room, "", &[("one", 1), ("two", 2)], true);
     let (one, two) = (&behind[0].host, &behind[1].host);
     let _server = two.container(&["10.2.1.2/24"]);
     let client = one.container(&["10.2.1.1/24"]);
+    let began = Instant::now();
     client.reaches("10.2.1.2");
-    becomes(one, "two", ConnectionState::Direct, SOON);
-    becomes(two, "one", ConnectionState::Direct, SOON);
+    meet_soon(one, two, began);
     client.stream("10.2.1.2").unharmed();
 }
 
 fn two_behind_translators_with_random_ports_are_relayed_and_told_so() {
     let room = Room::new();
-    let (_open, _lan, behind) = translated(&room, "random", &[("one", 1), ("two", 2)]);
+    let (_open, _lan, behind) = translated(&room, "random", &[("one", 1), ("two", 2)], true);
     let (one, two) = (&behind[0].host, &behind[1].host);
     let _server = two.container(&["10.2.1.2/24"]);
     let client = one.container(&["10.2.1.1/24"]);
@@ -265,7 +295,7 @@ impl Counted<'_> {
 }
 
 /// Two hosts on two switches; cuts the first.
-fn takes_over(first: &str, second: &str) {
+fn takes_over(first: &str, second: &str, encrypted: bool) {
     let room = Room::new();
     let (one_lan, other_lan) = (Lan::new(&room, first), Lan::new(&room, second));
     let (a, b) = (room.host("a"), room.host("b"));
@@ -273,14 +303,21 @@ fn takes_over(first: &str, second: &str) {
     other_lan.plug(&a, "eth1");
     let other = other_lan.plug(&b, "eth1");
     let eth1 = Counted::on(&a, "eth1");
-    b.launch(&[]);
-    a.launch(&[&dialled]);
+    launch(&b, encrypted, &room, &[]);
+    launch(&a, encrypted, &room, &[&dialled]);
     a.linked(1);
     let server = b.container(&["10.2.1.2/24"]);
     let client = a.container(&["10.2.1.1/24"]);
     let (talk, beat) = (Talk::start(&client, &server, "10.2.1.2"), Beat::start(&client, "10.2.1.2"));
     until(SOON, "the other address is checked, and answers", || eth1.count() >= 2);
     beat.goes_on(20);
+    if !encrypted {
+        let better = |host: &Host, peer: &str| {
+            let path = connection(&host.status(), peer).and_then(|c| c.path);
+            path.is_some_and(|path| path.framing != Framing::Udp)
+        };
+        until(SOON, "VXLAN carries the frames", || better(&a, "b") && better(&b, "a"));
+    }
     one_lan.cut(2);
     beat.goes_on(20);
     let gap = beat.longest_gap();
@@ -294,11 +331,19 @@ fn takes_over(first: &str, second: &str) {
 }
 
 fn another_address_takes_over_when_a_line_dies() {
-    takes_over("10.201.0", "10.203.0");
+    takes_over("10.201.0", "10.203.0", true);
+}
+
+fn another_address_takes_over_when_a_line_dies_without_a_password() {
+    takes_over("10.201.0", "10.203.0", false);
 }
 
 fn ipv6_takes_over_from_ipv4() {
-    takes_over("10.201.0", "fd00:201:");
+    takes_over("10.201.0", "fd00:201:", true);
+}
+
+fn ipv6_takes_over_from_ipv4_without_a_password() {
+    takes_over("10.201.0", "fd00:201:", false);
 }
 
 fn ipv6_alone_carries_a_mesh() {

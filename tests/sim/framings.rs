@@ -13,7 +13,9 @@ use rnet::node::status::{Connection, PathStatus};
 use rnet::plane::path::Path;
 use rnet::plane::vxlan::Carrier;
 use rnet::types::{Framing, Instant, PeerName};
+use rnet::wire::datagram::{Kind, Outer};
 use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 const NET: &str = "10.2.1.0/24";
@@ -303,4 +305,32 @@ fn a_host_that_moves_is_proven_anew_before_vxlan_follows_it() {
     world.run_for(secs(20));
     assert!(longest_gap(&world, flow, moved, world.now) < secs(12), "as long as any path takes that moves");
     await_vxlan(&mut world, &[a, b], secs(30));
+}
+
+#[test]
+fn a_trusted_host_that_moves_to_where_it_is_not_trusted_is_sent_nothing_in_clear() {
+    for framing in [None, Some(Framing::Udp)] {
+        let of = |subnets: &[&str]| Options { framing, ..trusting(1, subnets) };
+        let (mut world, [a, b]) = launched(790, [of(&["192.0.2.0/24"]), of(&["0.0.0.0/0"])]);
+        world.run_until(secs(6), |world| connection(world, a, b).is_some_and(|c| !c.encrypted)).expect("in clear");
+        let flow = world.flow((a, b), NET, millis(50), secs(60));
+        world.run_for(secs(2));
+        world.wiretap = Some(Vec::new());
+        let away: IpAddr = "198.51.100.9".parse().unwrap();
+        let moved = world.now;
+        world.move_to(b, away);
+        let sealed = |world: &mut World| {
+            connection(world, a, b)
+                .is_some_and(|c| c.encrypted && c.path.is_some_and(|path| path.endpoint.ip() == away))
+        };
+        world.run_until(secs(40), sealed).expect("a new link, whose path is encrypted");
+        world.run_for(secs(5));
+        assert!(world.first_answered(flow, moved).is_some());
+        let tap = world.wiretap.as_ref().unwrap();
+        let there: Vec<_> = tap.iter().filter(|(_, to, _)| to.ip() == away).collect();
+        assert!(!there.is_empty());
+        let plain =
+            |to: &SocketAddr, bytes: &[u8]| to.port() == VXLAN || Outer::parse(bytes).unwrap().kind == Kind::Plain;
+        assert_eq!(there.iter().filter(|(_, to, bytes)| plain(to, bytes)).count(), 0, "{framing:?}");
+    }
 }

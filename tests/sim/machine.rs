@@ -34,6 +34,7 @@ pub struct Options {
     pub mtu: Mtu,
     pub framing: Option<Framing>,
     pub trusted: Vec<IpNet>,
+    pub advertise: Vec<SocketAddr>,
 }
 
 impl Default for Options {
@@ -50,6 +51,7 @@ impl Default for Options {
             mtu: Mtu::Fixed(1376),
             framing: None,
             trusted: Vec::new(),
+            advertise: Vec::new(),
         }
     }
 }

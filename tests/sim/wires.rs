@@ -159,6 +159,7 @@ impl World {
         let Some(to) = target.ip().or(named) else {
             return self.after(millis(5), Event::DialFailed { h, life, dial, why: "no such host".into() });
         };
+        self.dials.push((self.now, h, to));
         let from = self.hosts[h.0].ip;
         if !self.passes(from, to) {
             return self.after(DIAL_TIMEOUT, Event::DialFailed { h, life, dial, why: "timed out".into() });

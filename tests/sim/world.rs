@@ -109,6 +109,8 @@ pub struct World {
     pub vxlan_widest: usize,
     pub connections: BTreeMap<u64, Connection>,
     pub next_connection: u64,
+    /// Who dialled whom, and when.
+    pub dials: Vec<(Instant, H, IpAddr)>,
     /// Which connection, and which end of it.
     pub sockets: HashMap<(H, u64, LinkId), (u64, usize)>,
     pub sent: BTreeMap<u64, Sent>,
@@ -150,6 +152,7 @@ impl World {
             vxlan_widest: usize::MAX,
             connections: BTreeMap::new(),
             next_connection: 0,
+            dials: Vec::new(),
             sockets: HashMap::new(),
             sent: BTreeMap::new(),
             next_token: 1 << 32,
@@ -234,7 +237,7 @@ impl World {
             allow: options.allow,
             connection_limit: options.limit,
             mtu: options.mtu,
-            reach: ReachConfig::default(),
+            reach: ReachConfig { advertise: options.advertise, ..ReachConfig::default() },
             framing: options.framing,
             trusted_subnets: options.trusted,
             datapath: DatapathStatus::default(),

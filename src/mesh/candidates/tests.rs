@@ -166,3 +166,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_got_there_a_moment_ago_is_not_taken_for_what_gets_there_now() {
+    let (mut candidates, first) = (Candidates::default(), Some(IpAddr::from([10, 0, 0, 7])));
+    candidates.tell(&[address(1)], at(0));
+    asks(&mut candidates, first, 0, 1000);
+    assert_eq!(candidates.reached_from(address(1)), first);
+    // Its line dies less than two seconds after the last answer by it, and the kernel's choice is another one.
+    candidates.trouble(at(1500));
+    asks(&mut candidates, None, 1500, 1600);
+    assert_eq!(candidates.reached_from(address(1)), None);
+    // One that works is not left for another that does too.
+    candidates.trouble(at(2000));
+    asks(&mut candidates, None, 2000, 2001);
+    asks(&mut candidates, first, 2001, 4000);
+    assert_eq!(candidates.reached_from(address(1)), None);
+}

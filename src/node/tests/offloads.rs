@@ -121,6 +121,7 @@ fn who_is_reachable_by_another_way_is_relayed_and_not_held() {
     let mut world = carrying(vec![open(1), open(2), open(3)]);
     // The line between the two breaks and both notice; the third still has both.
     world.no_tcp.insert((0, 1));
+    world.no_udp.insert((0, 1));
     let ends: Vec<(usize, LinkId)> =
         world.pipes.iter().filter(|pipe| pipe.iter().all(|end| end.0 < 2)).flatten().copied().collect();
     for (at, link) in ends {
