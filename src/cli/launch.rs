@@ -296,8 +296,10 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let prober = prober.or_else(|| udp.first().map(|sockets| Arc::clone(&sockets.receiver)));
     let receivers = udp.iter().flat_map(datapath::Sockets::receivers).collect();
     let prober = prober.ok_or_else(|| fail(&"no UDP socket"))?;
-    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events).map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
+    let hears = happenings.clone();
+    let ended = move |why| drop(hears.blocking_send(Happening::DatapathEnded(why)));
+    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events, ended).map_err(|why| fail(&why))?;
     let save = move |state: &State| store.save(STATE, state).map_err(|why| why.to_string());
     let stored = happenings.clone();
     // A router that has ended needs not hear of it.
@@ -325,12 +327,13 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     tracing::info!("rnet {} is ready: {name}({}), port {}", env!("CARGO_PKG_VERSION"), config.nickname, config.port);
     ready.tell(&name.to_string());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    control.run(Inlets { questions, happenings: happened, events: probes, alarm }).await;
+    let result = control.run(Inlets { questions, happenings: happened, events: probes, alarm }).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     accepting.abort();
     let _ = end.send(());
     let _ = tokio::time::timeout(FAREWELL, api).await;
     drop(datapath);
+    result.map_err(|why| fail(&format!("{why}: the router has ended")))?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -73,6 +73,8 @@ pub struct Control {
     answers: HashMap<RequestId, oneshot::Sender<Reply>>,
     /// What carrying out brought about; handled before anything else.
     own: VecDeque<Happening>,
+    /// Why the node was told to stop, if nobody wished that.
+    failed: Option<String>,
 }
 
 /// How a round of polling ended.
@@ -84,15 +86,15 @@ enum Rest {
 impl Control {
     /// Owns `node` from now on.
     pub fn new(node: Node, clock: Clock, outlets: Outlets) -> Control {
-        Control { node, clock, outlets, answers: HashMap::new(), own: VecDeque::new() }
+        Control { node, clock, outlets, answers: HashMap::new(), own: VecDeque::new(), failed: None }
     }
 
-    /// Runs until the node has stopped.
-    pub async fn run(mut self, mut inlets: Inlets) {
+    /// Runs until the node has stopped; an error: one line why it had to.
+    pub async fn run(mut self, mut inlets: Inlets) -> Result<(), String> {
         loop {
             let deadline = match self.carry_out() {
                 Rest::Until(deadline) => deadline,
-                Rest::Stopped => return,
+                Rest::Stopped => return self.failed.map_or(Ok(()), Err),
             };
             if let Some(happening) = self.own.pop_front() {
                 self.happened(happening);
@@ -104,7 +106,7 @@ impl Control {
                 Some(event) = inlets.events.recv() => self.handle(Input::Plane(event)),
                 due = inlets.alarm.due(deadline, self.clock.now()) => match due {
                     Ok(()) => self.handle(Input::Tick),
-                    Err(why) => return tracing::error!("control: the timer: {why}: no more is done"),
+                    Err(why) => return Err(format!("control: the timer: {why}")),
                 },
             }
         }
@@ -165,6 +167,10 @@ impl Control {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
             }
             Happening::Stored(number) => self.handle(Input::Persisted { number }),
+            Happening::DatapathEnded(why) => {
+                self.failed.get_or_insert(why);
+                self.handle(Input::Command { request: NOBODY, command: Command::Stop });
+            }
             Happening::Signal => self.handle(Input::Command { request: NOBODY, command: Command::Stop }),
         }
     }
