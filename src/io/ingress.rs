@@ -127,7 +127,15 @@ impl<'b> Iterator for Received<'b> {
 fn is_final(errno: Option<i32>) -> bool {
     matches!(
         errno,
-        Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOSYS | libc::ENOTCONN)
+        Some(
+            libc::EBADF
+                | libc::ENOTSOCK
+                | libc::EFAULT
+                | libc::EINVAL
+                | libc::EOPNOTSUPP
+                | libc::ENOSYS
+                | libc::ENOTCONN
+        )
     )
 }
 
@@ -153,7 +161,9 @@ mod tests {
             libc::EIO,
         ];
         assert!(!passing.into_iter().any(|errno| is_final(Some(errno))) && !is_final(None));
-        assert!([libc::EBADF, libc::ENOTSOCK, libc::EINVAL, libc::EFAULT].into_iter().all(|errno| is_final(Some(errno))));
+        assert!(
+            [libc::EBADF, libc::ENOTSOCK, libc::EINVAL, libc::EFAULT].into_iter().all(|errno| is_final(Some(errno)))
+        );
     }
 
     #[test]
@@ -163,7 +173,8 @@ mod tests {
         let (own, nobody) = (socket.local_addr().unwrap(), gone.local_addr().unwrap());
         drop(gone);
         // A connected socket hears of ICMP errors.
-        nix::sys::socket::connect(nix::libc::c_int::from(std::os::fd::AsRawFd::as_raw_fd(&socket)), &to_nix(nobody)).unwrap();
+        nix::sys::socket::connect(nix::libc::c_int::from(std::os::fd::AsRawFd::as_raw_fd(&socket)), &to_nix(nobody))
+            .unwrap();
         socket.send(nobody, b"?").unwrap();
         let mut ingress = Ingress::new();
         let received = ingress.receive(&socket).unwrap();
