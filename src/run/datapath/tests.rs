@@ -7,8 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 const SOON: Duration = Duration::from_secs(20);
 
 fn start(receiver: UdpSocket) -> (Datapath, mpsc::Receiver<String>) {
-    let sockets =
-        Sockets { receiver: Arc::new(receiver), sparse: None, senders: Vec::new(), sources: Arc::default() };
+    let sockets = Sockets { receiver: Arc::new(receiver), sparse: None, senders: Vec::new(), sources: Arc::default() };
     let (plane, (events, _)) = (Arc::new(Plane::new(Limits::default())), tokio::sync::mpsc::channel(1));
     let (tell, ended) = mpsc::channel();
     let tell = move |why| drop(tell.send(why));
