@@ -33,7 +33,7 @@ use crate::node::status::DatapathStatus;
 use crate::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
-use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS};
+use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS, Tells};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
 use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
@@ -299,7 +299,8 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
     let hears = happenings.clone();
     let ended = move |why| drop(hears.blocking_send(Happening::DatapathEnded(why)));
-    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events, ended).map_err(|why| fail(&why))?;
+    let tells = Tells { events, ended };
+    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, tells).map_err(|why| fail(&why))?;
     let save = move |state: &State| store.save(STATE, state).map_err(|why| why.to_string());
     let stored = happenings.clone();
     // A router that has ended needs not hear of it.

@@ -87,6 +87,14 @@ impl Sockets {
     }
 }
 
+/// What threads tell control.
+pub struct Tells<F: Fn(String)> {
+    /// Never waited for.
+    pub events: tokio::sync::mpsc::Sender<Event>,
+    /// Hears why a thread ended that nobody told to.
+    pub ended: F,
+}
+
 /// What control tells a thread.
 enum Order {
     Open(PortId, Capture),
@@ -177,15 +185,13 @@ impl Hand {
 }
 
 impl Datapath {
-    /// Starts a thread for each of `sockets`, which share one port; `pinned`: each stays on the core of its number. Events go to
-    /// `events`, which is never waited for. `ended` hears why a thread ended that nobody told to.
+    /// Starts a thread for each of `sockets`, which share one port; `pinned`: each stays on the core of its number.
     pub fn start(
         plane: Arc<Plane>,
         sockets: Vec<Sockets>,
         pinned: bool,
         clock: Clock,
-        events: tokio::sync::mpsc::Sender<Event>,
-        ended: impl Fn(String) + Clone + Send + 'static,
+        Tells { events, ended }: Tells<impl Fn(String) + Clone + Send + 'static>,
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
         for (lane, sockets) in (0..=u8::MAX).zip(sockets) {
