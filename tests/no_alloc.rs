@@ -295,7 +295,8 @@ fn frames_of_all_kinds_cost_no_allocation_by_vxlan_between_peers() {
         for takes in [ALL, Takes::default()] {
             end.takes = takes;
             let (datagrams, delivered) = costs_nothing(|now| {
-                (sent.clear(), end.clear());
+                sent.clear();
+                end.clear();
                 let mut batch = planes[0].batch(now);
                 frames.iter_mut().for_each(|(frame, offload)| batch.from_bridge(PORT, frame, offload, &mut sent));
                 let mut datagrams = 0;
