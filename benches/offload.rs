@@ -1,4 +1,5 @@
-//! Super-frames cut and put together: a batch's worth each, beside a copy of the same bytes; and sums. Elements per second are
+//! Super-frames cut and put together: of 64 KB, and of 64 segments of 64 and 512 bytes, of TCP and UDP; beside a copy of the same
+//! bytes; and sums. Elements per second are
 //! segments. What is measured of the coalescer is a whole batch: made, fed, flushed.
 
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime};
@@ -40,11 +41,16 @@ fn cut(segments: &Segments<'_>, into: &mut [u8]) {
     }
 }
 
-fn super_frames() -> [(&'static str, Vec<u8>, Gso); 2] {
-    let tcp4 = Gso { kind: GsoKind::Tcp4, ecn: false, size: 1448, headers: 66 };
+fn super_frames() -> [(&'static str, Vec<u8>, Gso); 6] {
+    let of_tcp = |size| Gso { kind: GsoKind::Tcp4, ecn: false, size, headers: 66 };
+    let of_udp = |size| Gso { kind: GsoKind::Udp, ecn: false, size, headers: 42 };
     [
-        ("64 KB TCP", tcp(1, 65_160), tcp4),
-        ("64 x 64 B UDP", udp(1, 4096), Gso { kind: GsoKind::Udp, size: 64, headers: 42, ..tcp4 }),
+        ("64 x 64 B TCP", tcp(1, 64 * 64), of_tcp(64)),
+        ("64 x 512 B TCP", tcp(1, 64 * 512), of_tcp(512)),
+        ("64 KB TCP", tcp(1, 65_160), of_tcp(1448)),
+        ("64 x 64 B UDP", udp(1, 64 * 64), of_udp(64)),
+        ("64 x 512 B UDP", udp(1, 64 * 512), of_udp(512)),
+        ("64 KB UDP", udp(1, 45 * 1400), of_udp(1400)),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! Sealing and opening datagrams: what the cryptography costs per frame, with the replay window.
+//! Sealing and opening datagrams of 64, 512 and 1,400 bytes and of 64 KB: what the cryptography costs, with the replay window.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rnet::crypto::replay::Window;
@@ -11,7 +11,7 @@ const KEY: [u8; 32] = [7; 32];
 fn seal(c: &mut Criterion) {
     for (name, cipher) in [("aes-256-gcm", Cipher::Aes256Gcm), ("chacha20-poly1305", Cipher::ChaCha20Poly1305)] {
         let mut group = c.benchmark_group(name);
-        for size in [64_usize, 512, 1400, 8192] {
+        for size in [64_usize, 512, 1400, 64 << 10] {
             group.throughput(Throughput::Bytes(size as u64));
             group.bench_with_input(BenchmarkId::new("seal", size), &size, |b, &size| {
                 let sealer = Sealer::new(cipher, &KEY);

@@ -1,10 +1,11 @@
-//! Nanoseconds per frame: the look-up alone, a captured frame of 1,400 bytes until it is sealed, and a datagram of one until it is
-//! delivered or relayed. Criterion's times are for bursts of 64; elements per second are frames.
+//! Nanoseconds per frame: the look-up alone, a captured frame of 64, 512 or 1,400 bytes or of 64 KB until it is sealed, and its
+//! datagrams until they are delivered or relayed. Criterion's times are for bursts of 64, or of one of 64 KB; elements per second
+//! are frames.
 
 mod planes;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use planes::{Memory, PORT, address, chain, frame, mac};
+use planes::{Memory, PORT, address, chain, frame, mac, super_frame};
 use rnet::plane::Plane;
 use rnet::plane::fib::Fib;
 use rnet::plane::macs::{MacTable, Place};
@@ -17,14 +18,14 @@ use std::time::Duration;
 const BURST: usize = 64;
 const NOW: Instant = Instant::ZERO;
 
-/// Fills `out` with a burst from the attachment at `host`.
-fn capture(plane: &Plane, frame: &[u8], out: &mut Memory) {
+/// Fills `out` with a burst of so many frames.
+fn capture(plane: &Plane, (frame, offload, count): &(Vec<u8>, Offload, usize), out: &mut Memory) {
     out.clear();
     // In place of the read from the capture port.
-    let mut frame = frame.to_vec();
+    let mut frame = frame.clone();
     let mut batch = plane.batch(NOW);
-    for _ in 0..BURST {
-        batch.from_bridge(PORT, &mut frame, &Offload::NONE, out);
+    for _ in 0..*count {
+        batch.from_bridge(PORT, &mut frame, offload, out);
     }
 }
 
@@ -62,31 +63,36 @@ fn frames(c: &mut Criterion) {
     let (mut out, mut relayed) = (Memory::new(), Memory::new());
     // Everybody learns where the attachments are.
     for (host, plane) in [(1, &first), (3, &last)] {
-        capture(plane, &frame(host, Mac::BROADCAST, 60), &mut out);
+        capture(plane, &(frame(host, Mac::BROADCAST, 60), Offload::NONE, 1), &mut out);
         receive(&relay, 2, host, &mut out, &mut relayed);
         receive(if host == 1 { &last } else { &first }, 4 - host, 2, &mut relayed, &mut out);
     }
-    let unicast = frame(1, mac(3), 1400);
+    let small = [64, 512, 1400].map(|len| (format!("{len} bytes"), (frame(1, mac(3), len), Offload::NONE, BURST)));
+    let (large, offload) = super_frame(1, mac(3), 64_704);
     let mut group = c.benchmark_group("switch");
-    group.throughput(Throughput::Elements(BURST as u64));
-    group.bench_function("from_bridge, forward 1400 bytes, sealed", |b| b.iter(|| capture(&first, &unicast, &mut out)));
-    let sealed = || {
-        let mut burst = Memory::new();
-        capture(&first, &unicast, &mut burst);
-        burst
-    };
-    group.bench_function("from_net, relay 1400 bytes, sealed", |b| {
-        b.iter_batched_ref(sealed, |burst| receive(&relay, 2, 1, burst, &mut out), BatchSize::LargeInput)
-    });
-    let sealed_twice = || {
-        let (mut burst, mut relayed) = (sealed(), Memory::new());
-        receive(&relay, 2, 1, &mut burst, &mut relayed);
-        relayed
-    };
-    group.bench_function("from_net, deliver 1400 bytes, sealed", |b| {
-        b.iter_batched_ref(sealed_twice, |burst| receive(&last, 3, 2, burst, &mut out), BatchSize::LargeInput)
-    });
-    assert_eq!(out.delivered, BURST);
+    for (name, burst) in small.into_iter().chain([("64 KB".to_string(), (large, offload, 1))]) {
+        group.throughput(Throughput::Elements(burst.2 as u64));
+        group.bench_function(format!("from_bridge, forward {name}, sealed"), |b| {
+            b.iter(|| capture(&first, &burst, &mut out))
+        });
+        let sealed = || {
+            let mut sealed = Memory::new();
+            capture(&first, &burst, &mut sealed);
+            sealed
+        };
+        group.bench_function(format!("from_net, relay {name}, sealed"), |b| {
+            b.iter_batched_ref(sealed, |burst| receive(&relay, 2, 1, burst, &mut out), BatchSize::LargeInput)
+        });
+        let sealed_twice = || {
+            let (mut burst, mut relayed) = (sealed(), Memory::new());
+            receive(&relay, 2, 1, &mut burst, &mut relayed);
+            relayed
+        };
+        group.bench_function(format!("from_net, deliver {name}, sealed"), |b| {
+            b.iter_batched_ref(sealed_twice, |burst| receive(&last, 3, 2, burst, &mut out), BatchSize::LargeInput)
+        });
+        assert!(out.delivered > 0);
+    }
     group.finish();
 }
 

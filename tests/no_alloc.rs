@@ -3,12 +3,19 @@
 #[path = "../benches/planes/mod.rs"]
 mod planes;
 
-use planes::{Memory, PORT, UPLINK, address, chain, chain_with_uplink, chain_with_vtep, frame, mac, super_frame, vtep};
+use planes::{
+    DOOR, Memory, PORT, UPLINK, address, chain, chain_by_vxlan, chain_in_clear, chain_with_uplink, chain_with_vtep,
+    door, frame, frame6, mac, super_frame, super_frame_of_udp, super_frame6, vtep,
+};
+use rnet::io::egress::{Egress, Senders};
+use rnet::io::ingress::Ingress;
+use rnet::io::udp::UdpSocket;
 use rnet::plane::{Plane, Takes};
 use rnet::types::{Instant, Mac};
 use rnet::wire::virtio::Offload;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 struct Counting;
 
@@ -223,4 +230,104 @@ fn an_answered_question_costs_no_allocation() {
     assert_eq!(ALLOCATIONS.get() - before, 0);
     assert_eq!(memory.delivered, 202);
     assert_eq!(planes[0].counters().to_net.frames, 0);
+}
+
+const ALL: Takes = Takes { checksum: true, tcp: true, udp: true };
+
+/// From the attachment at host 1, as the bridge gives them: whole and by the many, IPv4 and IPv6, TCP and UDP.
+fn all_kinds(to: u8) -> Vec<(Vec<u8>, Offload)> {
+    let whole = [frame(1, mac(to), 60), frame(1, mac(to), 1400), frame6(1, mac(to), 80), frame6(1, mac(to), 1400)];
+    let many = [
+        super_frame(1, mac(to), 60_000),
+        super_frame6(1, mac(to), 60_000),
+        super_frame_of_udp(1, mac(to), 60, 1000),
+        super_frame_of_udp(1, mac(to), 60, 64),
+    ];
+    whole.map(|frame| (frame, Offload::NONE)).into_iter().chain(many).collect()
+}
+
+/// Runs `pass` until all is warm, and then 50 times without an allocation and with the same outcome.
+fn costs_nothing<T: PartialEq + std::fmt::Debug>(mut pass: impl FnMut(Instant) -> T) -> T {
+    let at = |round: u64| Instant::from_nanos(round * 1_000_000_000);
+    let expected = [pass(at(0)), pass(at(1))].into_iter().next_back().expect("two");
+    let before = ALLOCATIONS.get();
+    let same = (2..52).all(|round| pass(at(round)) == expected);
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert!(same, "not as often {expected:?}");
+    expected
+}
+
+#[test]
+fn frames_of_all_kinds_cost_no_allocation_sealed_or_in_clear() {
+    for planes in [chain(), chain_in_clear()] {
+        let mut memory = [Memory::new(), Memory::new(), Memory::new()];
+        let mut frames = all_kinds(3);
+        for takes in [ALL, Takes::default()] {
+            memory[2].takes = takes;
+            let delivered = costs_nothing(|now| {
+                let [sent, relayed, end] = &mut memory;
+                [&mut *sent, &mut *relayed, &mut *end].into_iter().for_each(Memory::clear);
+                let mut batch = planes[0].batch(now);
+                frames.iter_mut().for_each(|(frame, offload)| batch.from_bridge(PORT, frame, offload, sent));
+                let burst = sent.sent_to(address(2)).map(|datagram| (address(1), datagram));
+                planes[1].batch(now).from_net(burst, relayed);
+                let burst = relayed.sent_to(address(3)).map(|datagram| (address(2), datagram));
+                planes[2].batch(now).from_net(burst, end);
+                end.delivered
+            });
+            let expected = if takes == ALL { frames.len()..=frames.len() } else { 200..=300 };
+            assert!(expected.contains(&delivered), "{delivered}");
+        }
+        planes.iter().for_each(|plane| assert_eq!(plane.counters().drops().collect::<Vec<_>>(), []));
+    }
+}
+
+#[test]
+fn frames_of_all_kinds_cost_no_allocation_by_vxlan_between_peers() {
+    for unfinished in [true, false] {
+        let planes = chain_by_vxlan(unfinished);
+        let (mut sent, mut end) = (Memory::new(), Memory::new());
+        // Host 2 speaks once, so that host 1 knows where it is.
+        planes[1].from_bridge(PORT, &frame(2, Mac::BROADCAST, 60), Instant::from_nanos(1), &mut sent);
+        let burst = sent.sent_to(address(1)).map(|datagram| (address(2), datagram));
+        planes[0].batch(Instant::from_nanos(1)).from_net(burst, &mut end);
+        let mut frames = all_kinds(2);
+        for takes in [ALL, Takes::default()] {
+            end.takes = takes;
+            let (datagrams, delivered) = costs_nothing(|now| {
+                sent.clear();
+                end.clear();
+                let mut batch = planes[0].batch(now);
+                frames.iter_mut().for_each(|(frame, offload)| batch.from_bridge(PORT, frame, offload, &mut sent));
+                let mut datagrams = 0;
+                let burst = sent.sent_to(door(2)).map(|datagram| (door(1), datagram));
+                planes[1].batch(now).from_vteps(DOOR, burst.inspect(|_| datagrams += 1), &mut end);
+                (datagrams, end.delivered)
+            });
+            let expected = if takes == ALL { frames.len()..=frames.len() } else { datagrams..=datagrams };
+            assert!(datagrams > 200 && expected.contains(&delivered), "{delivered} of {datagrams}");
+        }
+        assert!(planes[0].counters().to_vxlan.frames > 20_000);
+        planes.iter().for_each(|plane| assert_eq!(plane.counters().drops().collect::<Vec<_>>(), []));
+    }
+}
+
+#[test]
+fn a_batch_costs_no_allocation_sent_and_received() {
+    let bind = || UdpSocket::bind_to("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let (client, servers) = (bind(), [bind(), bind()]);
+    let to = servers.each_ref().map(|server| server.local_addr().expect("it is bound"));
+    let (mut senders, mut egress, mut ingress) = (Senders::new(Arc::new(client), []), Egress::new(), Ingress::new());
+    let (sent, received) = costs_nothing(|_| {
+        // By turns, equal and shorter: groups that lie apart are copied together.
+        for size in [1400, 1400, 900, 64, 64] {
+            to.into_iter().for_each(|to| egress.reserve(to, size).into_iter().for_each(|room| room.fill(7)));
+        }
+        let sent = egress.flush(&mut senders).datagrams;
+        let mut receive = |server| ingress.receive(server).map_or(0, Iterator::count);
+        let mut received = 0;
+        servers.iter().for_each(|server| (0..4).for_each(|_| received += receive(server)));
+        (sent, received)
+    });
+    assert_eq!((sent, received), (10, 10));
 }

@@ -1,4 +1,4 @@
-//! Three planes in a chain, 1 - 2 - 3, with sealed paths and one network, and a sink that is a batch's memory. Used by the
+//! Three planes in a chain, 1 - 2 - 3, with one network and paths that are sealed unless it says otherwise, and a sink that is a batch's memory. Used by the
 //! `switch` bench and by `tests/no_alloc.rs`.
 
 use rnet::crypto::keys::Ephemeral;
@@ -9,6 +9,7 @@ use rnet::plane::neighbours::Known;
 use rnet::plane::path::{Epoch, Path};
 use rnet::plane::tunnel::{Ends, Tunnel};
 use rnet::plane::uplink::Uplink;
+use rnet::plane::vxlan::{Carrier, End};
 use rnet::plane::{Event, Limits, Place, Plane, Sink, Takes};
 use rnet::types::{Mac, NetId, ShortId};
 use rnet::wire::virtio::{Gso, GsoKind, Offload, Partial};
@@ -46,6 +47,39 @@ pub fn super_frame(from: u8, dst: Mac, len: usize) -> (Vec<u8>, Offload) {
     let checksum = Some(Partial { start: 34, offset: 16 });
     let gso = Some(Gso { kind: GsoKind::Tcp4, ecn: false, size: 1402 - HEADERS, headers: HEADERS });
     (frame, Offload { checksum, gso })
+}
+
+/// As [`frame`], of IPv6: from fd00::`from`.
+#[allow(dead_code)]
+pub fn frame6(from: u8, dst: Mac, len: usize) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let packet = etherparse::PacketBuilder::ethernet2(mac(from).0, dst.0).ipv6(address6(from), address6(9), 64);
+    packet.udp(7, 9).write(&mut frame, &vec![0; len - 62]).expect("a vector takes everything");
+    frame
+}
+
+/// As [`super_frame`], of IPv6.
+#[allow(dead_code)]
+pub fn super_frame6(from: u8, dst: Mac, len: usize) -> (Vec<u8>, Offload) {
+    const HEADERS: u16 = 14 + 40 + 20;
+    let packet = etherparse::PacketBuilder::ethernet2(mac(from).0, dst.0).ipv6(address6(from), address6(9), 64);
+    let mut frame = Vec::new();
+    packet.tcp(7, 9, 1, 4096).ack(2).write(&mut frame, &vec![0; len]).expect("a vector takes everything");
+    let checksum = Some(Partial { start: 54, offset: 16 });
+    let gso = Some(Gso { kind: GsoKind::Tcp6, ecn: false, size: 1402 - HEADERS, headers: HEADERS });
+    (frame, Offload { checksum, gso })
+}
+
+/// A super-frame of `count` UDP datagrams of `size` bytes each.
+#[allow(dead_code)]
+pub fn super_frame_of_udp(from: u8, dst: Mac, count: usize, size: u16) -> (Vec<u8>, Offload) {
+    let checksum = Some(Partial { start: 34, offset: 6 });
+    let gso = Some(Gso { kind: GsoKind::Udp, ecn: false, size, headers: 42 });
+    (frame(from, dst, 42 + count * usize::from(size)), Offload { checksum, gso })
+}
+
+fn address6(host: u8) -> [u8; 16] {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()).octets()
 }
 
 /// A batch of fixed memory: what does not fit is refused.
@@ -124,7 +158,7 @@ pub fn vtep() -> Arc<Tunnel> {
 /// As [`chain`], with a VTEP at host 1.
 #[allow(dead_code)]
 pub fn chain_with_vtep() -> [Plane; 3] {
-    chain_of(&[vtep()], &[])
+    chain_of(&[vtep()], &[], Between::Sealed)
 }
 
 /// The captured interface at host 1 of [`chain_with_uplink`].
@@ -136,7 +170,7 @@ pub const UPLINK: PortId = PortId(3);
 pub fn chain_with_uplink() -> [Plane; 3] {
     let uplink = Uplink::new(UPLINK, NetId::new(7).expect("not zero"), true);
     uplink.set_carries(true);
-    chain_of(&[], &[Arc::new(uplink)])
+    chain_of(&[], &[Arc::new(uplink)], Between::Sealed)
 }
 
 /// The tree of every origin in a chain: to the other side of where it came from.
@@ -152,7 +186,23 @@ impl Floods for Chain {
     }
 }
 
-fn join(here: u8, there: u8) -> (Arc<Path>, Arc<Path>) {
+/// By what neighbours speak to each other.
+#[derive(Clone, Copy)]
+enum Between {
+    Sealed,
+    Clear,
+    Vxlan { unfinished: bool },
+}
+
+/// The UDP port of peers that speak VXLAN.
+pub const DOOR: u16 = 6784;
+
+/// Where the VXLAN of a host goes.
+pub fn door(host: u8) -> SocketAddr {
+    SocketAddr::new(address(host).ip(), DOOR)
+}
+
+fn join(here: u8, there: u8, between: Between) -> (Arc<Path>, Arc<Path>) {
     let new = |here: u8, there: u8| Arc::new(Path::new(PathId(u32::from(here * 10 + there)), ShortId(there.into())));
     let (a, b) = (new(here, there), new(there, here));
     let seeds = [[here; 32], [there; 32]];
@@ -167,6 +217,12 @@ fn join(here: u8, there: u8) -> (Arc<Path>, Arc<Path>) {
     }
     a.set_endpoint(address(there));
     b.set_endpoint(address(here));
+    for (path, to) in [(&a, there), (&b, here)] {
+        path.set_sealed(matches!(between, Between::Sealed));
+        if let Between::Vxlan { unfinished } = between {
+            path.set_carrier(Carrier::Vxlan(End { door: DOOR, to: door(to), room: 1450, unfinished }));
+        }
+    }
     (a, b)
 }
 
@@ -180,13 +236,25 @@ fn known(network: NetId) -> impl Iterator<Item = Known> {
 
 /// The planes of hosts 1, 2 and 3. Ports are guarded.
 pub fn chain() -> [Plane; 3] {
-    chain_of(&[], &[])
+    chain_of(&[], &[], Between::Sealed)
+}
+
+/// The same, and nothing is sealed.
+#[allow(dead_code)]
+pub fn chain_in_clear() -> [Plane; 3] {
+    chain_of(&[], &[], Between::Clear)
+}
+
+/// The same, and neighbours speak VXLAN; `unfinished`: they take unfinished checksums.
+#[allow(dead_code)]
+pub fn chain_by_vxlan(unfinished: bool) -> [Plane; 3] {
+    chain_of(&[], &[], Between::Vxlan { unfinished })
 }
 
 /// The same, with VTEPs at host 1.
-fn chain_of(tunnels: &[Arc<Tunnel>], uplinks: &[Arc<Uplink>]) -> [Plane; 3] {
+fn chain_of(tunnels: &[Arc<Tunnel>], uplinks: &[Arc<Uplink>], between: Between) -> [Plane; 3] {
     let net = NetId::new(7).expect("not zero");
-    let (left, right) = (join(1, 2), join(2, 3));
+    let (left, right) = (join(1, 2, between), join(2, 3, between));
     let paths = [vec![left.0], vec![left.1, right.0], vec![right.1]];
     let mut host = 0;
     paths.map(|paths| {
@@ -199,7 +267,7 @@ fn chain_of(tunnels: &[Arc<Tunnel>], uplinks: &[Arc<Uplink>]) -> [Plane; 3] {
         fib.by_index =
             paths.iter().flat_map(|path| path.indexes().into_iter().map(|index| (index, path.clone()))).collect();
         let mut entry = NetworkEntry { port: Some(PORT), ..NetworkEntry::default() };
-        let addresses = SmallVec::from_slice(&[[10, 0, 0, host].into()]);
+        let addresses = SmallVec::from_slice(&[[10, 0, 0, host].into(), address6(host).into()]);
         entry.permits.insert(mac(host), Permit { addresses, unguarded: false, routes_for: None });
         for tunnel in tunnels.iter().filter(|_| host == 1) {
             entry.tunnels.push(tunnel.clone());
@@ -208,6 +276,11 @@ fn chain_of(tunnels: &[Arc<Tunnel>], uplinks: &[Arc<Uplink>]) -> [Plane; 3] {
         for uplink in uplinks.iter().filter(|_| host == 1) {
             entry.uplinks.push(uplink.clone());
             fib.ports.insert(uplink.port, net);
+        }
+        if matches!(between, Between::Vxlan { .. }) {
+            fib.vxlan_door = Some(DOOR);
+            let neighbours = paths.iter().filter_map(|path| Some((path.endpoint()?.ip(), path.clone())));
+            fib.vxlan_sources.extend(neighbours);
         }
         fib.ports.insert(PORT, net);
         fib.networks.insert(net, entry);

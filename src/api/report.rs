@@ -319,6 +319,7 @@ fn story(connection: &Connection) -> String {
         if path.mtu > 0 {
             words.push(format!("mtu={}", path.mtu));
         }
+        words.extend(path.cipher.map(|cipher| format!("cipher={}", cipher.name())));
         words.push(format!("up={}", duration(path.up_for)));
         words.extend(framings::of_path(path));
     }

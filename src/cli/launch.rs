@@ -33,7 +33,7 @@ use crate::node::status::DatapathStatus;
 use crate::node::{AddressConfig, Node, NodeConfig, ReachConfig, STATE_VERSION};
 use crate::plane::{Limits, Plane};
 use crate::run::control::{Control, Inlets, Outlets};
-use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS};
+use crate::run::datapath::{self, Datapath, EVENTS_MAX, SENDERS, Tells};
 use crate::run::keeper::Keeper;
 use crate::run::links::{self, Links};
 use crate::run::{Desk, HAPPENINGS_MAX, Happening, journal, machine};
@@ -308,8 +308,11 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     let prober = prober.or_else(|| udp.first().map(|sockets| Arc::clone(&sockets.receiver)));
     let receivers = udp.iter().flat_map(datapath::Sockets::receivers).collect();
     let prober = prober.ok_or_else(|| fail(&"no UDP socket"))?;
-    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, events).map_err(|why| fail(&why))?;
     let (happenings, happened) = mpsc::channel(HAPPENINGS_MAX);
+    let hears = happenings.clone();
+    let ended = move |why| drop(hears.blocking_send(Happening::DatapathEnded(why)));
+    let tells = Tells { events, ended };
+    let datapath = Datapath::start(plane, udp, config.pin_threads, clock, tells).map_err(|why| fail(&why))?;
     let save = move |state: &State| store.save(STATE, state).map_err(|why| why.to_string());
     let stored = happenings.clone();
     // A router that has ended needs not hear of it.
@@ -337,12 +340,13 @@ async fn run(mut config: Config, sockets: Sockets, ready: &mut Ready) -> Result<
     tracing::info!("rnet {} is ready: {name}({}), port {}", env!("CARGO_PKG_VERSION"), config.nickname, config.port);
     ready.tell(&name.to_string());
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let kept = control.run(Inlets { questions, happenings: happened, events: probes, alarm }).await;
+    let result = control.run(Inlets { questions, happenings: happened, events: probes, alarm }).await;
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     accepting.abort();
     let _ = end.send(());
     let _ = tokio::time::timeout(FAREWELL, api).await;
     drop(datapath);
+    let kept = result.map_err(|why| fail(&format!("{why}: the router has ended")))?;
     tracing::info!("stopped{}", if kept { ", and left everything to the next one" } else { "" });
     Ok(kept)
 }

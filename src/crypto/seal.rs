@@ -8,17 +8,30 @@
 //! The keys of the two directions differ (`keys`), so both sides count from zero.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use serde::{Deserialize, Serialize};
 
 /// Bytes of the tag.
 pub const TAG_LEN: usize = 16;
 
 /// Which AEAD; both peers use the same on a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Cipher {
     /// Where both processors have AES instructions.
+    #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
     /// Everywhere else.
+    #[serde(rename = "chacha20-poly1305")]
     ChaCha20Poly1305,
+}
+
+impl Cipher {
+    /// As everybody calls it; the serialised form too.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cipher::Aes256Gcm => "aes-256-gcm",
+            Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
 }
 
 /// The datagram was not sealed with this key, counter and header, or was changed.

@@ -307,9 +307,13 @@ impl Egress {
 }
 
 fn send_group(way: (&UdpSocket, Option<IpAddr>), group: Group, contents: &[u8], sent: &mut Sent) {
+    let (socket, from) = way;
+    // A kernel before UDP_SEGMENT ignores the word: several small datagrams would leave as one.
+    if group.count > 1 && !socket.segments {
+        return send_singly(way, group, contents, sent);
+    }
     sent.calls += 1;
     let segment = (group.count > 1).then_some(group.segment);
-    let (socket, from) = way;
     match socket.send_segments((from, group.to), contents, segment) {
         Ok(()) => {
             sent.datagrams += group.count as u64;
@@ -317,11 +321,15 @@ fn send_group(way: (&UdpSocket, Option<IpAddr>), group: Group, contents: &[u8], 
         }
         // No segmentation on this route's device (EIO, EINVAL), or only some of the datagrams are too big.
         Err(e) if group.count > 1 && matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE)) => {
-            for datagram in contents.chunks(group.segment) {
-                send_group(way, Group { count: 1, ..group }, datagram, sent);
-            }
+            send_singly(way, group, contents, sent);
         }
         Err(e) => sent.lost(group.count as u64, &e),
+    }
+}
+
+fn send_singly(way: (&UdpSocket, Option<IpAddr>), group: Group, contents: &[u8], sent: &mut Sent) {
+    for datagram in contents.chunks(group.segment) {
+        send_group(way, Group { count: 1, ..group }, datagram, sent);
     }
 }
 

@@ -37,24 +37,27 @@ impl Ingress {
         Ingress { buffers, metas: [RecvMeta::default(); MESSAGES], local: Cell::new(None) }
     }
 
-    /// One receive call, and what it brought: nothing if nothing waits. An error queued by ICMP for an earlier send counts as
-    /// nothing, other errors mean a broken socket.
+    /// One receive call, and what it brought: nothing if nothing waits, or if it failed in a way that may pass (`has_failed`).
+    /// Errors: those of a call that can never succeed; whoever reads the socket need not try again.
     pub fn receive<'b>(&'b mut self, socket: &UdpSocket) -> io::Result<Received<'b>> {
-        let messages = {
+        let (messages, failed) = {
             let mut chunks = self.buffers.chunks_exact_mut(MESSAGE);
             let mut slices: [IoSliceMut<'_>; MESSAGES] =
                 std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
             match socket.state.recv(socket.as_udp_ref(), &mut slices, &mut self.metas) {
-                Ok(messages) => messages,
-                Err(e) if is_transient(&e) => 0,
-                Err(e) => return Err(e),
+                Ok(messages) => (messages, false),
+                Err(e) => match e.raw_os_error() {
+                    Some(libc::EAGAIN | libc::EINTR) => (0, false),
+                    errno if is_final(errno) => return Err(e),
+                    _ => (0, true),
+                },
             }
         };
         let buffers = self.buffers.chunks_exact_mut(MESSAGE);
         let metas = self.metas.get(..messages).unwrap_or(&self.metas).iter();
         let bytes = metas.as_slice().iter().map(|meta| meta.len).sum();
         let next = metas.zip(buffers);
-        Ok(Received { messages, bytes, from: NOBODY, local: &self.local, datagrams: [].chunks_mut(1), next })
+        Ok(Received { messages, failed, bytes, from: NOBODY, local: &self.local, datagrams: [].chunks_mut(1), next })
     }
 }
 
@@ -65,6 +68,7 @@ const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 /// is the caller's until the next receive call.
 pub struct Received<'b> {
     messages: usize,
+    failed: bool,
     bytes: usize,
     from: SocketAddr,
     local: &'b Cell<Option<IpAddr>>,
@@ -81,6 +85,11 @@ impl<'b> Received<'b> {
     /// Whether nothing waited.
     pub fn is_empty(&self) -> bool {
         self.messages == 0
+    }
+
+    /// Whether the call failed, which says nothing of the next one.
+    pub fn has_failed(&self) -> bool {
+        self.failed
     }
 
     /// Bytes of all its datagrams.
@@ -112,9 +121,72 @@ impl<'b> Iterator for Received<'b> {
     }
 }
 
-fn is_transient(error: &io::Error) -> bool {
+/// Mistakes of ours, which no time heals: no socket, no such call, arguments that are none. All else the kernel may say of a
+/// socket that works: what ICMP or the end of a device left there (ENETDOWN, EHOSTUNREACH, ...; told once), no memory (ENOBUFS,
+/// ENOMEM), a rule of this host (EACCES, EPERM), or that somebody cut it off (ECONNABORTED; ss(8), --kill).
+fn is_final(errno: Option<i32>) -> bool {
     matches!(
-        error.raw_os_error(),
-        Some(libc::EAGAIN | libc::EINTR | libc::ECONNREFUSED | libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EMSGSIZE)
+        errno,
+        Some(
+            libc::EBADF
+                | libc::ENOTSOCK
+                | libc::EFAULT
+                | libc::EINVAL
+                | libc::EOPNOTSUPP
+                | libc::ENOSYS
+                | libc::ENOTCONN
+        )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mistakes_of_ours_are_final() {
+        let passing = [
+            libc::ENOBUFS,
+            libc::ENOMEM,
+            libc::ENETDOWN,
+            libc::ENETUNREACH,
+            libc::EHOSTDOWN,
+            libc::EHOSTUNREACH,
+            libc::ECONNREFUSED,
+            libc::ECONNABORTED,
+            libc::EACCES,
+            libc::EPERM,
+            libc::EPROTO,
+            libc::EMSGSIZE,
+            libc::EIO,
+        ];
+        assert!(!passing.into_iter().any(|errno| is_final(Some(errno))) && !is_final(None));
+        assert!(
+            [libc::EBADF, libc::ENOTSOCK, libc::EINVAL, libc::EFAULT].into_iter().all(|errno| is_final(Some(errno)))
+        );
+    }
+
+    #[test]
+    fn a_failure_is_told_once_and_what_comes_after_it_arrives() {
+        let bind = || UdpSocket::bind_to("127.0.0.1:0".parse().unwrap()).unwrap();
+        let (socket, gone) = (bind(), bind());
+        let (own, nobody) = (socket.local_addr().unwrap(), gone.local_addr().unwrap());
+        drop(gone);
+        // A connected socket hears of ICMP errors.
+        nix::sys::socket::connect(nix::libc::c_int::from(std::os::fd::AsRawFd::as_raw_fd(&socket)), &to_nix(nobody))
+            .unwrap();
+        socket.send(nobody, b"?").unwrap();
+        let mut ingress = Ingress::new();
+        let received = ingress.receive(&socket).unwrap();
+        assert!(received.has_failed() && received.is_empty() && received.is_last());
+        assert!(!ingress.receive(&socket).unwrap().has_failed());
+        let peer = UdpSocket::bind_to(nobody).unwrap();
+        peer.send(own, b"hello").unwrap();
+        let received = ingress.receive(&socket).unwrap();
+        assert_eq!(received.map(|(_, datagram)| datagram.to_vec()).collect::<Vec<_>>(), [b"hello"]);
+    }
+
+    fn to_nix(address: SocketAddr) -> nix::sys::socket::SockaddrStorage {
+        address.into()
+    }
 }

@@ -49,6 +49,8 @@ pub struct UdpSocket {
     socket: Socket,
     pub(super) state: UdpSocketState,
     v6: bool,
+    /// The kernel knows UDP_SEGMENT, as found when it was bound.
+    pub(super) segments: bool,
 }
 
 impl UdpSocket {
@@ -77,7 +79,8 @@ impl UdpSocket {
         socket.bind(&address.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         hush(&socket);
-        Ok(UdpSocket { socket, state, v6: address.is_ipv6() })
+        let segments = state.max_gso_segments() > 1;
+        Ok(UdpSocket { socket, state, v6: address.is_ipv6(), segments })
     }
 
     /// Binds `count` sockets (at least one) to one `port` (0: any free one) as [`UdpSocket::bind`] does, as many for what is
@@ -153,7 +156,7 @@ impl UdpSocket {
 
     /// Whether the kernel takes many datagrams by one call (UDP_SEGMENT), and gives many (UDP_GRO).
     pub fn offloads(&self) -> (bool, bool) {
-        (self.state.max_gso_segments() > 1, self.state.gro_segments() > 1)
+        (self.segments, self.state.gro_segments() > 1)
     }
 
     /// Sends one datagram now (control's probes). The error says why this one did not leave: `WouldBlock` for a full

@@ -1,6 +1,7 @@
 //! The one view of the router: text, JSON and metrics all render this.
 
 use super::command::Attachment;
+use crate::crypto::seal::Cipher;
 use crate::ipam::IpamStatus;
 use crate::types::{Framing, InterfaceName, Mac, NetId, Network, Nickname, PeerName, PublicKey, Target, VtepAddress};
 use serde::{Deserialize, Serialize};
@@ -224,6 +225,9 @@ pub struct PathStatus {
     pub cost_us: u32,
     /// Largest datagram that came through whole, bytes of IP payload without the UDP header; 0 while unknown.
     pub mtu: u16,
+    /// What frames to the peer are sealed with; none: they go in clear.
+    #[serde(default)]
+    pub cipher: Option<Cipher>,
     /// Key epoch in use.
     pub epoch: u16,
     /// Seconds since it was last proven.

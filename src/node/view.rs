@@ -138,6 +138,7 @@ impl Node {
             lost: weighed.arrivals.lost,
             cost_us: weighed.cost.whole(),
             mtu: probe.mtu(),
+            cipher: path.cipher(),
             epoch,
             up_for: (self.now - since).as_secs(),
         })

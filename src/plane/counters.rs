@@ -106,6 +106,8 @@ reasons! {
     BridgeQueue = "bridge-queue",
     /// Datagrams that came faster than they were read: the socket's receive buffer was full.
     NetQueue = "net-queue",
+    /// Not frames but reads that failed, of a UDP socket or a capture port: a device that went, no memory, a rule of this host.
+    ReceiveFailed = "receive-failed",
     /// Frames that the bridge's port did not take: its queue is full, or it is about to go.
     BridgeFull = "bridge-full",
     /// A VXLAN datagram from an address where no VTEP is joined.

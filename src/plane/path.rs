@@ -64,6 +64,7 @@ pub struct Epoch {
 
 struct Keys {
     number: u16,
+    cipher: Cipher,
     our_index: u32,
     their_index: u32,
     sealer: Sealer,
@@ -155,6 +156,7 @@ impl Path {
     pub fn install(&self, epoch: Epoch) {
         let keys = Arc::new(Keys {
             number: epoch.number,
+            cipher: epoch.cipher,
             our_index: epoch.our_index,
             their_index: epoch.their_index,
             sealer: Sealer::new(epoch.cipher, &epoch.keys.seal),
@@ -198,6 +200,12 @@ impl Path {
     /// The epoch that datagrams are sealed with.
     pub fn epoch(&self) -> Option<u16> {
         self.state.load().active.as_ref().map(|keys| keys.number)
+    }
+
+    /// What frames are sealed with; nothing where they go in clear.
+    pub fn cipher(&self) -> Option<Cipher> {
+        let state = self.state.load();
+        state.active.as_ref().filter(|_| state.sealed).map(|keys| keys.cipher)
     }
 
     /// Datagrams written so far in the active epoch.

@@ -321,6 +321,25 @@ fn a_frame_in_circles_ends() {
 }
 
 #[test]
+fn what_has_no_way_on_or_only_the_way_back_is_counted_where_it_ends() {
+    let mut mesh = Mesh::new(3, CHAIN, &[7]);
+    mesh.send(3, PORT, &hello(Mac::BROADCAST, mac(3)));
+    let frame = hello(mac(3), mac(1));
+    mesh.publish(2, CHAIN, &[7], |fib| {
+        let back = fib.next_hops[&short(1)].clone();
+        fib.next_hops.insert(short(3), back);
+    });
+    assert_eq!(mesh.send(1, PORT, &frame), []);
+    assert_eq!(dropped(&mut mesh, 2), [(Drop::WayBack, 1)]);
+    mesh.publish(2, CHAIN, &[7], |fib| drop(fib.next_hops.remove(&short(3))));
+    assert_eq!(mesh.send(1, PORT, &frame), []);
+    assert_eq!(dropped(&mut mesh, 2), [(Drop::Unreachable, 1), (Drop::WayBack, 1)]);
+    mesh.publish(1, CHAIN, &[7], |fib| drop(fib.next_hops.remove(&short(3))));
+    assert_eq!(mesh.send(1, PORT, &frame), []);
+    assert_eq!(dropped(&mut mesh, 1), [(Drop::Unreachable, 1)]);
+}
+
+#[test]
 fn floods_do_not_multiply_while_trees_differ() {
     // Everybody believes in another subset of the edges of a full mesh of six.
     let all: Vec<(usize, usize)> = (1..=6).flat_map(|a| (a + 1..=6).map(move |b| (a, b))).collect();

@@ -73,6 +73,8 @@ pub struct Control {
     answers: HashMap<RequestId, oneshot::Sender<Reply>>,
     /// What carrying out brought about; handled before anything else.
     own: VecDeque<Happening>,
+    /// Why the node was told to stop, if nobody wished that.
+    failed: Option<String>,
 }
 
 /// How a round of polling ended.
@@ -84,15 +86,16 @@ enum Rest {
 impl Control {
     /// Owns `node` from now on.
     pub fn new(node: Node, clock: Clock, outlets: Outlets) -> Control {
-        Control { node, clock, outlets, answers: HashMap::new(), own: VecDeque::new() }
+        Control { node, clock, outlets, answers: HashMap::new(), own: VecDeque::new(), failed: None }
     }
 
-    /// Runs until the node has stopped. Whether everything on the machine is left to the next router.
-    pub async fn run(mut self, mut inlets: Inlets) -> bool {
+    /// Runs until the node has stopped: whether everything on the machine is left to the next router. An error: one line why it
+    /// had to.
+    pub async fn run(mut self, mut inlets: Inlets) -> Result<bool, String> {
         loop {
             let deadline = match self.carry_out() {
                 Rest::Until(deadline) => deadline,
-                Rest::Stopped { kept } => return kept,
+                Rest::Stopped { kept } => return self.failed.map_or(Ok(kept), Err),
             };
             if let Some(happening) = self.own.pop_front() {
                 self.happened(happening);
@@ -104,10 +107,7 @@ impl Control {
                 Some(event) = inlets.events.recv() => self.handle(Input::Plane(event)),
                 due = inlets.alarm.due(deadline, self.clock.now()) => match due {
                     Ok(()) => self.handle(Input::Tick),
-                    Err(why) => {
-                        tracing::error!("control: the timer: {why}: no more is done");
-                        return false;
-                    }
+                    Err(why) => return Err(format!("control: the timer: {why}")),
                 },
             }
         }
@@ -168,6 +168,10 @@ impl Control {
                 self.handle(Input::LinkDown { link, why: "the other side reads too slowly".to_string() })
             }
             Happening::Stored(number) => self.handle(Input::Persisted { number }),
+            Happening::DatapathEnded(why) => {
+                self.failed.get_or_insert(why);
+                self.handle(Input::Command { request: NOBODY, command: Command::Stop });
+            }
             Happening::Signal => self.handle(Input::Command { request: NOBODY, command: Command::Stop }),
         }
     }

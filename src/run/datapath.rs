@@ -14,15 +14,17 @@
 //! and the number of the thread that wrote a datagram picks the socket that takes it (`io::udp`). No frame touches an async
 //! runtime, no memory is allocated for one, and a thread sleeps while there is nothing to do: no spinning, which costs more than
 //! it brings wherever cores are shared. Turns are short, so that no port waits long for another: what is left is still readable.
-//! What cannot be delivered is counted and gone: nothing waits for anybody.
+//! What cannot be delivered is counted and gone: nothing waits for anybody. A read that fails is counted too (`intake`); a thread
+//! that cannot go on says why, and the whole router ends: without data path it would only look well.
 
 use super::door::Door;
-use super::intake::Intake;
+use super::farewell::Farewell;
+use super::intake::{Intake, Wait};
 use super::located::Located;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
 use crate::io::egress::{Egress, Senders, Sent};
-use crate::io::ingress::Ingress;
+use crate::io::ingress::{Ingress, Received};
 use crate::io::lost;
 use crate::io::sources::Sources;
 use crate::io::udp::UdpSocket;
@@ -83,6 +85,14 @@ impl Sockets {
         let senders = Senders::new(first, std::mem::take(&mut self.senders)).with_sparse(self.sparse.clone());
         (senders.with_sources(Arc::clone(&self.sources)), self)
     }
+}
+
+/// What threads tell control.
+pub struct Tells<F: Fn(String)> {
+    /// Never waited for.
+    pub events: tokio::sync::mpsc::Sender<Event>,
+    /// Hears why a thread ended that nobody told to.
+    pub ended: F,
 }
 
 /// What control tells a thread.
@@ -175,14 +185,13 @@ impl Hand {
 }
 
 impl Datapath {
-    /// Starts a thread for each of `sockets`, which share one port; `pinned`: each stays on the core of its number. Events go to
-    /// `events`, which is never waited for.
+    /// Starts a thread for each of `sockets`, which share one port; `pinned`: each stays on the core of its number.
     pub fn start(
         plane: Arc<Plane>,
         sockets: Vec<Sockets>,
         pinned: bool,
         clock: Clock,
-        events: tokio::sync::mpsc::Sender<Event>,
+        Tells { events, ended }: Tells<impl Fn(String) + Clone + Send + 'static>,
     ) -> io::Result<Datapath> {
         let (mut hands, mut workers) = (Vec::new(), Vec::new());
         for (lane, sockets) in (0..=u8::MAX).zip(sockets) {
@@ -199,7 +208,10 @@ impl Datapath {
             let outlet = Outlet {
                 lane,
                 senders,
-                intakes: [receiver].into_iter().chain(sparse).map(Intake::new).collect(),
+                intakes: (NET..)
+                    .zip([receiver].into_iter().chain(sparse))
+                    .map(|(event, socket)| Intake::new(socket, event))
+                    .collect(),
                 egress: Egress::new(),
                 ports: Vec::new(),
                 doors: Vec::new(),
@@ -214,11 +226,12 @@ impl Datapath {
         for mut worker in workers {
             let lane = worker.outlet.lane;
             let thread = std::thread::Builder::new().name(format!("rnet-data-{lane}"));
+            let farewell = Farewell::new(format!("data path: thread {lane}"), ended.clone());
             datapath.threads.push(thread.spawn(move || {
                 if pinned {
                     pin(lane.into());
                 }
-                worker.work();
+                farewell.say(worker.work());
             })?);
         }
         Ok(datapath)
@@ -257,6 +270,7 @@ struct Port {
     id: PortId,
     takes: Takes,
     capture: Capture,
+    wait: Wait,
     /// The device's drops so far.
     drops: u64,
 }
@@ -387,7 +401,8 @@ struct Worker {
 }
 
 impl Worker {
-    fn work(&mut self) {
+    /// Until it is told to end; an error: it cannot go on.
+    fn work(&mut self) -> Result<(), String> {
         let (mut ingress, mut ingress_of_sparse) = (Ingress::new(), Ingress::new());
         let mut buffer = vec![0; CAPTURE_MAX];
         let mut ready = [EpollEvent::empty(); 64];
@@ -395,21 +410,22 @@ impl Worker {
             let count = match self.readable.wait(&mut ready, EpollTimeout::NONE) {
                 Ok(count) => count,
                 Err(nix::errno::Errno::EINTR) => 0,
-                Err(why) => return tracing::error!("data path: {why}: no frame will pass"),
+                Err(why) => return Err(format!("epoll: {why}")),
             };
             let ready = ready.get(..count).unwrap_or_default();
             let [net, sparse] = [NET, SPARSE].map(|wanted| ready.iter().any(|event| event.data() == wanted));
-            if (net || sparse)
-                && let Err(why) = self.take_from_net(net, &mut ingress, &mut ingress_of_sparse)
-            {
-                return tracing::error!("data path: UDP socket: {why}: no frame will pass");
+            if net || sparse {
+                let taken = self.take_from_net(net, &mut ingress, &mut ingress_of_sparse);
+                taken.map_err(|why| format!("UDP socket: {why}"))?;
             }
             for event in ready {
                 match event.data() {
-                    WAKE if !self.obey() => return,
+                    WAKE if !self.obey() => return Ok(()),
                     WAKE | NET | SPARSE => {}
                     door if door >= DOORS => {
-                        self.take_from_vteps(u16::try_from(door - DOORS).unwrap_or(0), &mut ingress);
+                        let door = u16::try_from(door - DOORS).unwrap_or(0);
+                        let taken = self.take_from_vteps(door, &mut ingress);
+                        taken.map_err(|why| format!("UDP port {door}: {why}"))?;
                     }
                     port => self.take_from_bridge(PortId(u32::try_from(port - PORTS).unwrap_or(u32::MAX)), &mut buffer),
                 }
@@ -478,21 +494,21 @@ impl Worker {
     }
 
     fn open(&mut self, id: PortId, capture: Capture) {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, PORTS + u64::from(id.0));
+        let event = PORTS + u64::from(id.0);
         let features = capture.features();
         let takes = Takes { checksum: features.checksum, tcp: features.tso, udp: features.uso };
         // Another one in its place: what that captured is in its successor too, or is lost.
         self.outlet.ports.retain(|port| port.id != id);
-        match self.readable.add(&capture, event) {
-            Ok(()) => self.outlet.ports.push(Port { id, takes, capture, drops: 0 }),
+        match self.readable.add(&capture, EpollEvent::new(EpollFlags::EPOLLIN, event)) {
+            Ok(()) => self.outlet.ports.push(Port { id, takes, capture, wait: Wait::new(event), drops: 0 }),
             Err(why) => tracing::error!("data path: port {}: {why}", id.0),
         }
     }
 
     fn open_door(&mut self, door: u16, socket: UdpSocket, senders: Vec<UdpSocket>) {
-        let event = EpollEvent::new(EpollFlags::EPOLLIN, DOORS + u64::from(door));
-        match self.readable.add(&socket, event) {
-            Ok(()) => self.outlet.doors.push(Door::new(door, socket, senders)),
+        let event = DOORS + u64::from(door);
+        match self.readable.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, event)) {
+            Ok(()) => self.outlet.doors.push(Door::new(door, event, socket, senders)),
             Err(why) => tracing::error!("data path: UDP port {door}: {why}"),
         }
     }
@@ -500,15 +516,17 @@ impl Worker {
     /// Reads what came for all, unless only what is of sparse flows waits, then that, and takes that first. In this order nothing is
     /// taken before what its flow sent earlier: a flow that begins to send much was sparse until then.
     fn take_from_net(&mut self, net: bool, all: &mut Ingress, sparse: &mut Ingress) -> io::Result<()> {
-        let Worker { plane, clock, outlet, .. } = self;
-        let all = match outlet.intakes.first().filter(|_| net) {
-            Some(intake) => Some(all.receive(&intake.socket)?),
+        let Worker { plane, clock, readable, outlet, .. } = self;
+        let all = match outlet.intakes.first_mut().filter(|_| net) {
+            Some(intake) => Some(intake.receive(all, readable)?),
             None => None,
         };
+        outlet.lost.drops_of(Reason::ReceiveFailed, all.as_ref().is_some_and(Received::has_failed).into());
         let mut bytes = 0;
         while bytes < BYTES_OF_SPARSE {
-            let Some(intake) = outlet.intakes.get(1) else { break };
-            let received = sparse.receive(&intake.socket)?;
+            let Some(intake) = outlet.intakes.get_mut(1) else { break };
+            let received = intake.receive(sparse, readable)?;
+            outlet.lost.drops_of(Reason::ReceiveFailed, received.has_failed().into());
             let (last, local) = (received.is_last(), received.local());
             // Empty datagrams have no bytes, and are not to keep us here.
             bytes += received.bytes().max(1024);
@@ -528,19 +546,15 @@ impl Worker {
         Ok(())
     }
 
-    fn take_from_vteps(&mut self, door: u16, ingress: &mut Ingress) {
+    fn take_from_vteps(&mut self, door: u16, ingress: &mut Ingress) -> io::Result<()> {
         let Worker { plane, clock, readable, outlet, .. } = self;
-        let Some(open) = outlet.doors.iter().find(|open| open.port == door) else { return };
-        match ingress.receive(&open.intake.socket) {
-            Ok(received) => plane.batch(clock.now()).from_vteps(door, received, outlet),
-            // Not waited for any more: VTEPs that are reached by it are silent from now on.
-            Err(why) => {
-                let _ = readable.delete(&open.intake.socket);
-                tracing::error!("data path: UDP port {door}: {why}");
-            }
-        }
+        let Some(open) = outlet.doors.iter_mut().find(|open| open.port == door) else { return Ok(()) };
+        let received = open.intake.receive(ingress, readable)?;
+        outlet.lost.drops_of(Reason::ReceiveFailed, received.has_failed().into());
+        plane.batch(clock.now()).from_vteps(door, received, outlet);
         outlet.flush();
         outlet.report(plane);
+        Ok(())
     }
 
     fn take_from_bridge(&mut self, id: PortId, buffer: &mut [u8]) {
@@ -551,16 +565,18 @@ impl Worker {
         let burst = outlet.port(id).map_or(0, |port| port.capture.burst());
         for _ in 0..burst {
             let Some(port) = outlet.port(id) else { break };
-            match port.capture.read(buffer) {
+            let read = port.capture.read(buffer);
+            port.wait.after(read.is_err(), readable, &port.capture);
+            match read {
                 Ok(Some(Ok(captured))) => {
                     bytes += captured.frame.len();
                     batch.from_bridge(id, captured.frame, &captured.offload, outlet);
                 }
                 Ok(Some(Err(_))) => outlet.lost.drop(Reason::Malformed),
                 Ok(None) => break,
-                // Its device is gone: not waited for any more, control will have it made again.
+                // If its device is gone, control will have it made again.
                 Err(why) => {
-                    let _ = readable.delete(&port.capture);
+                    outlet.lost.drop(Reason::ReceiveFailed);
                     tracing::debug!("data path: port {}: {why}", id.0);
                     break;
                 }
@@ -573,3 +589,6 @@ impl Worker {
         outlet.report(plane);
     }
 }
+
+#[cfg(test)]
+mod tests;

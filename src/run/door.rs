@@ -19,12 +19,12 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// What goes out leaves by `senders`; by the same socket if there are none.
-    pub fn new(port: u16, socket: UdpSocket, senders: Vec<UdpSocket>) -> Door {
+    /// Its socket is waited for as `event`. What goes out leaves by `senders`; by the same socket if there are none.
+    pub fn new(port: u16, event: u64, socket: UdpSocket, senders: Vec<UdpSocket>) -> Door {
         let socket = Arc::new(socket);
         let mut senders = senders.into_iter().map(Arc::new);
         let senders = Senders::new(senders.next().unwrap_or_else(|| Arc::clone(&socket)), senders);
-        Door { port, senders, intake: Intake::new(socket), egress: Egress::new() }
+        Door { port, senders, intake: Intake::new(socket, event), egress: Egress::new() }
     }
 
     /// Whether what was collected is to be sent before a datagram of `len` bytes for `to`.

@@ -15,6 +15,7 @@ pub mod control;
 pub mod datapath;
 mod desk;
 mod door;
+mod farewell;
 mod intake;
 pub mod journal;
 pub mod keeper;
@@ -75,6 +76,8 @@ pub enum Happening {
     Uplink(PortId, UplinkState),
     /// The state of this number is on the disk.
     Stored(u64),
+    /// A thread of the data path ended, which nobody told to: one line why.
+    DatapathEnded(String),
     /// SIGTERM or SIGINT.
     Signal,
 }

@@ -77,7 +77,7 @@ fn all_arrives_whole<const N: usize>(names: [&str; N], options: [&[&str]; N], li
     }
 }
 
-type Ends<'c, 'h> = [(&'c Container<'h>, [&'static str; 2]); 2];
+pub type Ends<'c, 'h> = [(&'c Container<'h>, [&'static str; 2]); 2];
 
 /// What an end of a connection sent and received: digests, and how many.
 #[derive(Deserialize)]
@@ -119,7 +119,7 @@ pub fn serving(container: &Container, arguments: &[&str]) -> Process {
     server
 }
 
-fn bytes_arrive(ends: Ends, join: &str, bytes: usize) {
+pub fn bytes_arrive(ends: Ends, join: &str, bytes: usize) {
     let [(one, _), (two, addresses)] = ends;
     let total = bytes.to_string();
     let pairs = addresses.map(|address| {
@@ -133,7 +133,7 @@ fn bytes_arrive(ends: Ends, join: &str, bytes: usize) {
     }
 }
 
-fn datagrams_arrive(ends: Ends, in_order: bool) {
+pub fn datagrams_arrive(ends: Ends, in_order: bool) {
     let [(one, _), (two, addresses)] = ends;
     // Of at most 1,370 bytes with IPv4 and 1,350 with IPv6 none is fragmented; a little more once the paths are measured.
     let plans = [

@@ -1,8 +1,10 @@
 //! Kernels that lack what the kernel's VXLAN needs: it is told once, rnet's own is used, and the kernel's once it can be had.
+//! Kernels without an offload: it is done without. Kernels that refuse to receive: while that may pass it is waited for.
 //!
 //! A router runs under `older.py`, which makes the kernel of today answer as one that knows less.
 
 use crate::carriers::{Talk, carries, connection, sends_by};
+use crate::integrity::{bytes_arrive, datagrams_arrive};
 use crate::isolation::{SNIFF, listening};
 use crate::needs::OLDER;
 use crate::room::{Host, Outcome, RNET, Room, SOON, Stream};
@@ -11,7 +13,7 @@ use crate::wait::{throughout, until};
 use rnet::types::Framing;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 crate::facts![
     a_kernel_without_vxlan_is_told_and_rnets_own_is_used if OLDER_KERNEL,
@@ -21,6 +23,11 @@ crate::facts![
     a_host_without_a_packet_filter_has_no_vxlan_of_the_kernel,
     the_kernels_vxlan_is_used_as_soon_as_it_can_be_had if OLDER_KERNEL,
     a_packet_filter_that_comes_later_guards_what_is_attached,
+    a_kernel_without_super_frames_of_udp_is_done_with_and_told if OLDER_KERNEL,
+    a_kernel_that_joins_no_datagrams_is_done_with_and_told if OLDER_KERNEL,
+    a_kernel_that_cuts_no_datagrams_is_done_with_and_told if OLDER_KERNEL,
+    a_router_whose_kernel_has_no_memory_waits_without_spinning_and_goes_on if OLDER_KERNEL,
+    a_router_that_cannot_receive_any_more_ends_with_a_line if OLDER_KERNEL,
 ];
 
 /// A host whose kernel lacks something.
@@ -188,4 +195,92 @@ fn a_packet_filter_that_comes_later_guards_what_is_attached() {
     until(SOON, "they are counted", || drops(&a, "guard-mac") >= 20);
     assert!(!inside.stdout().contains("feed0001"), "it came by the bridge");
     one.reaches("10.2.1.3");
+}
+
+/// A router whose kernel lacks one offload tells that it does without, and all that is sent arrives.
+fn works_without(what: &'static str, offload: &str) {
+    let room = Room::new();
+    let (old, b) = (Old::new(&room, what), room.host("b"));
+    let a = &old.host;
+    room.join(a, &b);
+    let password = ["--password-file", &room.path("pw")];
+    old.launch(&password).ok();
+    b.launch(&[&a.toward(&b)]);
+    b.linked(1);
+    let lacks = |host: &Host| {
+        let offloads = host.status().datapath.offloads();
+        offloads.into_iter().filter(|(_, has)| !has).map(|(name, _)| name).collect::<Vec<_>>()
+    };
+    if lacks(&b).contains(&offload) {
+        return eprintln!("skipped: this kernel has no {offload} either");
+    }
+    assert_eq!(lacks(a), [lacks(&b), vec![offload]].concat());
+    let text = a.rnet(&["status"]).ok();
+    let row = text.lines().find(|line| line.contains("Data path: ")).expect("the row");
+    assert!(row.split_once("without: ").is_some_and(|(_, names)| names.contains(offload)), "{row}");
+    let report: serde_json::Value = serde_json::from_str(&a.rnet(&["report"]).ok()).unwrap();
+    let word = match offload {
+        "uso" => "udp_super_frames",
+        "gro" => "udp_gro",
+        _ => "udp_gso",
+    };
+    assert_eq!(report["datapath"][word], false, "{report}");
+    let one = a.container(&["10.2.1.1/24", "fd00:21::1/64"]);
+    let two = b.container(&["10.2.1.2/24", "fd00:21::2/64"]);
+    let ends = [(&one, ["10.2.1.1", "fd00:21::1"]), (&two, ["10.2.1.2", "fd00:21::2"])];
+    for address in ends[1].1 {
+        one.reaches(address);
+    }
+    bytes_arrive(ends, "tcp-join", 3_000_000);
+    let in_order = [a, &b].into_iter().all(|host| host.status().datapath.threads == 1);
+    datagrams_arrive(ends, in_order);
+    assert_eq!((drops(a, "forged"), drops(&b, "forged")), (0, 0));
+    let undone = if what == "segment" { old.asked() } else { 0 };
+    assert_eq!(undone, 0, "it asked for segments that its kernel does not know");
+}
+
+fn a_kernel_without_super_frames_of_udp_is_done_with_and_told() {
+    works_without("uso", "uso");
+}
+
+fn a_kernel_that_joins_no_datagrams_is_done_with_and_told() {
+    works_without("gro", "gro");
+}
+
+fn a_kernel_that_cuts_no_datagrams_is_done_with_and_told() {
+    works_without("segment", "gso");
+}
+
+fn a_router_whose_kernel_has_no_memory_waits_without_spinning_and_goes_on() {
+    let room = Room::new();
+    let (old, b) = (Old::new(&room, "memory"), room.host("b"));
+    let a = &old.host;
+    room.join(a, &b);
+    old.launch(&["--password-file", &room.path("pw")]).ok();
+    b.launch(&[&a.toward(&b)]);
+    until(SOON, "reads fail, and are counted", || drops(a, "receive-failed") > 0);
+    let (before, began) = (old.asked(), Instant::now());
+    throughout(Duration::from_secs(3), "the router is there", || a.rnet(&["status"]).code == 0);
+    // Twice for each datagram that comes, of which a peer sends a few a second.
+    let (reads, seconds) = (old.asked() - before, began.elapsed().as_secs() + 1);
+    assert!(reads < 200 * seconds as usize, "{reads} reads in {seconds} s");
+    old.mend();
+    a.linked(1);
+    let (one, _two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    assert_eq!(logged(a, "ERROR"), Vec::<String>::new());
+}
+
+fn a_router_that_cannot_receive_any_more_ends_with_a_line() {
+    let room = Room::new();
+    let (old, b) = (Old::new(&room, "broken"), room.host("b"));
+    let a = &old.host;
+    room.join(a, &b);
+    old.launch(&["--password-file", &room.path("pw")]).ok();
+    b.launch(&[&a.toward(&b)]);
+    until(SOON, "it has ended", || a.rnet(&["status"]).code != 0 && !a.run_dir().join("rnet.sock").exists());
+    let errors = logged(a, "ERROR");
+    assert!(errors.len() == 1 && errors[0].contains("data path: thread 0: UDP socket: "), "{errors:?}");
+    assert!(errors[0].contains("the router has ended"), "{errors:?}");
+    a.is_clean();
 }

@@ -4,9 +4,15 @@
     isolated    a bridge without isolated ports: it takes the unknown attribute without a word, as kernels before 4.18 do
     sticky      a bridge without sticky entries: it takes the flag without a word, as kernels before 4.20 do
     nftables    no netlink family for packet filters
+    uso         TAPs without super-frames of UDP, as kernels before 6.2 have
+    gro         no UDP_GRO, as kernels before 5.0
+    segment     no UDP_SEGMENT: sends take no notice of the word, as those of kernels before 4.18
+    memory      no memory to receive datagrams, until the changes end
+    broken      no call to receive datagrams by
 
-The kernel tells us of each netlink message that the program, or whatever it starts, is about to send (seccomp_unotify(2)); we
-change the words that it does not know, and let it answer by itself. Each change is a line in the file `<log>`; a file `<log>.off`
+The kernel tells us of each netlink message that the program, or whatever it starts, is about to send (seccomp_unotify(2)), of
+each send with control messages, or of each receive; we change the words that it does not know, and let it answer by itself, or
+answer in its place. Each change is a line in the file `<log>`; a file `<log>.off`
 next to it ends the changes. Nothing of the program is changed besides. Exit status 77: this kernel cannot do that.
 """
 
@@ -20,12 +26,18 @@ import socket
 import struct
 import sys
 
-NUMBERS = {"x86_64": (317, 44, 41, 0xC000003E), "aarch64": (277, 206, 198, 0xC00000B7)}
-SECCOMP, SENDTO, SOCKET, ARCH = NUMBERS.get(platform.machine(), (0,) * 4)
+NUMBERS = {
+    "x86_64": (317, 44, 41, 16, 54, 46, 299, 0xC000003E),
+    "aarch64": (277, 206, 198, 29, 208, 211, 243, 0xC00000B7),
+}
+SECCOMP, SENDTO, SOCKET, IOCTL, SETSOCKOPT, SENDMSG, RECVMMSG, ARCH = NUMBERS.get(platform.machine(), (0,) * 8)
 ALLOW, NOTIFY, REFUSE = 0x7FFF0000, 0x7FC00000, 0x00050000
 RECEIVE, SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, ..._SEND
 NEWLINK, SETLINK, NEWNEIGH = 16, 19, 28
 AF_BRIDGE, STICKY = 7, 0x40
+TUNSETOFFLOAD, USO = 0x400454D0, 0x20 | 0x40
+SOL_UDP, UDP_SEGMENT, UDP_GRO, NO_LEVEL = 17, 103, 104, 0x7FF0
+EINVAL, ENOPROTOOPT, ENOTSOCK, ENOMEM = 22, 92, 88, 12
 
 
 def install(program):
@@ -50,6 +62,21 @@ def filter_for(what):
         # socket(AF_NETLINK, .., NETLINK_NETFILTER): EPROTONOSUPPORT.
         arguments = [load(16), unless(16, 3), load(32), unless(12, 1)]
         return [load(4), unless(ARCH, 7), load(0), unless(SOCKET, 5), *arguments, answer(REFUSE | 93), answer(ALLOW)]
+    if what == "uso":
+        # ioctl(.., TUNSETOFFLOAD, offloads), with any of those that it does not know.
+        arguments = [load(24), unless(TUNSETOFFLOAD, 3), load(32), (0x45, 0, 1, USO)]
+        return [load(4), unless(ARCH, 7), load(0), unless(IOCTL, 5), *arguments, answer(REFUSE | EINVAL), answer(ALLOW)]
+    if what in ("gro", "segment"):
+        # setsockopt(.., SOL_UDP, option).
+        option = UDP_GRO if what == "gro" else UDP_SEGMENT
+        arguments = [load(24), unless(SOL_UDP, 3), load(32), unless(option, 1)]
+        refused = [load(0), unless(SETSOCKOPT, 5), *arguments, answer(REFUSE | ENOPROTOOPT)]
+        # sendmsg(.., 0): the one by which we hand the descriptor over has a flag.
+        sends = [load(0), unless(SENDMSG, 3), load(32), unless(0, 1), answer(NOTIFY)]
+        told = sends if what == "segment" else []
+        return [load(4), unless(ARCH, len(refused + told)), *refused, *told, answer(ALLOW)]
+    if what in ("memory", "broken"):
+        return [load(4), unless(ARCH, 3), load(0), unless(RECVMMSG, 1), answer(NOTIFY), answer(ALLOW)]
     # sendto with the address of a netlink socket, by its length.
     return [load(4), unless(ARCH, 5), load(0), unless(SENDTO, 3), load(56), unless(12, 1), answer(NOTIFY), answer(ALLOW)]
 
@@ -91,6 +118,21 @@ def changes(what, message):
         at += length + 3 & ~3
 
 
+def without_segments(memory, header):
+    """What is to be written where, so that a send (struct msghdr) says nothing of segments that its kernel would listen to."""
+    memory.seek(header + 32)
+    at, length = struct.unpack("QQ", memory.read(16))
+    end = at + length
+    while at + 16 <= end:
+        memory.seek(at)
+        length, level, kind = struct.unpack("Qii", memory.read(16))
+        if length < 16:
+            return
+        if (level, kind) == (SOL_UDP, UDP_SEGMENT):
+            yield at + 8, struct.pack("i", NO_LEVEL)
+        at += length + 7 & ~7
+
+
 def serve(listener, what, log):
     """Changes what the program sends, until all who are under the filter have ended."""
     poll = select.poll()
@@ -105,13 +147,22 @@ def serve(listener, what, log):
             continue  # the caller was killed
         number, pid = struct.unpack_from("QI", call)
         _, buffer, length = struct.unpack_from("QQQ", call, 32)
+        failure = {"memory": ENOMEM, "broken": ENOTSOCK}.get(what)
         try:
-            if not os.path.exists(log + ".off"):
+            if failure and not os.path.exists(log + ".off"):
+                with open(log, "a") as file:
+                    print(what, file=file)
+                fcntl.ioctl(listener, SEND, bytearray(struct.pack("QqiI", number, 0, -failure, 0)))
+                continue
+            if not failure and not os.path.exists(log + ".off"):
                 with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
-                    memory.seek(buffer)
-                    message = memory.read(length)
-                    for at, words in changes(what, message):
-                        memory.seek(buffer + at)
+                    if what == "segment":
+                        wanted = list(without_segments(memory, buffer))
+                    else:
+                        memory.seek(buffer)
+                        wanted = [(buffer + at, words) for at, words in changes(what, memory.read(length))]
+                    for at, words in wanted:
+                        memory.seek(at)
                         memory.write(words)
                         with open(log, "a") as file:
                             print(what, file=file)
@@ -133,7 +184,7 @@ def main(log, what, *program):
         os._exit(0)
     ours.close()
     listener = install(filter_for(what))
-    theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))])
+    theirs.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))], socket.MSG_NOSIGNAL)
     theirs.close()
     os.execvp(program[0], program)
 

@@ -14,6 +14,7 @@ crate::facts![
     pcap_device_that_somebody_deletes_is_made_again,
     tap_that_goes_down_and_up_works_on if TAP,
     pcap_devices_that_go_down_and_up_work_on,
+    what_a_router_that_stands_still_misses_is_counted,
 ];
 
 /// Bytes that came to an interface of a container.
@@ -187,6 +188,13 @@ fn device_goes_down_and_up(options: &[&str], prefixes: &[&str]) {
         let device = capture_device("10.2.1.0/24", prefix);
         a.sh(&format!("ip link set {device} down"));
         one.never_reaches("10.2.1.2");
+        if *prefix != "rnq" {
+            // The other end of what is captured takes all, and nobody hears where it goes.
+            until(SOON, "what the device does not take is counted", || {
+                two.run(&["ping", "-n", "-c1", "-W1", "10.2.1.1"]);
+                drops(a, "bridge-full") > 0
+            });
+        }
         a.sh(&format!("ip link set {device} up"));
         flows_on(&two, "the stream flows on");
     }
@@ -200,4 +208,30 @@ fn tap_that_goes_down_and_up_works_on() {
 
 fn pcap_devices_that_go_down_and_up_work_on() {
     device_goes_down_and_up(&["--capture", "pcap"], &["rnp", "rnq"]);
+}
+
+fn what_a_router_that_stands_still_misses_is_counted() {
+    let room = Room::new();
+    let [a, b] = room.chain(["a", "b"]);
+    a.launch(&[]);
+    b.launch(&[&a.toward(&b)]);
+    b.linked(1);
+    let (one, two) = (a.container(&["10.2.1.1/24"]), b.container(&["10.2.1.2/24"]));
+    one.reaches("10.2.1.2");
+    let told = |reason: &str| {
+        let report: serde_json::Value = serde_json::from_str(&b.rnet(&["report"]).ok()).unwrap();
+        let drops: Vec<(String, u64)> = serde_json::from_value(report["drops"].clone()).unwrap();
+        drops.into_iter().find(|(why, _)| why == reason).map_or(0, |(_, count)| count)
+    };
+    assert_eq!(["net-queue", "bridge-queue"].map(told), [0, 0]);
+    let pid = b.router_pid();
+    b.sh(&format!("kill -STOP {pid}"));
+    // More than the queues hold: garbage for its port, and broadcasts on its bridge.
+    let flood = a.start(&[&FLOW[..], &["flood", &b.toward(&a), "6783", "1", "0"]].concat());
+    let broadcast = two.start(&[&FLOW[..], &["broadcast", "rnet0", "1", "60"]].concat());
+    let sent = [flood, broadcast].map(|process| process.finish(SOON).ok());
+    b.sh(&format!("kill -CONT {pid}"));
+    until(SOON, "what was missed is told", || ["net-queue", "bridge-queue"].map(told).iter().all(|count| *count > 0));
+    eprintln!("{sent:?}: {:?}", b.status().drops);
+    one.reaches("10.2.1.2");
 }

@@ -58,6 +58,7 @@ mod tests {
             lost: 0,
             cost_us: 0,
             mtu: 0,
+            cipher: None,
             epoch: 1,
             up_for: 100,
         };

@@ -1,4 +1,5 @@
 use super::*;
+use crate::crypto::seal::Cipher;
 use crate::node::command::{Interface, Place};
 use crate::node::status::{FramingStatus, NetworkStatus, PathStatus, PeerLink, Traffic};
 use crate::types::{Mac, PublicKey};
@@ -27,6 +28,7 @@ fn sample_connections() -> Vec<Connection> {
         lost: 3,
         cost_us: 121_000,
         mtu: 1472,
+        cipher: Some(Cipher::Aes256Gcm),
         epoch: 3,
         up_for: 192,
     };
@@ -187,9 +189,9 @@ fn warns_of_a_mesh_without_password() {
 #[test]
 fn renders_connections_aligned_and_without_terminal_escapes() {
     insta::assert_snapshot!(text(&sample(), View::Connections), @r"
-    <- 192.168.48.12:33866   established encrypted   udp    7e:21:4a:70:2f:45(host2) rtt=0.41ms jitter=0.03ms loss=5%-out,0%-in mtu=1472 up=3m12s
+    <- 192.168.48.12:33866   established encrypted   udp    7e:21:4a:70:2f:45(host2) rtt=0.41ms jitter=0.03ms loss=5%-out,0%-in mtu=1472 cipher=aes-256-gcm up=3m12s
     -> [fd00::7]:6783        pending     encrypted   none   7e:21:4a:70:2f:46(host3)
-    -> 192.168.48.17:6783    direct      encrypted   udp    7e:21:4a:70:2f:47(host4) rtt=0.41ms jitter=0.03ms loss=5%-out,0%-in mtu=1472 up=3m12s
+    -> 192.168.48.17:6783    direct      encrypted   udp    7e:21:4a:70:2f:47(host4) rtt=0.41ms jitter=0.03ms loss=5%-out,0%-in mtu=1472 cipher=aes-256-gcm up=3m12s
     -> -                     relayed     encrypted   none   7e:21:4a:70:2f:48(host5) by way of 7e:21:4a:70:2f:45(host2) no answer over UDP from its address, retry: in 15s
     -> 192.168.48.15:6783    failed      wrong password?[2J, retry: in 1m01s
     -> host9                 connecting

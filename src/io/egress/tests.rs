@@ -302,6 +302,17 @@ fn every_destination_has_one_socket_and_they_take_turns() {
 }
 
 #[test]
+fn a_kernel_without_segmentation_gets_datagrams_one_by_one() {
+    let (_, server, to) = pair();
+    let mut socket = UdpSocket::bind_to("127.0.0.1:0".parse().unwrap()).unwrap();
+    socket.segments = false;
+    let (mut client, mut egress) = (Senders::new(Arc::new(socket), []), Egress::new());
+    (1..=3).for_each(|mark| assert!(put(&mut egress, to, 100, mark)));
+    assert_eq!(egress.flush(&mut client), Sent { datagrams: 3, bytes: 300, calls: 3, ..Sent::default() });
+    assert_eq!(receive(&server, 3), [1, 2, 3].map(|mark| vec![mark; 100]));
+}
+
+#[test]
 fn losses_have_reasons_and_do_not_stop_the_others() {
     let (mut client, server, to) = pair();
     let mut egress = Egress::new();
@@ -315,8 +326,12 @@ fn losses_have_reasons_and_do_not_stop_the_others() {
         sent.lost(1, &io::Error::from_raw_os_error(errno));
         [sent.full, sent.too_big, sent.unreachable, sent.failed]
     };
-    assert_eq!(count(libc::EAGAIN), [1, 0, 0, 0]);
+    for full in [libc::EAGAIN, libc::ENOBUFS, libc::ENOMEM] {
+        assert_eq!(count(full), [1, 0, 0, 0]);
+    }
     assert_eq!(count(libc::EMSGSIZE), [0, 1, 0, 0]);
-    assert_eq!(count(libc::ECONNREFUSED), [0, 0, 1, 0]);
+    for unreachable in [libc::ECONNREFUSED, libc::ENETUNREACH, libc::EHOSTUNREACH, libc::ENETDOWN] {
+        assert_eq!(count(unreachable), [0, 0, 1, 0]);
+    }
     assert_eq!(count(libc::EPERM), [0, 0, 0, 1]);
 }

@@ -81,7 +81,11 @@ impl Turns {
                     }
                     return Ok(length);
                 }
-                other => return other,
+                Err(why) => {
+                    // The others are not to wait for one that fails.
+                    (self.at, self.taken) = (self.at + 1, 0);
+                    return Err(why);
+                }
             }
         }
     }

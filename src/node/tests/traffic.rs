@@ -1,6 +1,7 @@
 //! Frames from one host's bridge to another's, by way of the data planes that the routers steer.
 
 use super::*;
+use crate::crypto::seal::Cipher;
 use crate::types::{Mac, NetId, Network};
 
 /// An IPv4 frame that the guard lets through.
@@ -171,5 +172,16 @@ fn a_processor_without_aes_makes_both_use_chacha() {
     let mut world = World::new(vec![config(1), NodeConfig { aes: false, ..config(2) }]);
     world.connect(0, 1);
     world.seconds(2);
-    assert_eq!((world.established(0), world.established(1)), (1, 1));
+    let ciphers =
+        |world: &mut World| [0, 1].map(|host| world.status(host).connections[0].path.as_ref().unwrap().cipher);
+    assert_eq!(ciphers(&mut world), [Some(Cipher::ChaCha20Poly1305); 2]);
+    let mut world = World::new(vec![config(1), config(2)]);
+    world.connect(0, 1);
+    world.seconds(2);
+    assert_eq!(ciphers(&mut world), [Some(Cipher::Aes256Gcm); 2]);
+    // In clear there is none.
+    let mut world = World::new((1..=2).map(|n| NodeConfig { psk: None, ..config(n) }).collect());
+    world.connect(0, 1);
+    world.seconds(2);
+    assert_eq!(ciphers(&mut world), [None; 2]);
 }
