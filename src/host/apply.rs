@@ -31,7 +31,7 @@ use crate::io::netns::Netns;
 use crate::io::pidfd::Pidfd;
 use crate::io::vxlan::Vxlan;
 use crate::io::watch::{Change, Watch};
-use crate::io::{ethtool, packet, spread, tap};
+use crate::io::{ethtool, packet, tap};
 use crate::node::border::{HostAnswer, HostOp};
 use crate::node::command::{Interface, Place};
 use crate::plane::fib::PortId;
@@ -336,12 +336,6 @@ impl Host {
             Step::Complete { name } => {
                 let off = ethtool::transmit_checksums_off(name);
                 return off.map_err(|e| format!("switching checksum offload of {name} off: {e}"));
-            }
-            Step::Spread { name } => {
-                if let Err(why) = spread::over_processors(name) {
-                    tracing::info!("what arrives by {name} is not spread over processors: {why}");
-                }
-                Ok(())
             }
             Step::AwaitForwarding { port } => return self.await_forwarding(port).await,
             Step::Delete { name } => netlink.delete(name).await.map(|_| ()),

@@ -28,8 +28,6 @@ pub enum Step {
     AddPair { name: String, peer: String, mtu: u16 },
     /// Complete checksums and cut super-frames before they leave by this device (libpcap captures at its other end).
     Complete { name: String },
-    /// Let all processors take what arrives by this device, if the kernel can be told: nobody depends on it.
-    Spread { name: String },
     /// Make a VXLAN device, down.
     AddVxlan { name: String, vxlan: Vxlan, mtu: u16 },
     /// Make a veth pair, `peer` inside with this MAC, both down.
@@ -282,8 +280,6 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
             let add = Step::AddPair { name: captured.clone(), peer: bridged.clone(), mtu };
             // As late as can be: what goes from one attachment to another here stays as it is, and the bridge passes few.
             let complete = (kind == CaptureKind::Pcap).then_some(Step::Complete { name: bridged.clone() });
-            // Cutting is work, and would be done by our thread for each acknowledgement that it sends.
-            let spread = (kind == CaptureKind::Pcap).then_some(Step::Spread { name: bridged.clone() });
             let rest = [
                 Step::Silence { name: captured.clone() },
                 Step::Silence { name: bridged.clone() },
@@ -293,7 +289,7 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
                 Step::SetUp { name: captured.clone() },
                 Step::OpenPair { name: captured, mtu },
             ];
-            std::iter::once(add).chain(complete).chain(spread).chain(rest).collect()
+            std::iter::once(add).chain(complete).chain(rest).collect()
         }
     }
 }

@@ -8,7 +8,7 @@
 //! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap raw pcap a network's capture port: a frame and what is left to do on it, in or out, never blocking
 //! sieve                what the kernel keeps from a captured interface
-//! steering spread      which queue of a TAP a frame waits in; which processors take what arrives by a device
+//! steering             which queue of a TAP a frame waits in
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! door                 UDP ports by which VTEPs are reached, and what the way to them takes
 //! lost                 what the kernel dropped before we saw it
@@ -46,7 +46,6 @@ pub mod raw;
 pub mod routes;
 pub mod sieve;
 pub mod sources;
-pub mod spread;
 pub mod steering;
 pub mod store;
 pub mod tap;
