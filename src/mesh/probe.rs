@@ -1,19 +1,7 @@
-//! Proof and measure of one datagram path: heartbeats, and what the search for its MTU (`search`) sends.
+//! Proof and measure of one datagram path: heartbeats, and what the search for its MTU (`search`) sends; `body` has their bytes.
 //!
 //! Owns what is known of the path's quality; does not seal, send or choose the endpoint: the owner does, with bodies
 //! that `poll` makes. Only bodies that opened (authenticated, not replayed) may be given to `handle`.
-//!
-//! ```text
-//! 0     flags: 1 ASK (answer at once), 2 PROVEN (you acknowledged mine within 3 s), 4 FULL (size test), 8 ARRIVED (answer to one),
-//!       16 UNFINISHED (by VXLAN: frames may come with checksums left unfinished)
-//! 1     what is proved: 0 the path by rnet's own framing, 1 by VXLAN
-//! 2..4  size: ARRIVED: bytes of the UDP payload that arrived; in heartbeats: tests sent so far, modulo 65,536
-//! 4..8  sequence, from 1; 0 in FULL and ARRIVED, which prove a size and nothing else
-//! 8..12 acknowledged: newest sequence seen from the other side; 0: none yet
-//! 12..16 held: microseconds from its arrival to this sending
-//! 16..24 seen: bit n: sequence (acknowledged - n) arrived
-//! 24..  zeros up to the tested size (FULL)
-//! ```
 //!
 //! Both sides ask every 500 ms until acknowledged (by VXLAN, which is not missed as much, every 2 s after a while). Then the
 //! dialling side asks each second and the other only answers, so that a path costs two datagrams a second; an unanswered ask is
@@ -27,33 +15,24 @@
 //!
 //! Sizes are tried only while the path is proven, so that what is lost is lost for its size.
 
+mod body;
 mod search;
 
+pub use body::BODY_LEN;
 pub use search::{MOST_MTU, SURE_MTU};
 
 use super::loss::{Grade, Loss};
 use crate::types::Instant;
 use crate::wire::Malformed;
+use body::{ARRIVED, ASK, Body, FULL, PROVEN, UDP, UNFINISHED, VXLAN};
 use search::{Patience, Search};
 use smallvec::SmallVec;
 use std::time::Duration;
 
-/// Bytes of a heartbeat.
-pub const BODY_LEN: usize = 24;
 /// A path is dead when nothing was acknowledged for this long.
 pub const DEAD_AFTER: Duration = Duration::from_secs(3);
 /// The same by VXLAN.
 pub const VXLAN_DEAD_AFTER: Duration = Duration::from_secs(2);
-
-/// What is proved.
-const UDP: u8 = 0;
-const VXLAN: u8 = 1;
-
-const ASK: u8 = 1;
-const PROVEN: u8 = 2;
-const FULL: u8 = 4;
-const ARRIVED: u8 = 8;
-const UNFINISHED: u8 = 16;
 
 const UNPROVEN_PERIOD: Duration = Duration::from_millis(500);
 /// The same by VXLAN once so many asks were in vain.
@@ -85,48 +64,6 @@ const GRID: Duration = Duration::from_millis(250);
 
 /// Answers to size tests that wait to be sent: a whole round of them may come at once.
 const SIZE_ANSWERS: usize = 16;
-
-/// The fixed part of a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Body {
-    flags: u8,
-    way: u8,
-    size: u16,
-    sequence: u32,
-    acknowledged: u32,
-    held_us: u32,
-    seen: u64,
-}
-
-impl Body {
-    fn parse(bytes: &[u8]) -> Result<Body, Malformed> {
-        let fixed: &[u8; BODY_LEN] = bytes.first_chunk().ok_or(Malformed::Truncated)?;
-        let [flags, way, s0, s1, q0, q1, q2, q3, a0, a1, a2, a3, h0, h1, h2, h3, seen @ ..] = *fixed;
-        if way > VXLAN || flags & !(ASK | PROVEN | FULL | ARRIVED | UNFINISHED) != 0 {
-            return Err(Malformed::Field);
-        }
-        Ok(Body {
-            flags,
-            way,
-            size: u16::from_be_bytes([s0, s1]),
-            sequence: u32::from_be_bytes([q0, q1, q2, q3]),
-            acknowledged: u32::from_be_bytes([a0, a1, a2, a3]),
-            held_us: u32::from_be_bytes([h0, h1, h2, h3]),
-            seen: u64::from_be_bytes(seen),
-        })
-    }
-
-    fn emit(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(BODY_LEN);
-        bytes.extend_from_slice(&[self.flags, self.way]);
-        bytes.extend_from_slice(&self.size.to_be_bytes());
-        bytes.extend_from_slice(&self.sequence.to_be_bytes());
-        bytes.extend_from_slice(&self.acknowledged.to_be_bytes());
-        bytes.extend_from_slice(&self.held_us.to_be_bytes());
-        bytes.extend_from_slice(&self.seen.to_be_bytes());
-        bytes
-    }
-}
 
 /// What a probe told, besides the measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

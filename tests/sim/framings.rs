@@ -91,7 +91,7 @@ fn without_a_password_frames_soon_go_by_vxlan_and_broadcasts_come_once() {
     assert!(status.framing.info.contains("a simulated kernel has no VXLAN"), "{:?}", status.framing);
     assert!(world.hosts[0].has_logged("framing kernel cannot be had"));
     // Both ends are rnet, so that nobody needs the inner checksums.
-    let fib = world.hosts[0].plane.fib();
+    let fib = world.hosts[0].process.as_ref().unwrap().plane.fib();
     let leaves = |path: &Path| matches!(path.carrier(), Carrier::Vxlan(end) if end.unfinished);
     assert!(fib.vxlan_sources.len() == 2 && fib.vxlan_sources.values().all(|path| leaves(path)));
     let before = world.status(hosts[0]).traffic.to_vxlan.frames;

@@ -1,5 +1,6 @@
 //! Super-frames through whole planes: cut, carried by hand, and put together, or completed for a kernel that takes nothing.
 
+use super::floods::mad;
 use super::*;
 use crate::plane::offload::checksum;
 use crate::wire::virtio::{GsoKind, Partial};
