@@ -2,7 +2,7 @@
 
 use crate::integrity::{FLOW, serving};
 use crate::room::{Host, Process, RNET, Room, SOON};
-use crate::wait::until;
+use crate::wait::{until, within};
 use rnet::node::status::DatapathStatus;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -102,8 +102,14 @@ fn by_pcap(options: &[&str]) -> (DatapathStatus, String, u64) {
     let before = sent();
     let _sink = serving(&two, &["sink", "10.2.1.2", "7000"]);
     let bytes = || counter(two.sh("ip -s -j link show dev rnet0"), "rx/bytes");
-    let _flow: Process = one.start(&[&FLOW[..], &["pour", "10.2.1.2", "7000", "1"]].concat());
+    let flow: Process = one.start(&[&FLOW[..], &["pour", "10.2.1.2", "7000", "1"]].concat());
     until(SOON, "much has arrived", || bytes() > 30_000_000);
+    // Both counters are read while nothing moves any more.
+    drop(flow);
+    within(SOON, "all is through", || {
+        let now = (sent(), bytes());
+        (now == (sent(), bytes())).then_some(())
+    });
     let frames = (sent() - before) / (bytes() / 1_000_000);
     let (status, row) = told(&a);
     assert_eq!((status.capture.as_str(), status.threads), ("pcap", 1));
