@@ -147,7 +147,7 @@ class Bench:
         }
 
     def loaded(self) -> dict[str, float]:
-        client = self._iperf(1, self.times.loaded + 2.5)
+        client = self._iperf(1, self.times.loaded + 5)
         time.sleep(SLOW_START)
         told = self._pps("pingpong", self.times.loaded, "--pause", str(LOADED_PAUSE_US))
         if not client.runs():
