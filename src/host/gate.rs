@@ -111,7 +111,8 @@ fn render(port: u16, from: &BTreeSet<IpAddr>) -> String {
     };
     format!(
         "{}table inet {TABLE} {{\n{}{}  chain input {{\n    type filter hook input priority filter - 5; policy accept;\n    \
-         udp dport {port} ip saddr != @neighbours4 drop\n    udp dport {port} ip6 saddr != @neighbours6 drop\n  }}\n}}\n",
+         udp dport {port} ip saddr @neighbours4 accept\n    udp dport {port} ip6 saddr @neighbours6 accept\n    \
+         udp dport {port} drop\n  }}\n}}\n",
         removal(),
         set("neighbours4", "ipv4_addr", true),
         set("neighbours6", "ipv6_addr", false),
@@ -130,6 +131,6 @@ mod tests {
         assert!(text.contains("set neighbours4 { type ipv4_addr; elements = { 10.0.0.1, 10.0.0.2 }; }"), "{text}");
         assert!(text.contains("set neighbours6 { type ipv6_addr; elements = { fd00::2 }; }"), "{text}");
         let empty = render(6784, &BTreeSet::new());
-        assert!(empty.contains("type ipv4_addr; }") && empty.matches(" drop").count() == 2, "{empty}");
+        assert!(empty.contains("type ipv4_addr; }") && empty.contains("6784 drop\n  }"), "{empty}");
     }
 }
