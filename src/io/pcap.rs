@@ -54,6 +54,9 @@ struct Header {
     length: u32,
 }
 
+/// pcap_handler.
+type Handler = unsafe extern "C" fn(*mut c_uchar, *const Header, *const c_uchar);
+
 /// struct pcap_stat.
 #[repr(C)]
 #[derive(Default)]
@@ -102,7 +105,7 @@ library! {
     setdirection: fn(*mut Handle, c_int) -> c_int,
     datalink: fn(*mut Handle) -> c_int,
     get_selectable_fd: fn(*mut Handle) -> c_int,
-    next_ex: fn(*mut Handle, *mut *mut Header, *mut *const c_uchar) -> c_int,
+    dispatch: fn(*mut Handle, c_int, Handler, *mut c_uchar) -> c_int,
     sendpacket: fn(*mut Handle, *const c_uchar, c_int) -> c_int,
     stats: fn(*mut Handle, *mut Stats) -> c_int,
     geterr: fn(*mut Handle) -> *mut c_char,
@@ -216,25 +219,10 @@ impl Pcap {
     /// The next frame's length, or nothing if none waits; it is at the start of `buffer`. `TooLong`: it was cut off, and is
     /// lost. See [`super::capture::Capture::read`].
     pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<Option<Result<usize, Malformed>>> {
-        let (mut header, mut bytes) = (std::ptr::null_mut::<Header>(), std::ptr::null::<c_uchar>());
-        // SAFETY: the handle is active; where there is a frame, header and bytes are valid until the next call on it, and they
-        // are copied before.
-        unsafe {
-            match (self.library.next_ex)(self.handle.as_ptr(), &raw mut header, &raw mut bytes) {
-                0 => Ok(None),
-                1 if header.is_null() || bytes.is_null() => Ok(None),
-                1 => {
-                    let Header { captured, length, .. } = *header;
-                    let frame = std::slice::from_raw_parts(bytes, captured as usize);
-                    let (true, Some(into)) = (captured == length, buffer.get_mut(..frame.len())) else {
-                        return Ok(Some(Err(Malformed::TooLong)));
-                    };
-                    into.copy_from_slice(frame);
-                    Ok(Some(Ok(frame.len())))
-                }
-                _ => Err(io::Error::other(self.error())),
-            }
-        }
+        let mut taken = Taken { buffer, read: None };
+        // SAFETY: the handle is active, and `take` is given what it wants: `taken`, which outlives the call and is not used by others meanwhile.
+        let count = unsafe { (self.library.dispatch)(self.handle.as_ptr(), 1, take, (&raw mut taken).cast()) };
+        if count < 0 { Err(io::Error::other(self.error())) } else { Ok(taken.read) }
     }
 
     /// See [`super::capture::Capture::write`]. By the library: `Unsupported` where something is left to do, `InvalidInput` for a frame
@@ -260,6 +248,30 @@ impl Pcap {
     fn error(&self) -> String {
         error(self.library, self.handle)
     }
+}
+
+/// Where a frame is put, and what became of it.
+struct Taken<'b> {
+    buffer: &'b mut [u8],
+    read: Option<Result<usize, Malformed>>,
+}
+
+/// Copies a frame out of the ring, once: pcap_next_ex would copy it to a place of the library's before.
+///
+/// # Safety
+/// `taken` is a [`Taken`] of the caller's; `header` and what it says of `bytes` are valid for the call.
+unsafe extern "C" fn take(taken: *mut c_uchar, header: *const Header, bytes: *const c_uchar) {
+    // SAFETY: as the caller promises.
+    let (taken, header) = unsafe { (&mut *taken.cast::<Taken>(), &*header) };
+    // SAFETY: so many bytes were captured.
+    let frame = unsafe { std::slice::from_raw_parts(bytes, header.captured as usize) };
+    taken.read = Some(match taken.buffer.get_mut(..frame.len()) {
+        Some(into) if header.captured == header.length => {
+            into.copy_from_slice(frame);
+            Ok(frame.len())
+        }
+        _ => Err(Malformed::TooLong),
+    });
 }
 
 fn send(library: &Library, handle: NonNull<Handle>, frame: &[u8]) -> io::Result<()> {
