@@ -21,6 +21,7 @@ use super::door::Door;
 use super::farewell::Farewell;
 use super::intake::{Intake, Wait};
 use super::located::Located;
+use super::patience::Patience;
 use crate::io::capture::{CAPTURE_MAX, Capture};
 use crate::io::clock::Clock;
 use crate::io::egress::{Egress, Senders, Sent};
@@ -33,7 +34,7 @@ use crate::plane::{Drop as Reason, Event, Plane, Service, Sink, Takes, Tally};
 use crate::types::{Instant, NetId};
 use crate::wire::virtio::Offload;
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::Pid;
 use std::io;
@@ -406,8 +407,9 @@ impl Worker {
         let (mut ingress, mut ingress_of_sparse) = (Ingress::new(), Ingress::new());
         let mut buffer = vec![0; CAPTURE_MAX];
         let mut ready = [EpollEvent::empty(); 64];
+        let mut patience = Patience::new(std::thread::available_parallelism().map_or(1, usize::from));
         loop {
-            let count = match self.readable.wait(&mut ready, EpollTimeout::NONE) {
+            let count = match patience.wait(&self.readable, &mut ready, self.clock) {
                 Ok(count) => count,
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(why) => return Err(format!("epoll: {why}")),

@@ -22,6 +22,7 @@ pub mod keeper;
 pub mod links;
 mod located;
 pub mod machine;
+mod patience;
 
 pub use desk::{Desk, Question};
 
