@@ -261,6 +261,9 @@ struct Taken<'b> {
 /// # Safety
 /// `taken` is a [`Taken`] of the caller's; `header` and what it says of `bytes` are valid for the call.
 unsafe extern "C" fn take(taken: *mut c_uchar, header: *const Header, bytes: *const c_uchar) {
+    if header.is_null() || bytes.is_null() {
+        return;
+    }
     // SAFETY: as the caller promises.
     let (taken, header) = unsafe { (&mut *taken.cast::<Taken>(), &*header) };
     // SAFETY: so many bytes were captured.
