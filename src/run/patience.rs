@@ -29,7 +29,7 @@ const WORTH: Duration = Duration::from_micros(100);
 const HABIT: u32 = 4;
 /// No more of them are counted, so that it is soon over.
 const MOST: u32 = 8;
-/// What a wait that was not shorter takes back: of three waits, two have to be short.
+/// What a wait that was not shorter takes back: more than two of three have to be.
 const BACK: u32 = 2;
 /// A look that takes this long, where it takes less than one: others have work for the whole core. Who answers a question is
 /// done sooner.
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn where_more_than_every_third_wait_is_long_it_never_looks() {
+    fn where_every_third_wait_is_long_it_never_looks() {
         let mut patience = after(0);
         for time in [SHORT, WORTH, SHORT].repeat(1000) {
             patience.waited(time);
