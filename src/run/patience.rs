@@ -109,6 +109,14 @@ mod tests {
         patience
     }
 
+    /// Something to wait for, as event 7, that was rung so often.
+    fn bell(rung: u32) -> (Epoll, EventFd) {
+        let readable = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let bell = EventFd::from_value_and_flags(rung, EfdFlags::EFD_NONBLOCK).unwrap();
+        readable.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, 7)).unwrap();
+        (readable, bell)
+    }
+
     #[test]
     fn four_short_waits_have_it_look_and_three_long_ones_end_that_in_any_case() {
         assert!(!after(3).looks(at(0)));
@@ -149,9 +157,7 @@ mod tests {
 
     #[test]
     fn who_looks_in_vain_falls_asleep_and_hears_of_what_comes_then() {
-        let (clock, readable) = (Clock::start(), Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
-        let bell = EventFd::from_value_and_flags(0, EfdFlags::EFD_NONBLOCK).unwrap();
-        readable.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, 7)).unwrap();
+        let (clock, (readable, bell)) = (Clock::start(), bell(0));
         let mut ready = [EpollEvent::empty(); 2];
         let mut patience = after(HABIT);
         let begun = clock.now();
@@ -173,9 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_found_at_once_and_the_habit_stays() {
-        let (clock, readable) = (Clock::start(), Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap());
-        let bell = EventFd::from_value_and_flags(1, EfdFlags::EFD_NONBLOCK).unwrap();
-        readable.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, 7)).unwrap();
+        let (clock, (readable, _bell)) = (Clock::start(), bell(1));
         let mut ready = [EpollEvent::empty(); 2];
         let mut patience = after(HABIT);
         (0..100).for_each(|_| assert_eq!(patience.wait(&readable, &mut ready, clock), Ok(1)));
