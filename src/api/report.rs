@@ -199,11 +199,11 @@ fn summary(status: &Status) -> String {
 /// `tap, 2 threads, offloads: checksum tso sparse-lane gso gro, without: uso fair-queues`.
 fn datapath(status: &DatapathStatus) -> String {
     let pinned = if status.pinned { " pinned" } else { "" };
-    let out = match status.injection == status.capture {
-        true => String::new(),
-        false => format!(" (frames go out by {})", status.injection),
-    };
-    let mut text = format!("{}{out}, {}{pinned}", status.capture, counted(status.threads, "thread"));
+    let uncut = status.uncut.then(|| "TCP comes uncut".to_string());
+    let out = (status.injection != status.capture).then(|| format!("frames go out by {}", status.injection));
+    let ways: Vec<String> = uncut.into_iter().chain(out).collect();
+    let ways = if ways.is_empty() { String::new() } else { format!(" ({})", ways.join(", ")) };
+    let mut text = format!("{}{ways}, {}{pinned}", status.capture, counted(status.threads, "thread"));
     for (label, wanted) in [("offloads", true), ("without", false)] {
         let names: Vec<&str> =
             status.offloads().into_iter().filter(|(_, on)| *on == wanted).map(|(name, _)| name).collect();

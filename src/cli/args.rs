@@ -178,8 +178,8 @@ pub struct Launch {
     /// [env: RNET_TRUSTED_SUBNETS]
     #[arg(long, value_name = "CIDR")]
     pub trusted_subnets: Vec<String>,
-    /// How frames are captured: tap; packet (AF_PACKET), as fast where /dev/net/tun is missing; pcap (libpcap), slower
-    /// [default: tap] [env: RNET_CAPTURE]
+    /// How frames are captured: tap; packet (AF_PACKET), as fast where /dev/net/tun is missing; pcap (libpcap), a
+    /// little slower [default: tap] [env: RNET_CAPTURE]
     #[arg(long, value_name = "HOW")]
     pub capture: Option<String>,
     /// Interface of this host (a network card, a bridge) whose segment is on a network of the mesh, as `rnet bridge add`: its

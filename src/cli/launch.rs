@@ -25,7 +25,7 @@ use crate::io::sources::Sources;
 use crate::io::store::{Loaded, Store};
 use crate::io::tap::Tap;
 use crate::io::udp::{Group, UdpSocket};
-use crate::io::{entropy, holder, pcap, raw, routes, tcp};
+use crate::io::{entropy, holder, marking, pcap, raw, routes, tcp};
 use crate::ipam::Init;
 use crate::node::border::State;
 use crate::node::command::{Uplink, UplinkCapture};
@@ -238,10 +238,12 @@ fn datapath_status(config: &Config, capture: &Options, udp: &Group) -> DatapathS
     };
     let injection =
         if capture.kind == CaptureKind::Pcap && capture.offload { CaptureKind::Packet } else { capture.kind };
+    let uncut = capture.kind == CaptureKind::Pcap && capture.offload && marking::available().is_ok();
     let (udp_gso, udp_gro) = udp.sockets.first().map(UdpSocket::offloads).unwrap_or_default();
     DatapathStatus {
         capture: name(capture.kind),
         injection: name(injection),
+        uncut,
         threads: udp.sockets.len(),
         pinned: config.pin_threads,
         checksum: features.checksum,

@@ -349,16 +349,16 @@ impl Host {
             Step::Silence { name } => {
                 return silence(name).map_err(|e| e.to_string());
             }
-            Step::OpenPair { name, mtu } => {
-                captures.extend(pairs::open(self.capture, name, *mtu)?);
+            Step::OpenPair { name, bridged, mtu } => {
+                captures.extend(pairs::open(self.capture, (name, bridged), *mtu)?);
                 Ok(())
             }
-            Step::WidenPair { name, mtu } => {
+            Step::WidenPair { name, bridged, mtu } => {
                 let Some((port, has)) = self.shared.captured().get(name).copied() else { return Ok(()) };
                 if pairs::is_enough(has, *mtu) {
                     return Ok(());
                 }
-                let wider = pairs::open(self.capture, name, *mtu)?;
+                let wider = pairs::open(self.capture, (name, bridged), *mtu)?;
                 self.shared.captured().insert(name.clone(), (port, pairs::room(&wider)));
                 return self.shared.tell(HostEvent::Opened { port, captures: wider });
             }

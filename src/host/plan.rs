@@ -26,7 +26,8 @@ pub enum Step {
     AddTap { name: String },
     /// Make a veth pair with both ends here, down.
     AddPair { name: String, peer: String, mtu: u16 },
-    /// Complete checksums and cut super-frames before they leave by this device (libpcap captures at its other end).
+    /// Complete checksums and cut super-frames before they leave by this device (libpcap captures at its other end), but for those
+    /// that are led past that (`io::marking`).
     Complete { name: String },
     /// Make a VXLAN device, down.
     AddVxlan { name: String, vxlan: Vxlan, mtu: u16 },
@@ -44,10 +45,10 @@ pub enum Step {
     SetUp { name: String },
     /// Wait until a bridge passes the frames of its port: the kernel notices a veth's other end a moment after it comes up.
     AwaitForwarding { port: String },
-    /// Open AF_PACKET, or libpcap, on a device that is up and has this MTU.
-    OpenPair { name: String, mtu: u16 },
+    /// Open AF_PACKET, or libpcap, on one end of a pair that is up and has this MTU; the other end is `bridged`.
+    OpenPair { name: String, bridged: String, mtu: u16 },
     /// The device is about to have this MTU: where its capture has no room for such frames, another one takes its place.
-    WidenPair { name: String, mtu: u16 },
+    WidenPair { name: String, bridged: String, mtu: u16 },
     /// Give the open capture on a device to the data path.
     HandOver { port: PortId, name: String },
     /// Have the data path close its capture.
@@ -154,7 +155,8 @@ pub fn plan(op: &HostOp, kind: CaptureKind) -> Vec<Step> {
                 CaptureKind::Tap => vec![names::tap(*id)],
                 CaptureKind::Packet | CaptureKind::Pcap => vec![captured.clone(), bridged],
             };
-            let widen = (kind == CaptureKind::Pcap).then_some(Step::WidenPair { name: captured, mtu });
+            let bridged = names::pair(*id).1;
+            let widen = (kind == CaptureKind::Pcap).then_some(Step::WidenPair { name: captured, bridged, mtu });
             let vxlans = [false, true].map(|ipv6| names::vxlan(id.value(), ipv6));
             let ports = ports.into_iter().chain(vxlans);
             // The bridge last: it takes the least of its ports until it is told otherwise.
@@ -285,9 +287,9 @@ fn capture(id: NetId, mtu: u16, kind: CaptureKind) -> Vec<Step> {
                 Step::Silence { name: bridged.clone() },
                 Step::SetMaster { port: bridged.clone(), bridge },
                 Step::SetPort { port: bridged.clone(), rules: CAPTURE_RULES },
-                Step::SetUp { name: bridged },
+                Step::SetUp { name: bridged.clone() },
                 Step::SetUp { name: captured.clone() },
-                Step::OpenPair { name: captured, mtu },
+                Step::OpenPair { name: captured, bridged, mtu },
             ];
             std::iter::once(add).chain(complete).chain(rest).collect()
         }

@@ -17,7 +17,8 @@ use super::events::HostEvent;
 use super::names;
 use crate::io::capture::Capture;
 use crate::io::netlink::Link;
-use crate::io::{pcap, raw, sieve};
+use crate::io::sieve::{self, Part};
+use crate::io::{pcap, raw};
 use crate::node::border::UplinkState;
 use crate::node::command::{Uplink, UplinkCapture};
 use crate::plane::fib::PortId;
@@ -204,7 +205,7 @@ impl Uplinks {
         for held in table.held.values() {
             let ports = deaf_to(held);
             for handle in &held.handles {
-                if let Err(why) = sieve::attach(handle, &ports) {
+                if let Err(why) = sieve::attach(handle, &ports, Part::All) {
                     tracing::warn!("{}: the filter cannot be replaced: {why}", held.uplink.interface);
                 }
             }
@@ -239,9 +240,9 @@ impl Uplinks {
                 (all.into_iter().map(Capture::Raw).collect(), handles)
             }
             UplinkCapture::Pcap => {
-                let wish = pcap::Wish { longest: pcap::SUPER, queues, offload, deaf_to: &deaf_to };
-                let all = pcap::Pcap::open(name, wish)?;
-                let handles: Result<Vec<OwnedFd>, _> = all.iter().take(1).map(pcap::Pcap::handle).collect();
+                let wish = pcap::Wish { longest: pcap::SUPER, queues, offload, deaf_to: &deaf_to, marking: None };
+                let mut all = pcap::Pcap::open(name, wish)?;
+                let handles: Result<Vec<OwnedFd>, _> = all.iter_mut().take(1).map(pcap::Pcap::handle).collect();
                 (all.into_iter().map(Capture::Pcap).collect(), handles)
             }
         };

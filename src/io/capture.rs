@@ -3,7 +3,7 @@
 //! Owns the choice between the back ends; each is a file of its own. Frames are whole Ethernet frames of 14 to
 //! 65,549 bytes without FCS. Beside each goes what is left to do on it: the kernel may leave checksums and the cutting of
 //! super-frames to us, and takes frames back so; libpcap says nothing of it when it captures (on our own pairs `host` has the
-//! kernel complete what is captured). What is done about it is `plane::offload`'s. Neither call ever blocks; readiness comes
+//! kernel complete what is captured, or `marking` say it). What is done about it is `plane::offload`'s. Neither call ever blocks; readiness comes
 //! from poll(2) on the descriptor. Dropping a capture closes it; a TAP's device goes with its last queue.
 
 pub use super::tap::Features;
@@ -79,8 +79,8 @@ impl Capture {
         }
     }
 
-    /// Frames to be read before other ports have their turn. By libpcap a frame is one of Ethernet's size at most, and a turn of 64
-    /// would end amid what one send takes.
+    /// Frames to be read before other ports have their turn. By libpcap most are of Ethernet's size at most, and a turn of 64 would
+    /// end amid what one send takes.
     pub fn burst(&self) -> usize {
         match self {
             Capture::Tap(_) | Capture::Raw(_) => 64,
@@ -112,13 +112,7 @@ impl Capture {
         match self {
             Capture::Tap(tap) => tap.read(buffer),
             Capture::Raw(raw) => raw.read(buffer),
-            Capture::Pcap(pcap) => {
-                let Some(length) = pcap.read(buffer)? else { return Ok(None) };
-                Ok(Some(length.map(|length| {
-                    let frame = buffer.get_mut(..length).unwrap_or_default();
-                    Captured { frame, offload: Offload::NONE }
-                })))
-            }
+            Capture::Pcap(pcap) => pcap.read(buffer),
         }
     }
 

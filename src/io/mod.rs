@@ -8,7 +8,8 @@
 //! clock alarm entropy  time and random numbers, as the pure layers want them
 //! capture tap raw pcap a network's capture port: a frame and what is left to do on it, in or out, never blocking
 //! sieve                what the kernel keeps from a captured interface
-//! steering             which queue of a TAP a frame waits in
+//! turns                several queues of one thread, served in turns
+//! steering marking     programs of ours in the kernel: which queue of a TAP a frame waits in; super-frames for libpcap     bpf   both
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! door                 UDP ports by which VTEPs are reached, and what the way to them takes
 //! lost                 what the kernel dropped before we saw it
@@ -23,6 +24,7 @@
 
 pub mod alarm;
 pub mod background;
+pub mod bpf;
 pub mod capture;
 pub mod clock;
 pub mod door;
@@ -35,6 +37,7 @@ pub mod holder;
 pub mod ingress;
 pub mod lock;
 pub mod lost;
+pub mod marking;
 pub mod netlink;
 pub mod netns;
 pub mod own;
@@ -50,6 +53,7 @@ pub mod steering;
 pub mod store;
 pub mod tap;
 pub mod tcp;
+pub mod turns;
 pub mod udp;
 pub mod vxlan;
 pub mod watch;

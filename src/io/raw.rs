@@ -17,7 +17,7 @@
 //! comes back here, whatever its successor is called: capture that.
 
 use super::capture::{Captured, Features, PARTS_MAX};
-use super::sieve;
+use super::sieve::{self, Part};
 use crate::wire::Malformed;
 use crate::wire::virtio::{Gso, Offload, Partial, VIRTIO_LEN};
 use nix::net::if_::if_nametoindex;
@@ -242,7 +242,7 @@ fn open_one(name: &str, wish: Wish<'_>) -> io::Result<Raw> {
     set(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1)?;
     ignore_outgoing(&socket);
     set(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE)?;
-    sieve::attach(&socket, wish.deaf_to)?;
+    sieve::attach(&socket, wish.deaf_to, Part::All)?;
     let index = index_of(name)?;
     // SAFETY: packet_mreq is plain old data for which zeroes are valid.
     let mut member: libc::packet_mreq = unsafe { std::mem::zeroed() };

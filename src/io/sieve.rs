@@ -12,6 +12,7 @@
 //! Without the second line the mesh's datagrams would come back as frames where the interface sees the way to other members: each
 //! would make another one, for ever.
 
+use crate::wire::mark::{MARKED, NETWORK, PLAIN_IPV4, TCP, TYPE};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -32,6 +33,15 @@ const fn load_beyond_header(at: u32) -> libc::sock_filter {
 /// Jumps over `jt` or `jf` instructions.
 const fn equal(to: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt, jf, k: to }
+}
+
+const fn any_bit(of: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16, jt, jf, k: of }
+}
+
+/// Jumps over `count` instructions.
+const fn skip(count: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JA) as u16, jt: 0, jf: 0, k: count }
 }
 
 const fn end(with: u32) -> libc::sock_filter {
@@ -71,7 +81,7 @@ fn without(ports: &[u16]) -> Vec<libc::sock_filter> {
         // Neither: over the rest of the test to its "passes".
         equal(libc::IPPROTO_TCP as u32, 0, 2),
         load(libc::BPF_H, 20),
-        libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16, jt: 0, jf: 1, k: 0x1fff },
+        any_bit(0x1fff, 0, 1),
         end(WHOLE),
         // The length of the IPv4 header into X.
         libc::sock_filter { code: (libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH) as u16, jt: 0, jf: 0, k: 14 },
@@ -90,10 +100,47 @@ fn without(ports: &[u16]) -> Vec<libc::sock_filter> {
     program
 }
 
+/// What of it one socket is to have, where two share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All.
+    All,
+    /// TCP right after an IP header, and what is marked: whatever may be a super-frame, and whatever is of the same flow.
+    Tcp,
+    /// Everything else.
+    Rest,
+}
+
 /// Attaches the filter to a socket, instead of whatever was attached before.
-pub fn attach(socket: &impl AsFd, ports: &[u16]) -> io::Result<()> {
-    let program: Vec<libc::sock_filter> = direction().into_iter().chain(without(ports)).collect();
+pub fn attach(socket: &impl AsFd, ports: &[u16], part: Part) -> io::Result<()> {
+    let program: Vec<libc::sock_filter> = direction().into_iter().chain(of(part)).chain(without(ports)).collect();
     install(socket, &program)
+}
+
+/// What is not of the part is dropped; the rest is asked what follows.
+fn of(part: Part) -> Vec<libc::sock_filter> {
+    let [tcp, rest] = match part {
+        Part::All => return Vec::new(),
+        Part::Tcp => [skip(1), end(0)],
+        Part::Rest => [end(0), skip(0)],
+    };
+    // Jumps end at the last two.
+    vec![
+        load(libc::BPF_H, TYPE as u32),
+        equal(MARKED.into(), 10, 0),
+        equal(0x86dd, 7, 0),
+        equal(0x0800, 0, 9),
+        load(libc::BPF_B, NETWORK as u32),
+        equal(PLAIN_IPV4.into(), 0, 7),
+        load(libc::BPF_H, NETWORK as u32 + 6),
+        any_bit(0x3fff, 5, 0),
+        load(libc::BPF_B, NETWORK as u32 + 9),
+        skip(1),
+        load(libc::BPF_B, NETWORK as u32 + 6),
+        equal(TCP.into(), 0, 1),
+        tcp,
+        rest,
+    ]
 }
 
 /// Lets nothing through to a socket that only sends.
@@ -122,14 +169,18 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixDatagram;
 
-    /// Whether a frame passes the filter of ports; without that of directions, which a pair of UNIX sockets does not have.
-    fn passes(frame: &[u8], ports: &[u16]) -> bool {
+    /// Whether a frame passes the filter of ports and parts; without that of directions, which a pair of UNIX sockets does not have.
+    fn passes_part(frame: &[u8], ports: &[u16], part: Part) -> bool {
         let (to, from) = UnixDatagram::pair().unwrap();
-        install(&from, &without(ports)).unwrap();
+        install(&from, &[of(part), without(ports)].concat()).unwrap();
         from.set_nonblocking(true).unwrap();
         // What is filtered is refused to the sender.
         let _ = to.send(frame);
         from.recv(&mut [0; 2000]).is_ok_and(|length| length == frame.len())
+    }
+
+    fn passes(frame: &[u8], ports: &[u16]) -> bool {
+        passes_part(frame, ports, Part::All)
     }
 
     fn ip4(protocol: u8, options: usize, fragment: u16, ports: [u16; 2]) -> Vec<u8> {
@@ -172,5 +223,32 @@ mod tests {
         }
         assert!(passes(&ip4(17, 0, 0, [4789, 4789]), &[6783]) && !passes(&ip4(17, 0, 0, [4789, 4789]), &[6783, 4789]));
         assert!(passes(&ip6(17, [1, 2]), &[]));
+    }
+
+    #[test]
+    fn two_that_share_an_interface_have_each_frame_once_and_a_flow_of_tcp_whole() {
+        let other = [40_000, 80];
+        let mut marked = ip4(6, 0, 0, other);
+        marked[12..14].copy_from_slice(&[0xff, 0xff]);
+        let tcp = [ip4(6, 0, 0x4000, other), ip6(6, other), marked];
+        let mut arp = vec![0; 60];
+        arp[12..14].copy_from_slice(&[8, 6]);
+        let rest = [
+            ip4(17, 0, 0, other),
+            ip6(17, other),
+            ip4(6, 8, 0, other),
+            ip4(6, 0, 0x2000, other),
+            ip4(6, 0, 185, other),
+            ip6(44, other),
+            arp,
+        ];
+        for ports in [&[][..], &[6783]] {
+            for (frames, part, other) in [(&tcp[..], Part::Tcp, Part::Rest), (&rest, Part::Rest, Part::Tcp)] {
+                for frame in frames {
+                    assert!(passes_part(frame, ports, part) && !passes_part(frame, ports, other), "{part:?} {frame:?}");
+                }
+            }
+        }
+        assert!(!passes_part(&ip4(6, 0, 0, [6783, 80]), &[6783], Part::Tcp), "the mesh's own");
     }
 }

@@ -1,7 +1,7 @@
 //! A TAP device as a capture port, with the kernel's work left to us where we ask for it.
 //!
 //! Owns the descriptors of /dev/net/tun, one per queue. Each thread has several queues over which flows are spread
-//! (`steering`) and which it reads in turns (`turns`): a question of 64 bytes waits for a few super-frames, not for all that a
+//! (`steering`) and which it reads in `turns`: a question of 64 bytes waits for a few super-frames, not for all that a
 //! full stream has in flight. Where the kernel does not let us steer, a thread has one queue, and the kernel spreads flows over
 //! threads.
 //!
@@ -19,17 +19,15 @@
 //! another router's too, so the first queue is made with IFF_TUN_EXCL. A UDP super-frame of more than 64 datagrams (128 since
 //! Linux 6.9) is refused by the kernel (EINVAL), and is lost whole; one of TCP that is not TCP is not refused.
 
-mod turns;
-
 use super::capture::{Captured, PARTS_MAX};
 use super::steering;
+use super::turns::{QUEUES_MAX, Turns};
 use crate::wire::Malformed;
 use crate::wire::virtio::{Offload, VIRTIO_LEN};
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
-use turns::{QUEUES_MAX, Turns};
 
 /// What a capture port's kernel leaves to us, and takes from us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -62,7 +60,7 @@ const DEVICE_QUEUES_MAX: usize = 256;
 /// What one thread has of a device. See the head of this file.
 pub struct Tap {
     name: String,
-    queues: Turns,
+    queues: Turns<File>,
     features: Features,
 }
 

@@ -109,6 +109,8 @@ pub struct DatapathStatus {
     pub capture: String,
     /// By what frames go to capture ports: the same, or `packet` for `pcap` with offloads.
     pub injection: String,
+    /// With `pcap`: super-frames of TCP come whole (Linux 6.6); else the kernel cuts them before.
+    pub uncut: bool,
     /// Threads that move frames, each with a queue of every capture port and a socket of its own.
     pub threads: usize,
     /// Each of them stays on one core.

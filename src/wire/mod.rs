@@ -12,6 +12,7 @@
 //! beacon     by which captured interfaces find a segment that is reached twice
 //! beat       probes of the VXLAN path between peers
 //! virtio     what a kernel leaves to do on a frame: checksums, super-frames
+//! mark       the same in the frame itself, where there is no such header
 //! message    control messages of a link, and the bodies of gossip
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod beacon;
 pub mod beat;
 pub mod datagram;
 pub mod frame;
+pub mod mark;
 pub mod message;
 pub mod neighbour;
 pub mod virtio;

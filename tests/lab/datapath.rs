@@ -90,7 +90,7 @@ fn by_pcap(options: &[&str]) -> (DatapathStatus, String, u64) {
     let two = b.container(&["10.2.1.2/24"]);
     one.reaches("10.2.1.2");
     let pair = b.interfaces().into_iter().find(|name| name.starts_with("rnp")).expect("the captured end");
-    // What libpcap captures is complete, and the attachments' own interfaces are left as they are.
+    // What libpcap captures is complete, unless it is marked, and the attachments' own interfaces are left as they are.
     let features = b.sh(&format!("ethtool -k {}", pair.replace("rnp", "rnq")));
     assert!(features.contains("tx-checksum-ip-generic: off"), "{features}");
     assert!(two.sh("ethtool -k rnet0").contains("tx-checksum-ip-generic: on"));
@@ -119,7 +119,10 @@ fn by_pcap(options: &[&str]) -> (DatapathStatus, String, u64) {
 fn pcap_has_one_thread_and_sends_super_frames_by_packet() {
     let (status, row, frames) = by_pcap(&[]);
     assert!(status.checksum && status.tcp_super_frames && status.injection == "packet", "{status:?}");
-    assert!(row.starts_with("pcap (frames go out by packet), 1 thread, offloads: checksum tso"), "{row}");
+    assert!(
+        row.starts_with("pcap (TCP comes uncut, frames go out by packet), 1 thread, offloads: checksum tso"),
+        "{row}"
+    );
     assert!(frames < 400, "{frames} frames for each megabyte");
 }
 

@@ -4,6 +4,7 @@
 
 mod guards;
 mod kernel;
+mod uncut;
 
 use super::*;
 use crate::host::Keep;

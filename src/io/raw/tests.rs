@@ -108,7 +108,7 @@ fn what_the_filter_keeps_out_does_not_come() {
         let next = |two: &mut Raw| read(two, LONG, b"").map(|(frame, _)| frame[42..].to_vec());
         assert_eq!(next(&mut two), Some(b"for VTEPs".to_vec()));
         assert_eq!(next(&mut two), Some(b"the last".to_vec()));
-        sieve::attach(&two.handle().unwrap(), &[6783, 4789]).unwrap();
+        sieve::attach(&two.handle().unwrap(), &[6783, 4789], super::super::sieve::Part::All).unwrap();
         one.write(&Offload::NONE, &[&udp([4789, 4789], b"for VTEPs")]).unwrap();
         assert_eq!(read(&mut two, SHORT, b"for VTEPs"), None, "replaced");
     });

@@ -2,11 +2,11 @@
 //!
 //! Deficit round robin in its simplest form (RFC 8290, 4.2 has the reasons): whoever has frames gets [`QUANTUM`] bytes before
 //! the next has its turn. What is readable is asked of the kernel (epoll(7)) once per round, so a lone frame costs one call more
-//! than with a single queue. Frames are written by the first queue.
+//! than with a single queue. Frames are written by the first queue. A queue is a TAP's descriptor, or an ear of libpcap's: each read is
+//! a frame, and none waits where it would block.
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -16,9 +16,9 @@ const QUANTUM: usize = 128 << 10;
 pub const QUEUES_MAX: usize = 8;
 
 /// See the head of this file.
-pub struct Turns {
-    first: File,
-    others: Vec<File>,
+pub struct Turns<Q> {
+    first: Q,
+    others: Vec<Q>,
     /// Nothing if there is one queue only.
     ready: Option<Epoll>,
     /// Who has frames, in this round; `at` says whose turn it is, `taken` what it had of it.
@@ -30,9 +30,9 @@ pub struct Turns {
     more: bool,
 }
 
-impl Turns {
+impl<Q: Read + AsFd> Turns<Q> {
     /// Of `first` and at most [`QUEUES_MAX`] - 1 others.
-    pub fn of(first: File, others: Vec<File>) -> io::Result<Turns> {
+    pub fn of(first: Q, others: Vec<Q>) -> io::Result<Turns<Q>> {
         let ready = (!others.is_empty()).then(|| Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)).transpose()?;
         if let Some(ready) = &ready {
             for (index, queue) in (0..).zip([&first].into_iter().chain(&others)) {
@@ -91,12 +91,17 @@ impl Turns {
     }
 
     /// Where frames are written.
-    pub fn first(&mut self) -> &mut File {
+    pub fn first(&mut self) -> &mut Q {
         &mut self.first
+    }
+
+    /// All of them, the first one first.
+    pub fn all(&mut self) -> impl Iterator<Item = &mut Q> {
+        std::iter::once(&mut self.first).chain(&mut self.others)
     }
 }
 
-impl AsFd for Turns {
+impl<Q: AsFd> AsFd for Turns<Q> {
     /// Readable while a frame waits in any of the queues.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.ready.as_ref().map_or(self.first.as_fd(), |ready| ready.0.as_fd())
