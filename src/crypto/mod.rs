@@ -1,7 +1,7 @@
 //! Who the other side is, and what nobody else may read or change.
 //!
 //! Pure: randomness comes in as seeds, and everything is a function of its input. Algorithms are bought, not made: snow
-//! for the handshake of a link, aws-lc-rs for datagrams and key derivation, argon2 for the password. Nothing here knows
+//! for the handshake of a link, aws-lc-rs and ring for datagrams, aws-lc-rs for key derivation, argon2 for the password. Nothing here knows
 //! what a message or a frame means, nor when to change keys.
 //!
 //! ```text
@@ -10,6 +10,7 @@
 //! knock      Noise KK / KKpsk0, two messages, for peers without a link
 //! session    the byte stream of a link: hello, handshake, then messages
 //! keys       per epoch of a path: fresh X25519, HKDF, one key for each direction
+//! aead       the cipher of a datagram by the library that is faster here
 //! seal       one datagram: AES-256-GCM or ChaCha20-Poly1305
 //! replay     which counters were seen
 //! tag        members of the mesh said this, on a segment where others may talk too
@@ -17,6 +18,7 @@
 //!
 //! Secrets are wiped on drop and never printed.
 
+pub mod aead;
 pub mod handshake;
 pub mod keys;
 pub mod knock;

@@ -7,57 +7,30 @@
 //!
 //! The keys of the two directions differ (`keys`), so both sides count from zero.
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use serde::{Deserialize, Serialize};
+use super::aead::{Key, Library, NONCE_LEN};
 
-/// Bytes of the tag.
-pub const TAG_LEN: usize = 16;
-
-/// Which AEAD; both peers use the same on a path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Cipher {
-    /// Where both processors have AES instructions.
-    #[serde(rename = "aes-256-gcm")]
-    Aes256Gcm,
-    /// Everywhere else.
-    #[serde(rename = "chacha20-poly1305")]
-    ChaCha20Poly1305,
-}
-
-impl Cipher {
-    /// As everybody calls it; the serialised form too.
-    pub fn name(self) -> &'static str {
-        match self {
-            Cipher::Aes256Gcm => "aes-256-gcm",
-            Cipher::ChaCha20Poly1305 => "chacha20-poly1305",
-        }
-    }
-}
+pub use super::aead::{Cipher, TAG_LEN};
 
 /// The datagram was not sealed with this key, counter and header, or was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("does not open")]
 pub struct Forged;
 
-fn key(cipher: Cipher, bytes: &[u8; 32]) -> Option<LessSafeKey> {
-    let algorithm = match cipher {
-        Cipher::Aes256Gcm => &AES_256_GCM,
-        Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
-    };
-    // Refuses keys of another length only; without a key nothing is sent and nothing opens.
-    UnboundKey::new(algorithm, bytes).ok().map(LessSafeKey::new)
+/// Without a key nothing is sent and nothing opens.
+fn key(cipher: Cipher, bytes: &[u8; 32]) -> Option<Key> {
+    Key::new(Library::fastest(cipher), cipher, bytes)
 }
 
-fn nonce(counter: u64) -> Nonce {
+fn nonce(counter: u64) -> [u8; NONCE_LEN] {
     let mut nonce = [0; NONCE_LEN];
     if let Some(low) = nonce.last_chunk_mut() {
         *low = counter.to_be_bytes();
     }
-    Nonce::assume_unique_for_key(nonce)
+    nonce
 }
 
 /// Seals datagrams under one key. Shared by threads; whoever seals chooses the counter.
-pub struct Sealer(Option<LessSafeKey>);
+pub struct Sealer(Option<Key>);
 
 impl Sealer {
     /// A sealer with the key of our direction.
@@ -69,11 +42,7 @@ impl Sealer {
     /// The caller never uses a `counter` twice.
     #[inline]
     pub fn seal(&self, counter: u64, header: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
-        let sealed = self
-            .0
-            .as_ref()
-            .and_then(|key| key.seal_in_place_separate_tag(nonce(counter), Aad::from(header), body).ok());
-        match sealed.and_then(|tag| tag.as_ref().try_into().ok()) {
+        match self.0.as_ref().and_then(|key| key.seal(nonce(counter), header, body)) {
             Some(tag) => tag,
             None => {
                 // Only for a body above 64 GiB. Nothing of it may leave in clear.
@@ -85,7 +54,7 @@ impl Sealer {
 }
 
 /// Opens datagrams under one key. Shared by threads.
-pub struct Opener(Option<LessSafeKey>);
+pub struct Opener(Option<Key>);
 
 impl Opener {
     /// An opener with the key of the other side's direction.
@@ -98,7 +67,7 @@ impl Opener {
     #[inline]
     pub fn open(&self, counter: u64, header: &[u8], body_and_tag: &mut [u8]) -> Result<usize, Forged> {
         let key = self.0.as_ref().ok_or(Forged)?;
-        key.open_in_place(nonce(counter), Aad::from(header), body_and_tag).map(|body| body.len()).map_err(|_| Forged)
+        key.open(nonce(counter), header, body_and_tag).ok_or(Forged)
     }
 }
 

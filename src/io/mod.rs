@@ -9,7 +9,8 @@
 //! capture tap raw pcap a network's capture port: a frame and what is left to do on it, in or out, never blocking
 //! sieve                what the kernel keeps from a captured interface
 //! turns                several queues of one thread, served in turns
-//! steering marking     programs of ours in the kernel: which queue of a TAP a frame waits in; super-frames for libpcap     bpf   both
+//! steering marking     programs of ours in the kernel: which queue of a TAP a frame waits in; super-frames for libpcap
+//! bpf                  the assembler and loader of both
 //! udp egress ingress   the mesh's datagrams: GSO out, GRO in      tcp   the listener of links
 //! door                 UDP ports by which VTEPs are reached, and what the way to them takes
 //! lost                 what the kernel dropped before we saw it
