@@ -96,6 +96,18 @@ pub enum Key {
     Ring(Box<ring::LessSafeKey>),
 }
 
+impl Drop for Key {
+    /// aws-lc wipes its keys, ring does not: another key takes the place.
+    fn drop(&mut self) {
+        let Key::Ring(key) = self else { return };
+        if let Ok(blank) = ring::UnboundKey::new(key.algorithm(), &[0; 32]) {
+            **key = ring::LessSafeKey::new(blank);
+            // Or it would not be written, since nobody reads it.
+            std::hint::black_box(key);
+        }
+    }
+}
+
 impl Key {
     /// None only if the library refuses the key, which it does for another length alone.
     pub fn new(library: Library, cipher: Cipher, bytes: &[u8; 32]) -> Option<Key> {

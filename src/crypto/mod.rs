@@ -1,8 +1,8 @@
 //! Who the other side is, and what nobody else may read or change.
 //!
 //! Pure: randomness comes in as seeds, and everything is a function of its input. Algorithms are bought, not made: snow
-//! for the handshake of a link, aws-lc-rs and ring for datagrams, aws-lc-rs for key derivation, argon2 for the password. Nothing here knows
-//! what a message or a frame means, nor when to change keys.
+//! for the handshake of a link, aws-lc-rs or ring for datagrams, aws-lc-rs for key derivation, argon2 for the password.
+//! Nothing here knows what a message or a frame means, nor when to change keys.
 //!
 //! ```text
 //! psk        password -> the key that the handshake mixes in

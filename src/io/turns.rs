@@ -2,8 +2,9 @@
 //!
 //! Deficit round robin in its simplest form (RFC 8290, 4.2 has the reasons): whoever has frames gets [`QUANTUM`] bytes before
 //! the next has its turn, and in each round those go first that were not left with more in the one before. What is readable is
-//! asked of the kernel (epoll(7)) once per round, so a lone frame costs one call more than with a single queue. Frames are written by the first queue. A queue is a TAP's descriptor, or an ear of libpcap's: each read is
-//! a frame, and none waits where it would block.
+//! asked of the kernel (epoll(7)) once per round, so a lone frame costs one call more than with a single queue. Frames are
+//! written by the first queue. A queue is a TAP's descriptor, or an ear of libpcap's: each read is a frame, and none waits where
+//! it would block.
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
